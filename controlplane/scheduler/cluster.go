@@ -1,0 +1,132 @@
+package scheduler
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	resourcehelper "k8s.io/component-helpers/resource"
+)
+
+// Resources are amounts by name: cpu in millicores, everything else in its base unit (bytes, counts).
+type Resources map[corev1.ResourceName]int64
+
+// Cluster is what a decision is made from. It is owned by one goroutine; Decide and Preempt only read it.
+type Cluster struct {
+	// Nodes by name.
+	Nodes map[string]*Node
+	// Namespaces' labels, for affinity terms with a namespaceSelector.
+	Namespaces map[string]map[string]string
+	// Volumes answers questions about claims; nil where the cluster has none.
+	Volumes Volumes
+	pods    map[types.UID]*Pod
+}
+
+// Node is a node with the pods that are bound or assumed to it.
+type Node struct {
+	*corev1.Node
+	Pods        map[types.UID]*Pod
+	Allocatable Resources
+	Requested   Resources
+}
+
+// Pod is a pod with what a decision needs of it worked out once.
+type Pod struct {
+	*corev1.Pod
+	Requests Resources
+}
+
+// NewCluster returns an empty picture.
+func NewCluster() *Cluster {
+	return &Cluster{Nodes: map[string]*Node{}, Namespaces: map[string]map[string]string{}, pods: map[types.UID]*Pod{}}
+}
+
+// NewPod works out a pod's requests: init containers, sidecars, overhead and pod-level resources included.
+func NewPod(pod *corev1.Pod) *Pod {
+	requests := amounts(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
+	requests[corev1.ResourcePods] = 1
+	return &Pod{Pod: pod, Requests: requests}
+}
+
+// SetNode adds or replaces a node. Pods that were seen before their node are attached now.
+func (c *Cluster) SetNode(node *corev1.Node) {
+	n, known := c.Nodes[node.Name]
+	if !known {
+		n = &Node{Pods: map[types.UID]*Pod{}, Requested: Resources{}}
+		c.Nodes[node.Name] = n
+	}
+	n.Node, n.Allocatable = node, amounts(node.Status.Allocatable)
+	if known {
+		return
+	}
+	for uid, pod := range c.pods {
+		if pod.Spec.NodeName == node.Name {
+			n.attach(uid, pod)
+		}
+	}
+}
+
+// RemoveNode forgets a node. Its pods stay known until they are removed themselves.
+func (c *Cluster) RemoveNode(name string) { delete(c.Nodes, name) }
+
+// SetPod records a bound (or assumed) pod; a pod that has ended, or has no node, is removed.
+func (c *Cluster) SetPod(pod *corev1.Pod) {
+	c.RemovePod(pod.UID)
+	if pod.Spec.NodeName == "" || ended(pod) {
+		return
+	}
+	p := NewPod(pod)
+	c.pods[pod.UID] = p
+	if n := c.Nodes[pod.Spec.NodeName]; n != nil {
+		n.attach(pod.UID, p)
+	}
+}
+
+// RemovePod forgets a pod; it is safe for a pod that was never known.
+func (c *Cluster) RemovePod(uid types.UID) {
+	p := c.pods[uid]
+	if p == nil {
+		return
+	}
+	delete(c.pods, uid)
+	if n := c.Nodes[p.Spec.NodeName]; n != nil && n.Pods[uid] != nil {
+		delete(n.Pods, uid)
+		n.Requested.add(p.Requests, -1)
+	}
+}
+
+func (n *Node) attach(uid types.UID, p *Pod) {
+	n.Pods[uid] = p
+	n.Requested.add(p.Requests, 1)
+}
+
+// without returns a copy of n that lacks the given pods, for asking "what if".
+func (n *Node) without(gone map[types.UID]bool) *Node {
+	out := &Node{Node: n.Node, Allocatable: n.Allocatable, Pods: map[types.UID]*Pod{}, Requested: Resources{}}
+	for uid, p := range n.Pods {
+		if !gone[uid] {
+			out.attach(uid, p)
+		}
+	}
+	return out
+}
+
+func (r Resources) add(other Resources, sign int64) {
+	for name, v := range other {
+		r[name] += sign * v
+	}
+}
+
+func amounts(list corev1.ResourceList) Resources {
+	out := make(Resources, len(list)+1)
+	for name, q := range list {
+		if name == corev1.ResourceCPU {
+			out[name] = q.MilliValue()
+		} else {
+			out[name] = q.Value()
+		}
+	}
+	return out
+}
+
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
