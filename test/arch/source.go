@@ -75,7 +75,7 @@ func parse(top, path string) (file, error) {
 		return file{}, err
 	}
 	fset := token.NewFileSet()
-	parsed, err := parser.ParseFile(fset, path, src, parser.SkipObjectResolution)
+	parsed, err := parser.ParseFile(fset, path, src, parser.SkipObjectResolution|parser.ParseComments)
 	if err != nil {
 		return file{}, err
 	}
