@@ -1,0 +1,2 @@
+// Package resourcetest checks the tables of API groups in tests: names against upstream's, defaults, error lists, columns.
+package resourcetest
