@@ -28,3 +28,8 @@ type Options struct{}
 func WarningsForTemplate(t, old *corev1.PodTemplateSpec, path *field.Path) []string {
 	return nil
 }
+
+// Warnings are upstream's warnings about an accepted pod; old may be nil.
+func Warnings(spec *corev1.PodSpec, meta *metav1.ObjectMeta, old *corev1.PodSpec) []string {
+	return nil
+}

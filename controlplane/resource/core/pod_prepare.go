@@ -1,0 +1,71 @@
+package core
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/controlplane/resource/podspec"
+)
+
+type resourceQuantity = resource.Quantity
+
+// retiredAnnotations once carried init containers; a pod must not smuggle them to an old kubelet.
+var retiredAnnotations = []string{
+	"pod.beta.kubernetes.io/init-containers", "pod.alpha.kubernetes.io/init-containers",
+	"pod.beta.kubernetes.io/init-container-statuses", "pod.alpha.kubernetes.io/init-container-statuses",
+}
+
+// dropDisabled clears what no pod may hold: retired annotations and the fields of features that are off.
+func dropDisabled(p *corev1.Pod) {
+	for _, key := range retiredAnnotations {
+		delete(p.Annotations, key)
+	}
+	podspec.DropDisabled(&p.Spec)
+	p.Status.VolumeHealth = nil
+}
+
+// mergeLabelKeys turns matchLabelKeys and mismatchLabelKeys into selector terms with this pod's own values, so that
+// the scheduler has only selectors to look at.
+func mergeLabelKeys(p *corev1.Pod) {
+	if a := p.Spec.Affinity; a != nil {
+		if a.PodAffinity != nil {
+			mergeTerms(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution,
+				a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, p.Labels)
+		}
+		if a.PodAntiAffinity != nil {
+			mergeTerms(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution,
+				a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, p.Labels)
+		}
+	}
+	for i := range p.Spec.TopologySpreadConstraints {
+		c := &p.Spec.TopologySpreadConstraints[i]
+		mergeKeys(c.LabelSelector, c.MatchLabelKeys, metav1.LabelSelectorOpIn, p.Labels)
+	}
+}
+
+func mergeTerms(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, labels map[string]string) {
+	merge := func(t *corev1.PodAffinityTerm) {
+		mergeKeys(t.LabelSelector, t.MatchLabelKeys, metav1.LabelSelectorOpIn, labels)
+		mergeKeys(t.LabelSelector, t.MismatchLabelKeys, metav1.LabelSelectorOpNotIn, labels)
+	}
+	for i := range required {
+		merge(&required[i])
+	}
+	for i := range preferred {
+		merge(&preferred[i].PodAffinityTerm)
+	}
+}
+
+// mergeKeys leaves a nil selector alone: it matches nothing, whatever is added.
+func mergeKeys(selector *metav1.LabelSelector, keys []string, op metav1.LabelSelectorOperator, labels map[string]string) {
+	if selector == nil {
+		return
+	}
+	for _, key := range keys {
+		if value, ok := labels[key]; ok {
+			selector.MatchExpressions = append(selector.MatchExpressions,
+				metav1.LabelSelectorRequirement{Key: key, Operator: op, Values: []string{value}})
+		}
+	}
+}
