@@ -58,8 +58,8 @@ type Kind struct {
 	Default func(runtime.Object)
 
 	// PrepareForCreate and PrepareForUpdate clear what a client may not set and maintain derived fields.
-	// The mechanism itself drops status on create and main updates, and status updates' spec and metadata,
-	// if HasStatus is set, and maintains metadata.generation by comparing everything but metadata and status
+	// The mechanism itself drops status on create and main updates, and everything but status and metadata (of which
+	// owners) on status updates, if HasStatus is set, and maintains metadata.generation by comparing everything but metadata and status
 	// if HasGeneration is set.
 	PrepareForCreate func(ctx context.Context, obj runtime.Object)
 	PrepareForUpdate func(ctx context.Context, obj, old runtime.Object)
@@ -93,13 +93,16 @@ type Kind struct {
 	NoAge bool
 	// Fields are the selectable fields beside metadata.name and metadata.namespace.
 	Fields func(obj runtime.Object) fields.Set
+	// FieldAliases are further names of selectable fields (spec.host of a pod is spec.nodeName).
+	FieldAliases map[string]string
 	// TTL in seconds after which the store forgets the object (events); nil: never.
 	TTL func(obj runtime.Object, existing uint64, update bool) (uint64, error)
 	// NoWatchCache serves the kind straight from the store (events).
 	NoWatchCache bool
 
 	// Install may set hooks on the kind's store and returns subresources by name ("binding", "scale", ...).
-	// "status" comes from HasStatus and need not be returned.
+	// "status" comes from HasStatus and need not be returned. The name "" replaces the kind's own endpoint (a
+	// Namespace is deleted in its own way); it serves the verbs that it has methods for, and brings its short names.
 	Install func(d Deps, store *genericregistry.Store) (map[string]rest.Storage, error)
 	// Storage replaces the store for a virtual kind, which is not stored.
 	Storage func(d Deps) (rest.Storage, error)

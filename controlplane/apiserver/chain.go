@@ -1,0 +1,46 @@
+package apiserver
+
+import (
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	serverfilters "k8s.io/apiserver/pkg/server/filters"
+)
+
+// longRunning requests have no deadline and do not count against the limits of requests in flight.
+var longRunning = serverfilters.BasicLongRunningRequestCheck(
+	sets.NewString("watch", "proxy"),
+	sets.NewString("attach", "exec", "proxy", "log", "portforward"))
+
+// chain wraps the API in what every request passes. Order, from the outside in, matters:
+// a panic is caught everywhere; request info comes before anything that asks what is requested; the deadline covers
+// everything after it; who precedes impersonation precedes limits precedes may-it, so that a refused request costs little.
+func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handler {
+	inner := s.innerChain(api, c)
+	s.loopback.handler.Store(ptr(filters.WithRequestInfo(serverfilters.WithPanicRecovery(inner, c.RequestInfoResolver), c.RequestInfoResolver)))
+
+	h := serverfilters.WithTimeoutForNonLongRunningRequests(inner, c.LongRunningFunc)
+	h = filters.WithRequestDeadline(h, nil, nil, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
+	h = serverfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+	h = filters.WithCacheControl(h)
+	h = filters.WithRequestInfo(h, c.RequestInfoResolver)
+	h = serverfilters.WithPanicRecovery(h, c.RequestInfoResolver)
+	return filters.WithRequestReceivedTimestamp(h)
+}
+
+// innerChain is shared by requests from the network and from this process.
+func (s *Server) innerChain(api http.Handler, c *genericapiserver.Config) http.Handler {
+	h := filters.WithAuthorization(api, c.Authorization.Authorizer, c.Serializer)
+	h = serverfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
+	h = impersonation.WithConstrainedImpersonation(h, c.Authorization.Authorizer, c.Serializer)
+	h = filters.WithAuthentication(h, c.Authentication.Authenticator, filters.Unauthorized(c.Serializer), c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
+	return filters.WithWarningRecorder(h)
+}
+
+var _ apirequest.LongRunningRequestCheck = longRunning
+
+func ptr[T any](v T) *T { return &v }

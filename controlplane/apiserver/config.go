@@ -1,0 +1,100 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+)
+
+// Config of a Server. Zero values mean the defaults that are named.
+type Config struct {
+	// DataDir holds the database and the PKI; required. One server per directory.
+	DataDir string
+	// BindAddress and Port to serve on: 0.0.0.0 and 6443. Port -1 chooses a free one.
+	BindAddress netip.Addr
+	Port        int
+	// AdvertiseAddress is where others reach this server: in the kubernetes Service and in certificates. Default: the
+	// address of the interface with the default route, or the loopback address if there is none.
+	AdvertiseAddress netip.Addr
+	// ServiceCIDR is the range of Service addresses: 10.96.0.0/12. Its first address is the API's own.
+	ServiceCIDR netip.Prefix
+	// NodePorts is the range of node ports: 30000-32767.
+	NodePorts utilnet.PortRange
+	// ClusterDomain: cluster.local.
+	ClusterDomain string
+	// NodeName of the machine that the server runs on; in certificates. Optional.
+	NodeName string
+	// ExtraSANs are further names and addresses in the serving certificate.
+	ExtraSANs []string
+	// KubeletPort is where the API server reaches kubelets that do not say otherwise: 10250.
+	KubeletPort int
+}
+
+// Deps of a Server.
+type Deps struct {
+	Log *slog.Logger // required
+}
+
+func (c Config) complete() (Config, error) {
+	if c.DataDir == "" {
+		return c, errors.New("apiserver: DataDir is not set")
+	}
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return c, err
+	}
+	c.DataDir = dir
+	if !c.BindAddress.IsValid() {
+		c.BindAddress = netip.IPv4Unspecified()
+	}
+	switch c.Port {
+	case 0:
+		c.Port = 6443
+	case -1:
+		c.Port = 0
+	}
+	if !c.AdvertiseAddress.IsValid() {
+		c.AdvertiseAddress = defaultAddress(c.BindAddress)
+	}
+	if !c.ServiceCIDR.IsValid() {
+		c.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/12")
+	}
+	c.ServiceCIDR = c.ServiceCIDR.Masked()
+	if bits := c.ServiceCIDR.Addr().BitLen() - c.ServiceCIDR.Bits(); bits < 3 {
+		return c, fmt.Errorf("service CIDR %s is too small: it needs at least 8 addresses", c.ServiceCIDR)
+	}
+	if c.NodePorts.Size == 0 {
+		c.NodePorts = utilnet.PortRange{Base: 30000, Size: 2768}
+	}
+	if c.ClusterDomain == "" {
+		c.ClusterDomain = "cluster.local"
+	}
+	if c.KubeletPort == 0 {
+		c.KubeletPort = 10250
+	}
+	return c, nil
+}
+
+// serviceIP is the address of the kubernetes Service.
+func (c Config) serviceIP() netip.Addr { return c.ServiceCIDR.Addr().Next() }
+
+func defaultAddress(bind netip.Addr) netip.Addr {
+	if !bind.IsUnspecified() {
+		return bind
+	}
+	if ip, err := utilnet.ChooseHostInterface(); err == nil {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			return a.Unmap()
+		}
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,98 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/pkg/server/healthz"
+
+	"keelson.dev/keelson/controlplane/auth"
+)
+
+// systemUser is who the server itself is to the API: allowed everything.
+var systemUser = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
+
+func (s *Server) genericConfig() (*genericapiserver.Config, error) {
+	c := genericapiserver.NewConfig(s.codecs.factory)
+	c.EffectiveVersion = newVersion()
+	c.ExternalAddress = s.listener.Addr().String()
+	c.PublicAddress = s.cfg.AdvertiseAddress.AsSlice()
+	c.LoopbackClientConfig = s.loopback.config(systemUser)
+	c.LongRunningFunc = longRunning
+	c.RequestTimeout = time.Minute
+	c.MinRequestTimeout = int(minWatch / time.Second)
+	// OpenAPI documents are served by us; see openapi.go.
+	c.SkipOpenAPIInstallation = true
+	c.EnableProfiling = false
+	c.StorageObjectCountTracker = nil
+	c.BuildHandlerChainFunc = s.chain
+	c.EquivalentResourceRegistry = runtime.NewEquivalentResourceRegistryWithIdentity(func(gr schema.GroupResource) string {
+		return prefixOf(gr)
+	})
+	if err := s.secure(c); err != nil {
+		return nil, err
+	}
+	s.health(c)
+	return c, s.authorize(c)
+}
+
+// secure sets who may connect and with what certificate the server answers.
+func (s *Server) secure(c *genericapiserver.Config) error {
+	pair, err := s.pki.CA.Issue(s.servingLeaf())
+	if err != nil {
+		return fmt.Errorf("serving certificate: %w", err)
+	}
+	cert, err := dynamiccertificates.NewStaticCertKeyContent("serving", pair.Cert, pair.Key)
+	if err != nil {
+		return fmt.Errorf("serving certificate: %w", err)
+	}
+	ca, err := dynamiccertificates.NewStaticCAContent("client-ca", s.pki.CA.PEM)
+	if err != nil {
+		return fmt.Errorf("client CA: %w", err)
+	}
+	proxyCA, err := dynamiccertificates.NewStaticCAContent("front-proxy-ca", s.pki.FrontProxy.PEM)
+	if err != nil {
+		return fmt.Errorf("front proxy CA: %w", err)
+	}
+	c.SecureServing = &genericapiserver.SecureServingInfo{
+		Listener: s.listener,
+		Cert:     cert,
+		ClientCA: dynamiccertificates.NewUnionCAContentProvider(ca, proxyCA),
+	}
+	authn, err := auth.NewAuthenticator(auth.AuthenticatorConfig{
+		ClientCA: ca, FrontProxyCA: proxyCA, Loopback: s.loopback.authenticate,
+	})
+	if err != nil {
+		return err
+	}
+	c.Authentication.Authenticator = authn
+	return nil
+}
+
+func (s *Server) servingLeaf() auth.Leaf {
+	return auth.ServingLeaf(s.cfg.ClusterDomain, s.cfg.NodeName, s.cfg.ExtraSANs, s.cfg.serviceIP(), s.cfg.AdvertiseAddress)
+}
+
+func (s *Server) health(c *genericapiserver.Config) {
+	c.AddHealthChecks(healthz.NamedCheck("etcd", func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+		defer cancel()
+		return s.store.Healthy(ctx)
+	}))
+	c.AddReadyzChecks(healthz.NamedCheck("bootstrap", func(*http.Request) error {
+		select {
+		case <-s.ready:
+			return nil
+		default:
+			return errors.New("the objects of a new cluster are not all there yet")
+		}
+	}))
+}

@@ -1,0 +1,208 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/rest"
+
+	"keelson.dev/keelson/controlplane/auth"
+	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/store"
+)
+
+// minWatch is the shortest time a watch without timeoutSeconds lasts; the longest is twice that. Ending them now and
+// then spreads clients over the servers.
+const minWatch = 30 * time.Minute
+
+// Server is the API server. All methods are safe for concurrent use.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	store    *store.Store
+	pki      *auth.PKI
+	listener net.Listener
+	loopback *loopback
+	codecs   codecs
+	convert  lazyConverter
+	generic  *genericapiserver.GenericAPIServer
+	stores   map[schema.GroupResource]*genericregistry.Store // written by New only
+	ready    chan struct{}
+}
+
+// New takes the data directory and the port and builds the server; it serves nothing until Run. Who does not call Run
+// must call Close.
+func New(cfg Config, deps Deps) (*Server, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, log: deps.Log, loopback: &loopback{}, ready: make(chan struct{}),
+		stores: map[schema.GroupResource]*genericregistry.Store{},
+	}
+	if s.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.DataDir, "db"), Log: deps.Log}); err != nil {
+		return nil, err
+	}
+	if err := s.build(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// build makes everything above the store, which elects its leader meanwhile.
+func (s *Server) build() error {
+	var err error
+	if s.listener, err = listen(s.cfg.BindAddress, s.cfg.Port); err != nil {
+		return err
+	}
+	s.cfg.Port = s.listener.Addr().(*net.TCPAddr).Port
+	if s.pki, err = auth.OpenPKI(filepath.Join(s.cfg.DataDir, "pki")); err != nil {
+		return err
+	}
+	groups := groups()
+	if s.codecs, err = newCodecs(groups); err != nil {
+		return err
+	}
+	s.convert = newLazyConverter(s.codecs.scheme)
+	return s.serve(groups)
+}
+
+// serve builds the storage of the groups and puts them on a generic server.
+func (s *Server) serve(groups []resource.Group) error {
+	b := builder{codecs: s.codecs, store: s.store, deps: resource.Deps{
+		Store:        func(gr schema.GroupResource) *genericregistry.Store { return s.stores[gr] },
+		ServiceCIDRs: []*net.IPNet{ipNet(s.cfg.ServiceCIDR)},
+		NodePorts:    s.cfg.NodePorts,
+	}}
+	built := make([]versions, len(groups))
+	for i, g := range groups {
+		var err error
+		if built[i], err = b.storages(g, s.stores); err != nil {
+			return err
+		}
+	}
+	config, err := s.genericConfig()
+	if err != nil {
+		return err
+	}
+	completed := config.Complete(nil)
+	s.generic, err = completed.New("keelson", genericapiserver.NewEmptyDelegate())
+	if err != nil {
+		return fmt.Errorf("build server: %w", err)
+	}
+	// Not the library's default of a minute: the rest of the process waits for the server to end.
+	s.generic.ShutdownTimeout = 2 * time.Second
+	in := installer{server: s.generic, codecs: s.codecs, config: config, converter: s.convert}
+	for i, g := range groups {
+		if err := in.install(g, built[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Run serves until ctx ends, or the store fails. It releases everything before it returns.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	boot := make(chan struct{})
+	go func() { // ends when start-up has, or ctx does
+		defer close(boot)
+		if err := s.boot(ctx); err != nil {
+			cancel(err)
+		}
+	}()
+	watch := make(chan struct{})
+	go func() { // ends with ctx
+		defer close(watch)
+		select {
+		case err := <-s.store.Err():
+			cancel(fmt.Errorf("store failed: %w", err))
+		case <-ctx.Done():
+		}
+	}()
+	err := s.generic.PrepareRun().RunWithContext(ctx)
+	cause := context.Cause(ctx)
+	cancel(nil)
+	<-boot
+	<-watch
+	if errors.Is(cause, context.Canceled) {
+		cause = nil
+	}
+	return errors.Join(err, cause, s.store.Close())
+}
+
+// boot brings a started server to ready.
+func (s *Server) boot(ctx context.Context) error {
+	select {
+	case <-s.store.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	if err := s.bootstrap(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("make the objects of a new cluster: %w", err)
+	}
+	close(s.ready)
+	s.log.Info("API server ready", "address", s.listener.Addr())
+	s.convert.warm()
+	return nil
+}
+
+// Close releases a server that was not Run.
+func (s *Server) Close() error {
+	var err error
+	if s.generic != nil {
+		s.generic.Destroy()
+	}
+	if s.listener != nil {
+		err = s.listener.Close()
+	}
+	return errors.Join(err, s.store.Close())
+}
+
+// Ready is closed when /readyz turns ok for the first time.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Port the server listens on.
+func (s *Server) Port() int { return s.cfg.Port }
+
+// URL at which this machine and others reach the server.
+func (s *Server) URL() string {
+	return "https://" + net.JoinHostPort(s.cfg.AdvertiseAddress.String(), strconv.Itoa(s.cfg.Port))
+}
+
+// localURL is how processes on this machine reach the server.
+func (s *Server) localURL() string {
+	host := s.cfg.BindAddress
+	if host.IsUnspecified() {
+		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return "https://" + net.JoinHostPort(host.String(), strconv.Itoa(s.cfg.Port))
+}
+
+// ClientConfig returns the configuration of an in-process client whose requests are u's. It works at once, but
+// requests fail until the server is built and wait until it is ready.
+func (s *Server) ClientConfig(u user.Info) *rest.Config { return s.loopback.config(u) }
+
+// PKI of the cluster.
+func (s *Server) PKI() *auth.PKI { return s.pki }
+
+// WriteAdminKubeconfig writes (0600) a kubeconfig of a cluster administrator for this machine.
+func (s *Server) WriteAdminKubeconfig(path string) error {
+	return s.pki.WriteKubeconfig(path, s.localURL(), auth.Leaf{CommonName: "kubernetes-admin", Organizations: []string{user.SystemPrivilegedGroup}})
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/kubernetes"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"k8s.io/apiserver/pkg/storage/etcd3"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/value"
+	"k8s.io/utils/clock"
+)
+
+// keyPrefix is upstream's; tools that read a snapshot look for it.
+const keyPrefix = "/registry"
+
+// defaultQuota bounds the database file. etcd turns read-only above it; 8 GiB is the largest that etcd recommends.
+const defaultQuota = 8 << 30
+
+// Config of a Store.
+type Config struct {
+	// Dir holds the database, its log, the lock and the Secret key; made (0700) if absent. One process at a time.
+	Dir string
+	// Name of this member among its peers; unique and lasting. Default "keelson".
+	Name string
+	// QuotaBytes bounds the database file; 0: 8 GiB.
+	QuotaBytes int64
+	Log        *slog.Logger
+}
+
+// Store is an open database. All methods are safe for concurrent use.
+type Store struct {
+	log     *slog.Logger
+	lock    *os.File
+	etcd    *embed.Etcd
+	client  *kubernetes.Client
+	compact compactor
+	secrets value.Transformer
+
+	closeOnce sync.Once
+}
+
+type compactor interface {
+	etcd3.Compactor
+	Stop()
+}
+
+// Open locks the directory and starts the member. It does not wait for a leader: see Ready.
+func Open(cfg Config) (*Store, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{log: cfg.Log, lock: lock}
+	if s.secrets, err = secretTransformer(filepath.Join(dir, "secrets.key")); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	if s.etcd, err = embed.StartEtcd(memberConfig(cfg, dir)); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("start store in %s: %w", dir, err)
+	}
+	c := v3client.New(s.etcd.Server)
+	c.KV = etcd3.NewETCDLatencyTracker(c.KV)
+	kc := &kubernetes.Client{Client: c}
+	kc.Kubernetes = kc
+	s.client = kc
+	allowProgressRequests(c.Ctx())
+	// One compactor for all resources; the library's own bookkeeping of compactors goes by endpoint and there is none.
+	s.compact = etcd3.NewCompactor(c, storagebackend.DefaultCompactInterval, clock.RealClock{}, nil)
+	return s, nil
+}
+
+// memberConfig describes a member that is alone. Ticks are slow enough to idle and fast enough that the leader, elected
+// after at most five of them, is there before the API server has built its handlers.
+func memberConfig(cfg Config, dir string) *embed.Config {
+	ec := embed.NewConfig()
+	ec.Name = cfg.Name
+	if ec.Name == "" {
+		ec.Name = "keelson"
+	}
+	ec.Dir = filepath.Join(dir, "etcd")
+	// Nobody connects: the client is in process and there are no peers. The advertised URL is a placeholder in the
+	// member list, replaced when a second member joins.
+	ec.ListenPeerUrls, ec.ListenClientUrls, ec.ListenClientHttpUrls = nil, nil, nil
+	ec.AdvertiseClientUrls = nil
+	ec.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
+	ec.InitialCluster = ec.Name + "=http://127.0.0.1:2380"
+	ec.TickMs, ec.ElectionMs = 50, 250
+	ec.QuotaBackendBytes = cfg.QuotaBytes
+	if ec.QuotaBackendBytes == 0 {
+		ec.QuotaBackendBytes = defaultQuota
+	}
+	// bbolt's default freelist is written on every commit; with map and many pages that is the largest part of a commit.
+	ec.BackendFreelistType = "map"
+	// Snapshots of the log every 10,000 entries keep the Raft log and the restart short.
+	ec.SnapshotCount = 10_000
+	ec.MaxRequestBytes = 3 << 20
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(cfg.Log.With("part", "etcd")))
+	return ec
+}
+
+// Ready is closed when the member has joined and there is a leader.
+func (s *Store) Ready() <-chan struct{} { return s.etcd.Server.ReadyNotify() }
+
+// Err yields the error after which the store no longer works; the process must end.
+func (s *Store) Err() <-chan error { return s.etcd.Err() }
+
+// Healthy reads one key linearizably: it fails if there is no leader or the disk does not answer before ctx ends.
+func (s *Store) Healthy(ctx context.Context) error {
+	_, err := s.client.KV.Get(ctx, keyPrefix+"/health", clientv3.WithCountOnly())
+	if err != nil {
+		return fmt.Errorf("read from store: %w", err)
+	}
+	return nil
+}
+
+// Close stops the member and releases the directory. Storage handed out before fails from then on.
+func (s *Store) Close() error {
+	var err error
+	s.closeOnce.Do(func() {
+		s.compact.Stop()
+		err = s.client.Close()
+		if errors.Is(err, context.Canceled) {
+			err = nil
+		}
+		s.etcd.Close()
+		err = errors.Join(err, s.lock.Close())
+	})
+	return err
+}
