@@ -1,0 +1,62 @@
+# keelson: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO        ?= go
+VERSION   := v1.37.2+keelson1
+COMMIT    := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BUILDDATE := $(shell git log -1 --format=%cd --date=format:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo 1970-01-01T00:00:00Z)
+BASE      := k8s.io/component-base/version
+LDFLAGS   := -s -w -X $(BASE).gitVersion=$(VERSION) -X $(BASE).gitMajor=1 -X $(BASE).gitMinor=37 -X $(BASE).gitCommit=$(COMMIT) -X $(BASE).gitTreeState=clean -X $(BASE).buildDate=$(BUILDDATE)
+EMBEDDED  := cmd/keelson/embedded
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# What a fresh Debian or Ubuntu lacks: to build (gcc, libseccomp), to run (iptables, conntrack), to test (busybox, nginx).
+BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git
+RUN_PACKAGES   := iptables conntrack iproute2 kmod ca-certificates
+TEST_PACKAGES  := busybox-static nginx-light curl util-linux procps psmisc
+
+.PHONY: deps
+deps: ## Install what is missing on this machine (Debian, Ubuntu)
+	@missing=""; for p in $(BUILD_PACKAGES) $(RUN_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: test-deps
+test-deps: deps
+	@missing=""; for p in $(TEST_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: build
+build: ## Build bin/keelson with the keeper and the first pod inside
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) build -trimpath -tags seccomp -ldflags '-s -w' -o bin/keelson-keeper ./cmd/keelson-keeper
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/keelson-hello ./cmd/keelson-hello
+	@gzip -9nc bin/keelson-keeper > $(EMBEDDED)/keelson-keeper.gz
+	@gzip -9nc bin/keelson-hello > $(EMBEDDED)/keelson-hello.gz
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/keelson ./cmd/keelson
+	@ls -l bin/keelson | awk '{printf "bin/keelson %.0f MB\n", $$5/1e6}'
+
+.PHONY: up
+up: deps build ## Start a cluster on this machine, run a first pod, say what to type next
+	@./bin/keelson up
+
+.PHONY: down
+down: ## Stop the cluster and remove everything of it
+	@./bin/keelson uninstall --yes
+
+.PHONY: test
+test: test-deps build ## Run every test that fits: unit, kernel, root, end to end
+	$(GO) vet ./...
+	$(GO) run ./test/run
+
+.PHONY: bench
+bench: test-deps build ## Measure what the README claims: a table and JSON
+	$(GO) test -count=1 -timeout 40m -v -run '^TestBench$$' ./test/bench
+
+.PHONY: critest
+critest: test-deps build ## Run a critest of yours against our runtime: make critest CRITEST=/path/to/critest
+	$(GO) test -count=1 -timeout 60m -v -run '^TestCritest$$' ./test/critest -critest '$(CRITEST)'

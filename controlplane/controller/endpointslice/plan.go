@@ -1,0 +1,277 @@
+package endpointslice
+
+import (
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+const (
+	perSlice  = 100
+	managedBy = "endpointslice-controller.k8s.io"
+)
+
+// input is everything that a plan is made from.
+type input struct {
+	service *corev1.Service
+	pods    []*corev1.Pod // selected by the service
+	zones   map[string]string
+	slices  []*discoveryv1.EndpointSlice // of the service, made by us
+}
+
+// changes bring the stored slices to what is wanted.
+type changes struct {
+	create, update, remove []*discoveryv1.EndpointSlice
+}
+
+// group is the endpoints that share address family and ports, and so may share a slice.
+type group struct {
+	family    discoveryv1.AddressType
+	ports     []discoveryv1.EndpointPort
+	endpoints map[string]discoveryv1.Endpoint // by pod UID
+}
+
+// plan decides the changes.
+func plan(in input) changes {
+	var out changes
+	groups := wanted(in)
+	claimed := map[string]bool{}
+	for _, key := range sortedKeys(groups) {
+		g := groups[key]
+		var mine []*discoveryv1.EndpointSlice
+		for _, s := range in.slices {
+			if !claimed[s.Name] && s.AddressType == g.family && groupKey(s.AddressType, s.Ports) == key {
+				mine = append(mine, s)
+				claimed[s.Name] = true
+			}
+		}
+		out.fill(in.service, g, mine)
+	}
+	for _, s := range in.slices {
+		if !claimed[s.Name] {
+			out.remove = append(out.remove, s)
+		}
+	}
+	return out
+}
+
+// fill keeps endpoints where they are, drops what is not wanted, puts new ones where there is room, and makes slices for the rest.
+func (c *changes) fill(svc *corev1.Service, g *group, have []*discoveryv1.EndpointSlice) {
+	left := make(map[string]discoveryv1.Endpoint, len(g.endpoints))
+	for uid, e := range g.endpoints {
+		left[uid] = e
+	}
+	next := make([]*discoveryv1.EndpointSlice, len(have))
+	for i, s := range have {
+		next[i] = s.DeepCopy()
+		next[i].Endpoints = nil
+		for _, e := range s.Endpoints {
+			uid := podUID(e)
+			if want, ok := left[uid]; ok {
+				next[i].Endpoints = append(next[i].Endpoints, want)
+				delete(left, uid)
+			}
+		}
+	}
+	pending := sortedKeys(left)
+	take := func(room int) (out []discoveryv1.Endpoint) {
+		for ; room > 0 && len(pending) > 0; room-- {
+			out = append(out, left[pending[0]])
+			pending = pending[1:]
+		}
+		return out
+	}
+	for i, s := range next {
+		s.Endpoints = append(s.Endpoints, take(perSlice-len(s.Endpoints))...)
+		s.Labels = sliceLabels(svc)
+		switch {
+		case len(s.Endpoints) == 0 && (len(g.endpoints) > 0 || i > 0):
+			c.remove = append(c.remove, have[i])
+		case !equality.Semantic.DeepEqual(s, have[i]):
+			c.update = append(c.update, s)
+		}
+	}
+	// A service always has a slice, if an empty one, so that watchers see that it is known.
+	for len(pending) > 0 || len(have) == 0 && len(c.create) == 0 && len(g.endpoints) == 0 {
+		s := newSlice(svc, g)
+		s.Endpoints = take(perSlice)
+		c.create = append(c.create, s)
+		if len(pending) == 0 {
+			break
+		}
+	}
+}
+
+func newSlice(svc *corev1.Service, g *group) *discoveryv1.EndpointSlice {
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			GenerateName: svc.Name + "-", Namespace: svc.Namespace, Labels: sliceLabels(svc),
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, corev1.SchemeGroupVersion.WithKind("Service"))},
+		},
+		AddressType: g.family, Ports: g.ports,
+	}
+}
+
+// sliceLabels are the service's own labels and those by which slices are found.
+func sliceLabels(svc *corev1.Service) map[string]string {
+	out := make(map[string]string, len(svc.Labels)+3)
+	for k, v := range svc.Labels {
+		out[k] = v
+	}
+	out[discoveryv1.LabelServiceName] = svc.Name
+	out[discoveryv1.LabelManagedBy] = managedBy
+	delete(out, corev1.IsHeadlessService)
+	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		out[corev1.IsHeadlessService] = ""
+	}
+	return out
+}
+
+// wanted groups the service's endpoints. A family without any still has an empty group.
+func wanted(in input) map[string]*group {
+	out := map[string]*group{}
+	add := func(family discoveryv1.AddressType, ports []discoveryv1.EndpointPort) *group {
+		key := groupKey(family, ports)
+		if out[key] == nil {
+			out[key] = &group{family: family, ports: ports, endpoints: map[string]discoveryv1.Endpoint{}}
+		}
+		return out[key]
+	}
+	for _, family := range families(in.service) {
+		found := false
+		for _, pod := range in.pods {
+			ip := podIP(pod, family)
+			if ip == "" || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+				continue
+			}
+			found = true
+			g := add(family, endpointPorts(in.service, pod))
+			g.endpoints[string(pod.UID)] = endpoint(in.service, pod, ip, in.zones)
+		}
+		if !found {
+			add(family, nil)
+		}
+	}
+	return out
+}
+
+func families(svc *corev1.Service) []discoveryv1.AddressType {
+	var out []discoveryv1.AddressType
+	for _, f := range svc.Spec.IPFamilies {
+		out = append(out, discoveryv1.AddressType(f))
+	}
+	if len(out) == 0 {
+		out = append(out, discoveryv1.AddressTypeIPv4)
+	}
+	return out
+}
+
+func podIP(pod *corev1.Pod, family discoveryv1.AddressType) string {
+	ips := pod.Status.PodIPs
+	if len(ips) == 0 && pod.Status.PodIP != "" {
+		ips = []corev1.PodIP{{IP: pod.Status.PodIP}}
+	}
+	for _, ip := range ips {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil && addr.Is4() == (family == discoveryv1.AddressTypeIPv4) {
+			return ip.IP
+		}
+	}
+	return ""
+}
+
+func endpoint(svc *corev1.Service, pod *corev1.Pod, ip string, zones map[string]string) discoveryv1.Endpoint {
+	serving, terminating := isReady(pod), pod.DeletionTimestamp != nil
+	ready := svc.Spec.PublishNotReadyAddresses || serving && !terminating
+	e := discoveryv1.Endpoint{
+		Addresses:  []string{ip},
+		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating},
+		TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+	}
+	if pod.Spec.NodeName != "" {
+		e.NodeName = &pod.Spec.NodeName
+		if zone := zones[pod.Spec.NodeName]; zone != "" {
+			e.Zone = &zone
+		}
+	}
+	if pod.Spec.Hostname != "" && pod.Spec.Subdomain == svc.Name {
+		e.Hostname = &pod.Spec.Hostname
+	}
+	return e
+}
+
+func isReady(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// endpointPorts resolves the service's target ports on one pod; a named port that the pod lacks is left out.
+func endpointPorts(svc *corev1.Service, pod *corev1.Pod) []discoveryv1.EndpointPort {
+	out := []discoveryv1.EndpointPort{}
+	for i := range svc.Spec.Ports {
+		p := &svc.Spec.Ports[i]
+		if number, ok := targetPort(p, pod); ok {
+			out = append(out, discoveryv1.EndpointPort{Name: &p.Name, Port: &number, Protocol: &p.Protocol, AppProtocol: p.AppProtocol})
+		}
+	}
+	return out
+}
+
+func targetPort(p *corev1.ServicePort, pod *corev1.Pod) (int32, bool) {
+	if p.TargetPort.Type == intstr.Int {
+		if p.TargetPort.IntVal == 0 {
+			return p.Port, true
+		}
+		return p.TargetPort.IntVal, true
+	}
+	containers := slices.Clone(pod.Spec.Containers)
+	for _, c := range pod.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			containers = append(containers, c)
+		}
+	}
+	for _, c := range containers {
+		for _, port := range c.Ports {
+			if port.Name == p.TargetPort.StrVal && port.Protocol == p.Protocol {
+				return port.ContainerPort, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// groupKey tells apart sets of ports; their order does not matter.
+func groupKey(family discoveryv1.AddressType, ports []discoveryv1.EndpointPort) string {
+	parts := make([]string, 0, len(ports))
+	for _, p := range ports {
+		parts = append(parts, portKey(p))
+	}
+	sort.Strings(parts)
+	return string(family) + "|" + strings.Join(parts, ",")
+}
+
+func podUID(e discoveryv1.Endpoint) string {
+	if e.TargetRef == nil {
+		return ""
+	}
+	return string(e.TargetRef.UID)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}
