@@ -1,18 +1,13 @@
 package column
 
 import (
-	"strings"
-	"time"
-
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 
 	"keelson.dev/keelson/controlplane/resource"
 )
 
-// Name is the NAME column, for kinds that set NoAge and so list all their columns.
+// Name is the NAME column, for kinds that set NoAge and so list all their columns. Priority 1 shows it only with -o wide.
 func Name(priority int32) resource.Column {
 	return resource.Column{
 		Name: "Name", Type: "string", Format: "name", Priority: priority, Description: Doc(metav1.ObjectMeta{}, "name"),
@@ -23,46 +18,6 @@ func Name(priority int32) resource.Column {
 			return "<unknown>"
 		},
 	}
-}
-
-// Age is the AGE column, for kinds that print it elsewhere than last.
-func Age() resource.Column {
-	return resource.Column{
-		Name: "Age", Type: "string", Description: Doc(metav1.ObjectMeta{}, "creationTimestamp"),
-		Value: func(obj runtime.Object) any {
-			o, ok := obj.(metav1.Object)
-			if !ok {
-				return "<unknown>"
-			}
-			return Since(o.GetCreationTimestamp().Time)
-		},
-	}
-}
-
-// Since prints the time passed since t in kubectl's way: 5s, 3m20s, 4d.
-func Since(t time.Time) string {
-	if t.IsZero() {
-		return "<unknown>"
-	}
-	return duration.HumanDuration(time.Since(t))
-}
-
-// Names joins the containers' names with commas.
-func Names(containers []corev1.Container) string {
-	return join(containers, func(c corev1.Container) string { return c.Name })
-}
-
-// Images joins the containers' images with commas.
-func Images(containers []corev1.Container) string {
-	return join(containers, func(c corev1.Container) string { return c.Image })
-}
-
-func join(containers []corev1.Container, part func(corev1.Container) string) string {
-	parts := make([]string, len(containers))
-	for i, c := range containers {
-		parts[i] = part(c)
-	}
-	return strings.Join(parts, ",")
 }
 
 // Or returns s, or what is printed in its place if it is empty.

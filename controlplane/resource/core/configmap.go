@@ -26,9 +26,11 @@ func configMapKind() resource.Kind {
 			}),
 		},
 	}, resource.Rules[*corev1.ConfigMap]{
-		Default:        defaultConfigMap,
-		Validate:       func(_ context.Context, c *corev1.ConfigMap) field.ErrorList { return validateConfigMap(c) },
-		ValidateUpdate: func(_ context.Context, c, old *corev1.ConfigMap) field.ErrorList { return validateConfigMapUpdate(c, old) },
+		Default:  defaultConfigMap,
+		Validate: func(_ context.Context, c *corev1.ConfigMap) field.ErrorList { return validateConfigMap(c) },
+		ValidateUpdate: func(_ context.Context, c, old *corev1.ConfigMap) field.ErrorList {
+			return validateConfigMapUpdate(c, old)
+		},
 	})
 }
 

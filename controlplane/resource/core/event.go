@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/column"
 )
 
@@ -24,19 +25,19 @@ func eventKind() resource.Kind {
 		// The client names an event after its object and a time; upstream checks nothing about it on this API.
 		ValidateName:        func(string, bool) []string { return nil },
 		AllowCreateOnUpdate: true,
-		Columns:             EventColumns(),
+		Columns:             eventColumns(),
 		NoAge:               true,
 		TTL:                 func(runtime.Object, uint64, bool) (uint64, error) { return eventTTL, nil },
 		NoWatchCache:        true,
 	}, resource.Rules[*corev1.Event]{
-		Validate:       ValidateEvent,
-		ValidateUpdate: ValidateEventUpdate,
-		Fields:         EventFields,
+		// Validate serves updates too: by this API an event may change in any way. events.k8s.io adds its own rules.
+		Validate: func(_ context.Context, e *corev1.Event) field.ErrorList { return validateEvent(e) },
+		Fields:   eventFields,
 	})
 }
 
-// EventFields are an event's selectable fields, under the core/v1 names.
-func EventFields(e *corev1.Event) fields.Set {
+// eventFields are an event's selectable fields, under the core/v1 names.
+func eventFields(e *corev1.Event) fields.Set {
 	o := e.InvolvedObject
 	return fields.Set{
 		"involvedObject.kind":            o.Kind,
@@ -53,8 +54,8 @@ func EventFields(e *corev1.Event) fields.Set {
 	}
 }
 
-// EventColumns are all columns of `kubectl get events`; NAME is a wide one here and not the first.
-func EventColumns() []resource.Column {
+// eventColumns are all columns of `kubectl get events`; NAME is a wide one here and not the first.
+func eventColumns() []resource.Column {
 	col := func(name, doc string, priority int32, value func(*corev1.Event) any) resource.Column {
 		return resource.Col(name, "string", column.Doc(corev1.Event{}, doc), priority, value)
 	}
@@ -75,19 +76,19 @@ func EventColumns() []resource.Column {
 
 func firstSeen(e *corev1.Event) string {
 	if e.FirstTimestamp.IsZero() {
-		return column.Since(e.EventTime.Time)
+		return cell.SinceMicro(e.EventTime)
 	}
-	return column.Since(e.FirstTimestamp.Time)
+	return cell.Since(e.FirstTimestamp)
 }
 
 func lastSeen(e *corev1.Event) string {
 	switch {
 	case e.Series != nil:
-		return column.Since(e.Series.LastObservedTime.Time)
+		return cell.SinceMicro(e.Series.LastObservedTime)
 	case e.LastTimestamp.IsZero():
 		return firstSeen(e)
 	}
-	return column.Since(e.LastTimestamp.Time)
+	return cell.Since(e.LastTimestamp)
 }
 
 func eventCount(e *corev1.Event) int64 {
@@ -114,14 +115,4 @@ func eventSource(e *corev1.Event) string {
 		return component + ", " + instance
 	}
 	return component
-}
-
-// ValidateEvent checks a new event, strictly if the request came by events.k8s.io/v1.
-func ValidateEvent(ctx context.Context, e *corev1.Event) field.ErrorList {
-	version := requestVersion(ctx)
-	errs := validateEventCommon(e, version == coreV1)
-	if version != eventsV1 {
-		return errs
-	}
-	return append(errs, validateNewEvent(e)...)
 }

@@ -45,7 +45,9 @@ func (e podEviction) New() runtime.Object { return &policyv1.Eviction{} }
 func (e podEviction) Destroy() {}
 
 // GroupVersionKind tells discovery that the body is no core kind.
-func (e podEviction) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind { return evictionKind }
+func (e podEviction) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind {
+	return evictionKind
+}
 
 // AcceptsGroupVersion: clients send either version of Eviction.
 func (e podEviction) AcceptsGroupVersion(gv schema.GroupVersion) bool {

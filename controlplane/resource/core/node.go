@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/column"
 	"keelson.dev/keelson/controlplane/resource/resourcename"
 )
@@ -99,7 +100,7 @@ func nodeColumns() []resource.Column {
 		column.Name(0),
 		resource.Col("Status", "string", "The status of the node", 0, func(n *corev1.Node) any { return nodeStatus(n) }),
 		resource.Col("Roles", "string", "The roles of the node", 0, func(n *corev1.Node) any { return nodeRoles(n) }),
-		column.Age(),
+		cell.Age(),
 		resource.Col("Version", "string", column.Doc(corev1.NodeSystemInfo{}, "kubeletVersion"), 0,
 			func(n *corev1.Node) any { return n.Status.NodeInfo.KubeletVersion }),
 		address("Internal-IP", corev1.NodeInternalIP),

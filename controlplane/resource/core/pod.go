@@ -25,8 +25,8 @@ import (
 func podKind() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "Pod", Plural: "pods", ShortNames: []string{"po"}, Categories: []string{"all"}, Namespaced: true,
-		New:     func() runtime.Object { return &corev1.Pod{} },
-		NewList: func() runtime.Object { return &corev1.PodList{} },
+		New:          func() runtime.Object { return &corev1.Pod{} },
+		NewList:      func() runtime.Object { return &corev1.PodList{} },
 		Columns:      podColumns(),
 		FieldAliases: map[string]string{"spec.host": "spec.nodeName"},
 		Install:      installPod,

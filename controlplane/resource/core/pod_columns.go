@@ -6,8 +6,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/column"
 )
 
@@ -50,7 +52,7 @@ func (s podSummary) restartText() string {
 	if s.restarts == 0 || s.lastRestart.IsZero() {
 		return strconv.Itoa(s.restarts)
 	}
-	return fmt.Sprintf("%d (%s ago)", s.restarts, column.Since(s.lastRestart))
+	return fmt.Sprintf("%d (%s ago)", s.restarts, cell.Since(metav1.Time{Time: s.lastRestart}))
 }
 
 // count adds a container's restarts.

@@ -36,7 +36,7 @@ type viewRules[T runtime.Object] struct {
 // viewOf returns a view of store. The store's hooks must be set before: the view copies them.
 func viewOf[T runtime.Object](store *genericregistry.Store, rules viewRules[T]) view {
 	s := *store
-	s.CreateStrategy = nil
+	s.CreateStrategy, s.BeginCreate, s.BeginUpdate = nil, nil, nil
 	s.UpdateStrategy = viewStrategy[T]{RESTUpdateStrategy: store.UpdateStrategy, rules: rules}
 	v := view{store: &s, reset: resetFields(rules.reset...)}
 	s.ResetFieldsStrategy = v
