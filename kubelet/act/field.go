@@ -1,0 +1,108 @@
+package act
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"keelson.dev/keelson/kubelet/plan"
+)
+
+// field is the value of a downward API field (docs: Downward API) for an environment variable.
+func (e *Executor) field(pod *corev1.Pod, path string, ips []string) (string, error) {
+	if base, key, ok := subscript(path); ok {
+		switch base {
+		case "metadata.labels":
+			return pod.Labels[key], nil
+		case "metadata.annotations":
+			return pod.Annotations[key], nil
+		}
+	}
+	switch path {
+	case "metadata.name":
+		return pod.Name, nil
+	case "metadata.namespace":
+		return pod.Namespace, nil
+	case "metadata.uid":
+		return string(pod.UID), nil
+	case "spec.nodeName":
+		return pod.Spec.NodeName, nil
+	case "spec.serviceAccountName":
+		return pod.Spec.ServiceAccountName, nil
+	case "status.podIP":
+		return strings.Join(ips[:min(1, len(ips))], ""), nil
+	case "status.podIPs":
+		return strings.Join(ips, ","), nil
+	case "status.hostIP", "status.hostIPs":
+		node, err := e.API.Node()
+		if err != nil {
+			return "", fmt.Errorf("field %s: %w", path, err)
+		}
+		hosts := HostIPs(node)
+		if path == "status.hostIP" {
+			hosts = hosts[:min(1, len(hosts))]
+		}
+		return strings.Join(hosts, ","), nil
+	}
+	return "", fmt.Errorf("unsupported fieldPath: %v", path)
+}
+
+// subscript splits metadata.labels['key'].
+func subscript(path string) (base, key string, ok bool) {
+	base, rest, found := strings.Cut(path, "['")
+	key, closed := strings.CutSuffix(rest, "']")
+	return base, key, found && closed
+}
+
+// HostIPs are a node's internal addresses, the primary one first.
+func HostIPs(node *corev1.Node) []string {
+	var out []string
+	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
+		for _, a := range node.Status.Addresses {
+			if a.Type == kind && !slices.Contains(out, a.Address) {
+				out = append(out, a.Address)
+			}
+		}
+		if len(out) > 0 {
+			break
+		}
+	}
+	return out
+}
+
+// resourceField is the value of a resourceFieldRef: what the container asked for or is limited to, the node's
+// allocatable amount where it is not limited, divided and rounded up.
+func (e *Executor) resourceField(pod *corev1.Pod, c *corev1.Container, ref *corev1.ResourceFieldSelector) (string, error) {
+	if ref.ContainerName != "" && ref.ContainerName != c.Name {
+		if c = plan.Find(pod, ref.ContainerName); c == nil {
+			return "", fmt.Errorf("resourceFieldRef: pod has no container %q", ref.ContainerName)
+		}
+	}
+	kind, name, ok := strings.Cut(ref.Resource, ".")
+	if !ok || kind != "limits" && kind != "requests" {
+		return "", fmt.Errorf("unsupported container resource: %v", ref.Resource)
+	}
+	q, has := c.Resources.Limits[corev1.ResourceName(name)]
+	if kind == "requests" {
+		q, has = c.Resources.Requests[corev1.ResourceName(name)]
+	} else if !has {
+		node, err := e.API.Node()
+		if err != nil {
+			return "", fmt.Errorf("resource %s: %w", ref.Resource, err)
+		}
+		q = node.Status.Allocatable[corev1.ResourceName(name)]
+	}
+	div := ref.Divisor
+	if div.IsZero() {
+		div = resource.MustParse("1")
+	}
+	if name == string(corev1.ResourceCPU) {
+		return strconv.FormatInt(int64(math.Ceil(float64(q.MilliValue())/float64(div.MilliValue()))), 10), nil
+	}
+	return strconv.FormatInt(int64(math.Ceil(float64(q.Value())/float64(div.Value()))), 10), nil
+}

@@ -1,0 +1,294 @@
+package kubelettest
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Version implements CRI.
+func (r *Runtime) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
+	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "keelson", RuntimeVersion: "0.0.1", RuntimeApiVersion: "v1"}, nil
+}
+
+// Status implements CRI.
+func (r *Runtime) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+		{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
+	}}}, nil
+}
+
+// RunPodSandbox implements CRI.
+func (r *Runtime) RunPodSandbox(_ context.Context, q *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	cfg := q.GetConfig()
+	if err := r.note("RunPodSandbox", cfg.GetMetadata().GetName()); err != nil {
+		return nil, err
+	}
+	for _, b := range r.sandboxes {
+		if proto.Equal(b.status.GetMetadata(), cfg.GetMetadata()) {
+			return nil, status.Errorf(codes.AlreadyExists, "sandbox %v exists", cfg.GetMetadata())
+		}
+	}
+	b := &box{config: cfg, status: &runtimeapi.PodSandboxStatus{
+		Id: r.id(), Metadata: cfg.GetMetadata(), CreatedAt: time.Now().UnixNano(),
+		Labels: cfg.GetLabels(), Annotations: cfg.GetAnnotations(),
+	}}
+	if cfg.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() != runtimeapi.NamespaceMode_NODE {
+		b.status.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: fmt.Sprintf("127.0.%d.%d", r.seq/250, r.seq%250+2)}
+	}
+	r.sandboxes = append(r.sandboxes, b)
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: b.status.GetId()}, nil
+}
+
+// StopPodSandbox implements CRI: it kills the sandbox's containers and is idempotent.
+func (r *Runtime) StopPodSandbox(_ context.Context, q *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if b := r.find(q.GetPodSandboxId()); b != nil {
+		if err := r.note("StopPodSandbox", b.config.GetMetadata().GetName()); err != nil {
+			return nil, err
+		}
+		for _, c := range r.containers {
+			if c.box == b.status.GetId() {
+				r.exit(c, 137, "")
+			}
+		}
+		b.status.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+		r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, b)
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// RemovePodSandbox implements CRI.
+func (r *Runtime) RemovePodSandbox(_ context.Context, q *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.find(q.GetPodSandboxId())
+	if b == nil {
+		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	}
+	if err := r.note("RemovePodSandbox", b.config.GetMetadata().GetName()); err != nil {
+		return nil, err
+	}
+	r.containers = slices.DeleteFunc(r.containers, func(c *ctr) bool {
+		if c.box == b.status.GetId() {
+			r.exit(c, 137, "")
+			return true
+		}
+		return false
+	})
+	r.sandboxes = slices.DeleteFunc(r.sandboxes, func(o *box) bool { return o == b })
+	r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, b)
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// PodSandboxStatus implements CRI.
+func (r *Runtime) PodSandboxStatus(_ context.Context, q *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.find(q.GetPodSandboxId())
+	if b == nil {
+		return nil, notFound("sandbox", q.GetPodSandboxId())
+	}
+	return &runtimeapi.PodSandboxStatusResponse{Status: proto.Clone(b.status).(*runtimeapi.PodSandboxStatus)}, nil
+}
+
+// ListPodSandbox implements CRI.
+func (r *Runtime) ListPodSandbox(_ context.Context, q *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := &runtimeapi.ListPodSandboxResponse{}
+	for _, b := range r.sandboxes {
+		if selects(q.GetFilter().GetLabelSelector(), b.status.GetLabels()) {
+			out.Items = append(out.Items, &runtimeapi.PodSandbox{
+				Id: b.status.GetId(), Metadata: b.status.GetMetadata(), State: b.status.GetState(),
+				CreatedAt: b.status.GetCreatedAt(), Labels: b.status.GetLabels(),
+			})
+		}
+	}
+	return out, nil
+}
+
+// CreateContainer implements CRI.
+func (r *Runtime) CreateContainer(_ context.Context, q *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	cfg, b := q.GetConfig(), r.find(q.GetPodSandboxId())
+	if b == nil || b.status.GetState() != runtimeapi.PodSandboxState_SANDBOX_READY {
+		return nil, notFound("ready sandbox", q.GetPodSandboxId())
+	}
+	if err := r.note("CreateContainer", cfg.GetMetadata().GetName()); err != nil {
+		return nil, err
+	}
+	c := &ctr{config: cfg, box: b.status.GetId(), dead: make(chan struct{}), status: &runtimeapi.ContainerStatus{
+		Id: r.id(), Metadata: cfg.GetMetadata(), CreatedAt: time.Now().UnixNano(),
+		Image: cfg.GetImage(), ImageRef: cfg.GetImage().GetImage(),
+		Labels: cfg.GetLabels(), Annotations: cfg.GetAnnotations(), Mounts: cfg.GetMounts(),
+		LogPath: path.Join(b.config.GetLogDirectory(), cfg.GetLogPath()),
+	}}
+	r.containers = append(r.containers, c)
+	r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, b)
+	return &runtimeapi.CreateContainerResponse{ContainerId: c.status.GetId()}, nil
+}
+
+// StartContainer implements CRI.
+func (r *Runtime) StartContainer(_ context.Context, q *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.container(q.GetContainerId())
+	if c == nil {
+		return nil, notFound("container", q.GetContainerId())
+	}
+	if err := r.note("StartContainer", c.config.GetMetadata().GetName()); err != nil {
+		return nil, err
+	}
+	c.status.State, c.status.StartedAt = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now().UnixNano()
+	r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, r.find(c.box))
+	image := c.config.GetImage().GetUserSpecifiedImage()
+	if code, is := strings.CutPrefix(image, "exit:"); is {
+		n, _ := strconv.Atoi(code)
+		r.exit(c, int32(n), "")
+	}
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// StopContainer implements CRI: TERM ends a container with 143, and with 137 after the timeout if it ignores TERM.
+func (r *Runtime) StopContainer(ctx context.Context, q *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	r.mu.Lock()
+	c := r.container(q.GetContainerId())
+	if c == nil {
+		r.mu.Unlock()
+		return &runtimeapi.StopContainerResponse{}, nil
+	}
+	err := r.note("StopContainer", c.config.GetMetadata().GetName())
+	if err == nil && !r.IgnoreTerm {
+		r.exit(c, 143, "")
+	}
+	running := c.status.GetState() == runtimeapi.ContainerState_CONTAINER_RUNNING
+	r.mu.Unlock()
+	if err != nil || !running {
+		return &runtimeapi.StopContainerResponse{}, err
+	}
+	timer := time.NewTimer(time.Duration(q.GetTimeout()) * time.Second)
+	defer timer.Stop()
+	select {
+	case <-c.dead:
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case <-timer.C:
+		r.mu.Lock()
+		r.exit(c, 137, "")
+		r.mu.Unlock()
+	}
+	return &runtimeapi.StopContainerResponse{}, nil
+}
+
+// RemoveContainer implements CRI.
+func (r *Runtime) RemoveContainer(_ context.Context, q *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.container(q.GetContainerId())
+	if c == nil {
+		return &runtimeapi.RemoveContainerResponse{}, nil
+	}
+	if err := r.note("RemoveContainer", c.config.GetMetadata().GetName()); err != nil {
+		return nil, err
+	}
+	r.exit(c, 137, "")
+	r.containers = slices.DeleteFunc(r.containers, func(o *ctr) bool { return o == c })
+	r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, r.find(c.box))
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+// ListContainers implements CRI.
+func (r *Runtime) ListContainers(_ context.Context, q *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := &runtimeapi.ListContainersResponse{}
+	for _, c := range r.containers {
+		if selects(q.GetFilter().GetLabelSelector(), c.status.GetLabels()) {
+			out.Containers = append(out.Containers, &runtimeapi.Container{
+				Id: c.status.GetId(), PodSandboxId: c.box, Metadata: c.status.GetMetadata(),
+				State: c.status.GetState(), CreatedAt: c.status.GetCreatedAt(), Labels: c.status.GetLabels(),
+				ImageRef: c.status.GetImageRef(), ImageId: c.status.GetImageRef(),
+			})
+		}
+	}
+	return out, nil
+}
+
+// ContainerStatus implements CRI.
+func (r *Runtime) ContainerStatus(_ context.Context, q *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.container(q.GetContainerId())
+	if c == nil {
+		return nil, notFound("container", q.GetContainerId())
+	}
+	return &runtimeapi.ContainerStatusResponse{Status: proto.Clone(c.status).(*runtimeapi.ContainerStatus)}, nil
+}
+
+// ExecSync implements CRI.
+func (r *Runtime) ExecSync(_ context.Context, q *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	r.mu.Lock()
+	c := r.container(q.GetContainerId())
+	r.mu.Unlock()
+	if c == nil {
+		return nil, notFound("container", q.GetContainerId())
+	}
+	if r.OnExec == nil {
+		return &runtimeapi.ExecSyncResponse{}, nil
+	}
+	out, code := r.OnExec(c.config.GetMetadata().GetName(), q.GetCmd())
+	return &runtimeapi.ExecSyncResponse{Stdout: []byte(out), ExitCode: code}, nil
+}
+
+// Exec implements CRI.
+func (r *Runtime) Exec(context.Context, *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
+	return &runtimeapi.ExecResponse{Url: r.StreamURL}, nil
+}
+
+// Attach implements CRI.
+func (r *Runtime) Attach(context.Context, *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
+	return &runtimeapi.AttachResponse{Url: r.StreamURL}, nil
+}
+
+// PortForward implements CRI.
+func (r *Runtime) PortForward(context.Context, *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
+	return &runtimeapi.PortForwardResponse{Url: r.StreamURL}, nil
+}
+
+// GetContainerEvents implements CRI.
+func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, out grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
+	w := make(chan *runtimeapi.ContainerEventResponse, 100)
+	r.mu.Lock()
+	r.watchers[w] = true
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.watchers, w)
+	}()
+	for {
+		select {
+		case <-out.Context().Done():
+			return nil
+		case ev := <-w:
+			if err := out.Send(ev); err != nil {
+				return err
+			}
+		}
+	}
+}

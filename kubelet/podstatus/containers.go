@@ -1,0 +1,184 @@
+package podstatus
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/kubelet/observe"
+	"keelson.dev/keelson/kubelet/plan"
+)
+
+type builder struct{ In }
+
+// statuses builds the list for one kind of container, in the order of the spec. Init stands for all init
+// containers, sidecars too.
+func (b builder) statuses(kind plan.Kind, old []corev1.ContainerStatus) []corev1.ContainerStatus {
+	var out []corev1.ContainerStatus
+	add := func(c *corev1.Container, kind plan.Kind) {
+		s := b.status(c, kind, find(old, c.Name))
+		out = append(out, s)
+	}
+	spec := &b.Pod.Spec
+	switch kind {
+	case plan.Init:
+		for i := range spec.InitContainers {
+			add(&spec.InitContainers[i], plan.KindOf(b.Pod, spec.InitContainers[i].Name))
+		}
+	case plan.App:
+		for i := range spec.Containers {
+			add(&spec.Containers[i], kind)
+		}
+	case plan.Ephemeral:
+		for i := range spec.EphemeralContainers {
+			add((*corev1.Container)(&spec.EphemeralContainers[i].EphemeralContainerCommon), kind)
+		}
+	}
+	return out
+}
+
+func (b builder) status(c *corev1.Container, kind plan.Kind, old *corev1.ContainerStatus) corev1.ContainerStatus {
+	s := corev1.ContainerStatus{Name: c.Name, Image: c.Image}
+	all := b.Observed.Instances(c.Name)
+	if len(all) == 0 {
+		b.unseen(c, &s, old)
+		b.flags(c, kind, &s, nil)
+		return s
+	}
+	now := all[0]
+	s.RestartCount = int32(now.Attempt)
+	s.ContainerID = b.Runtime + "://" + now.ID
+	s.ImageID = now.ImageID
+	if now.Image != "" && !strings.HasPrefix(now.Image, "sha256:") {
+		s.Image = now.Image
+	}
+	s.State = b.state(now)
+	if len(all) > 1 && all[1].State == observe.Exited {
+		s.LastTerminationState.Terminated = b.terminated(all[1])
+	} else if old != nil && old.LastTerminationState.Terminated != nil && old.RestartCount == s.RestartCount {
+		s.LastTerminationState = old.LastTerminationState // the record before it is gone, its story is not
+	}
+	if w, waits := b.Waiting[c.Name]; waits && now.State != observe.Running {
+		if s.State.Terminated != nil {
+			s.LastTerminationState = corev1.ContainerState{Terminated: s.State.Terminated}
+		}
+		s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: w.Reason, Message: w.Message}}
+	}
+	s.Resources = resourcesInForce(c, now)
+	s.AllocatedResources = c.Resources.Requests
+	b.flags(c, kind, &s, &now)
+	return s
+}
+
+// unseen describes a container of which the runtime knows nothing.
+func (b builder) unseen(c *corev1.Container, s *corev1.ContainerStatus, old *corev1.ContainerStatus) {
+	wait := corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+	if b.holdsBack(c.Name) {
+		wait.Reason = "PodInitializing"
+	}
+	if w, waits := b.Waiting[c.Name]; waits {
+		wait.Reason, wait.Message = w.Reason, w.Message
+	}
+	s.State.Waiting = &wait
+	if old == nil || old.ContainerID == "" {
+		return
+	}
+	// It did run once: keep its count and the story of its last end.
+	s.RestartCount, s.ContainerID, s.ImageID, s.Image = old.RestartCount, old.ContainerID, old.ImageID, old.Image
+	s.LastTerminationState = old.LastTerminationState
+	switch {
+	case old.State.Terminated != nil:
+		s.State = old.State
+	case old.State.Running != nil:
+		gone := corev1.ContainerState{Terminated: unknown(old.ContainerID,
+			"The container could not be located when the pod was restarted")}
+		if b.Over {
+			s.State = gone
+		} else {
+			s.LastTerminationState = gone
+		}
+	}
+}
+
+// holdsBack: an ordinary container waits for init containers, an init container for those before it.
+func (b builder) holdsBack(name string) bool {
+	for i := range b.Pod.Spec.InitContainers {
+		c := &b.Pod.Spec.InitContainers[i]
+		if c.Name == name {
+			return i > 0
+		}
+	}
+	return len(b.Pod.Spec.InitContainers) > 0 && plan.KindOf(b.Pod, name) == plan.App
+}
+
+func (b builder) state(c observe.Container) corev1.ContainerState {
+	switch c.State {
+	case observe.Running:
+		return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.StartedAt)}}
+	case observe.Exited:
+		return corev1.ContainerState{Terminated: b.terminated(c)}
+	case observe.Created:
+		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
+	}
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerStatusUnknown"}}
+}
+
+func (b builder) terminated(c observe.Container) *corev1.ContainerStateTerminated {
+	t := &corev1.ContainerStateTerminated{
+		ExitCode: c.ExitCode, Reason: c.Reason, Message: c.Message,
+		StartedAt: metav1.NewTime(c.StartedAt), FinishedAt: metav1.NewTime(c.FinishedAt),
+		ContainerID: b.Runtime + "://" + c.ID,
+	}
+	switch {
+	case t.Reason != "":
+	case c.ExitCode == 0:
+		t.Reason = "Completed"
+	default:
+		t.Reason = "Error"
+	}
+	return t
+}
+
+// flags sets started and ready.
+func (b builder) flags(c *corev1.Container, kind plan.Kind, s *corev1.ContainerStatus, now *observe.Container) {
+	running := now != nil && now.State == observe.Running
+	started, ready := running, running
+	if running {
+		if p, probed := b.Probes[now.ID]; probed {
+			started, ready = p.Started, p.Started && p.Ready
+		} else {
+			started = c.StartupProbe == nil
+			ready = started && c.ReadinessProbe == nil
+		}
+	}
+	switch kind {
+	case plan.Init:
+		ready = s.State.Terminated != nil && s.State.Terminated.ExitCode == 0
+	case plan.Ephemeral:
+		ready = false
+	}
+	s.Started, s.Ready = &started, ready
+}
+
+// resourcesInForce reports what the cgroup holds: the spec's own words where they mean the same, the measured
+// value where they do not (a resize that has not come through).
+func resourcesInForce(c *corev1.Container, now observe.Container) *corev1.ResourceRequirements {
+	out := c.Resources.DeepCopy()
+	if now.State != observe.Running {
+		return out
+	}
+	if now.MemoryLimit > 0 && out.Limits != nil {
+		if want, has := out.Limits[corev1.ResourceMemory]; has && want.Value() != now.MemoryLimit {
+			out.Limits[corev1.ResourceMemory] = *resource.NewQuantity(now.MemoryLimit, resource.BinarySI)
+		}
+	}
+	if now.CPUQuota > 0 && now.CPUPeriod > 0 && out.Limits != nil {
+		milli := now.CPUQuota * 1000 / now.CPUPeriod
+		if want, has := out.Limits[corev1.ResourceCPU]; has && want.MilliValue() != milli && milli > 10 {
+			out.Limits[corev1.ResourceCPU] = *resource.NewMilliQuantity(milli, resource.DecimalSI)
+		}
+	}
+	return out
+}

@@ -1,0 +1,216 @@
+package qos
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fs"
+	"github.com/opencontainers/cgroups/fs2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Config of a Tree.
+type Config struct {
+	// Root is the cgroup that holds kubepods, as a cgroupfs path; "/" by default. Tests use one of their own.
+	Root string
+	// AllocatableMilliCPU and AllocatableMemory (bytes) bound all pods together; zero leaves that one unbounded.
+	AllocatableMilliCPU, AllocatableMemory int64
+	// PidsMax bounds the number of processes of one pod; zero for no bound.
+	PidsMax int64
+}
+
+// Tree makes and removes the cgroups above the containers.
+type Tree struct {
+	cfg Config
+	v2  bool
+
+	mu        sync.Mutex
+	burstable map[types.UID]int64 // millicores asked for by Burstable pods; guarded by mu
+}
+
+// NewTree makes a Tree; Setup makes its upper levels.
+func NewTree(cfg Config) *Tree {
+	if cfg.Root == "" {
+		cfg.Root = "/"
+	}
+	return &Tree{cfg: cfg, v2: cgroups.IsCgroup2UnifiedMode(), burstable: map[types.UID]int64{}}
+}
+
+// Unified tells whether cgroup v2 is the only hierarchy.
+func (t *Tree) Unified() bool { return t.v2 }
+
+// Setup makes kubepods and the two class cgroups. It may be called again.
+func (t *Tree) Setup() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	top := &cgroups.Resources{CpuShares: 0, Memory: t.cfg.AllocatableMemory}
+	if t.cfg.AllocatableMilliCPU > 0 {
+		top.CpuShares = uint64(Shares(t.cfg.AllocatableMilliCPU))
+	}
+	if err := t.write(t.kubepods(), top); err != nil {
+		return err
+	}
+	if err := t.write(path.Join(t.kubepods(), "besteffort"), &cgroups.Resources{CpuShares: minShares}); err != nil {
+		return err
+	}
+	return t.writeBurstable()
+}
+
+func (t *Tree) kubepods() string { return path.Join(t.cfg.Root, "kubepods") }
+
+// Parent is the pod's cgroup as a cgroupfs path, which CRI knows as cgroup_parent.
+func (t *Tree) Parent(pod *corev1.Pod) string {
+	leaf := "pod" + string(pod.UID)
+	switch Class(pod) {
+	case corev1.PodQOSBurstable:
+		return path.Join(t.kubepods(), "burstable", leaf)
+	case corev1.PodQOSBestEffort:
+		return path.Join(t.kubepods(), "besteffort", leaf)
+	}
+	return path.Join(t.kubepods(), leaf)
+}
+
+// Ensure makes the pod's cgroup with its limits, or brings the limits up to date.
+func (t *Tree) Ensure(pod *corev1.Pod) error {
+	shares, quota, memory := Pod(pod)
+	r := &cgroups.Resources{CpuShares: uint64(shares), CpuQuota: quota, Memory: memory}
+	if quota > 0 {
+		r.CpuPeriod = cpuPeriod
+	}
+	if t.cfg.PidsMax > 0 {
+		r.PidsLimit = &t.cfg.PidsMax
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.write(t.Parent(pod), r); err != nil {
+		return err
+	}
+	if Class(pod) != corev1.PodQOSBurstable {
+		return nil
+	}
+	t.burstable[pod.UID] = shares * 1000 / 1024
+	return t.writeBurstable()
+}
+
+// Remove removes the pod's cgroup wherever in the tree it is. It may be called again, or without Ensure. It fails
+// while a process is left in it.
+func (t *Tree) Remove(uid types.UID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, class := range []string{"", "burstable", "besteffort"} {
+		dir := path.Join(t.kubepods(), class, "pod"+string(uid))
+		for _, root := range hierarchies(t.v2) {
+			if err := removeAll(filepath.Join(root, dir)); err != nil {
+				errs = append(errs, fmt.Errorf("remove cgroup of pod %s: %w", uid, err))
+			}
+		}
+	}
+	if _, was := t.burstable[uid]; was {
+		delete(t.burstable, uid)
+		errs = append(errs, t.writeBurstable())
+	}
+	return errors.Join(errs...)
+}
+
+// Pods lists the UIDs that have a pod cgroup: whatever of them nobody wants is an orphan.
+func (t *Tree) Pods() []types.UID {
+	roots := hierarchies(t.v2)
+	seen := map[types.UID]bool{}
+	var out []types.UID
+	for _, root := range roots {
+		for _, class := range []string{"", "burstable", "besteffort"} {
+			entries, err := os.ReadDir(filepath.Join(root, t.kubepods(), class))
+			if err != nil {
+				continue
+			}
+			for _, e := range entries {
+				uid, is := strings.CutPrefix(e.Name(), "pod")
+				if is && e.IsDir() && !seen[types.UID(uid)] {
+					seen[types.UID(uid)] = true
+					out = append(out, types.UID(uid))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// writeBurstable gives the Burstable class the weight of what its pods ask for. Preconditions: mu is held.
+func (t *Tree) writeBurstable() error {
+	var milli int64
+	for _, m := range t.burstable {
+		milli += m
+	}
+	return t.write(path.Join(t.kubepods(), "burstable"), &cgroups.Resources{CpuShares: uint64(Shares(milli))})
+}
+
+// write makes one cgroup and sets its values. Devices are the containers' affair.
+func (t *Tree) write(dir string, r *cgroups.Resources) error {
+	r.SkipDevices, r.SkipFreezeOnSet = true, true
+	if t.v2 {
+		r.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(r.CpuShares)
+		r.CpuShares = 0
+	}
+	m, err := t.manager(&cgroups.Cgroup{Path: dir, Resources: r})
+	if err != nil {
+		return fmt.Errorf("open cgroup %s: %w", dir, err)
+	}
+	if err := m.Apply(-1); err != nil {
+		return fmt.Errorf("make cgroup %s: %w", dir, err)
+	}
+	if err := m.Set(r); err != nil {
+		return fmt.Errorf("set limits of cgroup %s: %w", dir, err)
+	}
+	return nil
+}
+
+// manager picks the library's writer for the hierarchy in use.
+func (t *Tree) manager(c *cgroups.Cgroup) (cgroups.Manager, error) {
+	if t.v2 {
+		return fs2.NewManager(c, "")
+	}
+	return fs.NewManager(c, nil)
+}
+
+// hierarchies are the mount points under which a cgroup path lives.
+func hierarchies(v2 bool) []string {
+	const root = "/sys/fs/cgroup"
+	if v2 {
+		return []string{root}
+	}
+	entries, _ := os.ReadDir(root)
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() { // symlinks such as cpu -> cpu,cpuacct are the same hierarchy again
+			out = append(out, filepath.Join(root, e.Name()))
+		}
+	}
+	return out
+}
+
+// removeAll removes a cgroup directory and those below it, deepest first; files in it are the kernel's.
+func removeAll(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
