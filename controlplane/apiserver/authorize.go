@@ -1,13 +1,90 @@
 package apiserver
 
 import (
+	"context"
+	"fmt"
+
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	"k8s.io/apiserver/pkg/authorization/union"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-helpers/auth/rbac/reconciliation"
+
+	"keelson.dev/keelson/controlplane/auth"
 )
 
+// authorizers decide in this order; the first that allows is enough.
+type authorizers struct {
+	node *auth.Node
+	rbac *auth.RBAC
+	all  authorizer.Authorizer
+}
+
+func newAuthorizers() (authorizers, error) {
+	a := authorizers{rbac: auth.NewRBAC()}
+	var err error
+	if a.node, err = auth.NewNode(); err != nil {
+		return a, err
+	}
+	a.all, err = union.New(
+		union.NamedAuthorizer{AuthorizerName: "masters", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
+		union.NamedAuthorizer{AuthorizerName: "node", Authorizer: a.node},
+		union.NamedAuthorizer{AuthorizerName: "rbac", Authorizer: a.rbac},
+	)
+	return a, err
+}
+
 // authorize sets what requests may do.
-func (s *Server) authorize(c *genericapiserver.Config) error {
-	c.Authorization.Authorizer = authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)
+func (s *Server) authorize(c *genericapiserver.Config) {
+	c.Authorization.Authorizer = s.authz.all
+	c.RuleResolver = s.authz.rbac.Resolver()
+}
+
+// synced waits until the authorizers know what was there when the server started.
+func (a authorizers) synced(ctx context.Context) error {
+	if err := a.rbac.Synced(ctx); err != nil {
+		return err
+	}
+	return a.node.Synced(ctx)
+}
+
+// bootstrapRBAC makes the roles and bindings that every cluster has be at least what they should be. Roles whose
+// owner opted out (autoupdate: "false") are left alone, and permissions that were added stay.
+func bootstrapRBAC(ctx context.Context, client kubernetes.Interface) error {
+	p, err := auth.BootstrapPolicy()
+	if err != nil {
+		return err
+	}
+	var jobs []func() error
+	api := client.RbacV1()
+	role := func(r reconciliation.RuleOwner, m reconciliation.RuleOwnerModifier) {
+		jobs = append(jobs, func() error {
+			_, err := (&reconciliation.ReconcileRoleOptions{Role: r, Client: m, Confirm: true}).Run()
+			return err
+		})
+	}
+	bind := func(b reconciliation.RoleBinding, m reconciliation.RoleBindingModifier) {
+		jobs = append(jobs, func() error {
+			_, err := (&reconciliation.ReconcileRoleBindingOptions{RoleBinding: b, Client: m, Confirm: true}).Run()
+			return err
+		})
+	}
+	for i := range p.ClusterRoles {
+		role(reconciliation.ClusterRoleRuleOwner{ClusterRole: &p.ClusterRoles[i]}, reconciliation.ClusterRoleModifier{Client: api.ClusterRoles()})
+	}
+	for i := range p.ClusterRoleBindings {
+		bind(reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: &p.ClusterRoleBindings[i]}, reconciliation.ClusterRoleBindingClientAdapter{Client: api.ClusterRoleBindings()})
+	}
+	for i := range p.Roles {
+		role(reconciliation.RoleRuleOwner{Role: &p.Roles[i]}, reconciliation.RoleModifier{Client: api, NamespaceClient: client.CoreV1().Namespaces()})
+	}
+	for i := range p.RoleBindings {
+		bind(reconciliation.RoleBindingAdapter{RoleBinding: &p.RoleBindings[i]}, reconciliation.RoleBindingClientAdapter{Client: api, NamespaceClient: client.CoreV1().Namespaces()})
+	}
+	if err := parallel(ctx, jobs); err != nil {
+		return fmt.Errorf("built-in roles: %w", err)
+	}
 	return nil
 }

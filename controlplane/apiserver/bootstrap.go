@@ -1,6 +1,176 @@
 package apiserver
 
-import "context"
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
 
-// bootstrap makes the objects without which a cluster is not one.
-func (s *Server) bootstrap(ctx context.Context) error { return nil }
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
+)
+
+// namespaces that every cluster has.
+var namespaces = []string{"default", "kube-system", "kube-public", "kube-node-lease"}
+
+// bootstrap makes the objects without which a cluster is not one. It runs at every start and on every server: each
+// step looks first, and losing a race to another server is success.
+func (s *Server) bootstrap(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(s.loopback.config(systemUser))
+	if err != nil {
+		return err
+	}
+	jobs := make([]func() error, len(namespaces))
+	for i, name := range namespaces {
+		jobs[i] = func() error {
+			return ensure(ctx, name, client.CoreV1().Namespaces().Get, client.CoreV1().Namespaces().Create,
+				&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		}
+	}
+	if err := parallel(ctx, jobs); err != nil {
+		return fmt.Errorf("namespaces: %w", err)
+	}
+	if s.stores[corev1.Resource("services")] != nil {
+		if err := s.publishService(ctx, client); err != nil {
+			return err
+		}
+	}
+	return parallel(ctx, []func() error{
+		func() error { return bootstrapRBAC(ctx, client) },
+		func() error { return s.publishAuthentication(ctx, client) },
+		func() error { return s.publishEndpoint(ctx, client) },
+	})
+}
+
+// ensure creates an object that does not exist.
+func ensure[T any](ctx context.Context, name string, get func(context.Context, string, metav1.GetOptions) (T, error),
+	create func(context.Context, T, metav1.CreateOptions) (T, error), obj T) error {
+	if _, err := get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		return err
+	}
+	if _, err := create(ctx, obj, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create %s: %w", name, err)
+	}
+	return nil
+}
+
+// parallel runs the jobs a few at a time: each waits for the disk, and waiting together shares its syncs.
+func parallel(ctx context.Context, jobs []func() error) error {
+	g, _ := errgroup.WithContext(ctx)
+	g.SetLimit(32)
+	for _, j := range jobs {
+		g.Go(j)
+	}
+	return g.Wait()
+}
+
+// publishAuthentication tells extension API servers whose certificates and headers to believe.
+func (s *Server) publishAuthentication(ctx context.Context, client kubernetes.Interface) error {
+	list := func(v ...string) string { b, _ := json.Marshal(v); return string(b) }
+	data := map[string]string{
+		"client-ca-file":                     string(s.pki.CA.PEM),
+		"requestheader-client-ca-file":       string(s.pki.FrontProxy.PEM),
+		"requestheader-allowed-names":        list("front-proxy-client"),
+		"requestheader-username-headers":     list("X-Remote-User"),
+		"requestheader-uid-headers":          list("X-Remote-Uid"),
+		"requestheader-group-headers":        list("X-Remote-Group"),
+		"requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
+	}
+	const name = "extension-apiserver-authentication"
+	maps := client.CoreV1().ConfigMaps("kube-system")
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		have, err := maps.Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			_, err = maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: data}, metav1.CreateOptions{})
+			if apierrors.IsAlreadyExists(err) {
+				return apierrors.NewConflict(corev1.Resource("configmaps"), name, err)
+			}
+		case err == nil && !sameData(have.Data, data):
+			have = have.DeepCopy()
+			have.Data = data
+			_, err = maps.Update(ctx, have, metav1.UpdateOptions{})
+		}
+		return err
+	})
+}
+
+func sameData(have, want map[string]string) bool {
+	for k, v := range want {
+		if have[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// publishService makes the kubernetes Service, by which pods reach the API.
+func (s *Server) publishService(ctx context.Context, client kubernetes.Interface) error {
+	ip := s.cfg.serviceIP().String()
+	return ensure(ctx, "kubernetes", client.CoreV1().Services("default").Get, client.CoreV1().Services("default").Create, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Labels: map[string]string{"provider": "kubernetes", "component": "apiserver"}},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: ip, ClusterIPs: []string{ip}, SessionAffinity: corev1.ServiceAffinityNone,
+			Ports: []corev1.ServicePort{{Name: "https", Protocol: corev1.ProtocolTCP, Port: 443, TargetPort: intstr.FromInt(s.cfg.Port)}},
+		},
+	})
+}
+
+// publishEndpoint adds this server to those behind the kubernetes Service.
+func (s *Server) publishEndpoint(ctx context.Context, client kubernetes.Interface) error {
+	addr := s.cfg.AdvertiseAddress
+	if addr.IsLoopback() {
+		s.log.Warn("the API is at a loopback address: pods cannot reach it by the kubernetes Service", "address", addr)
+		return nil
+	}
+	typ := discoveryv1.AddressTypeIPv4
+	if addr.Is6() {
+		typ = discoveryv1.AddressTypeIPv6
+	}
+	endpoints := client.DiscoveryV1().EndpointSlices("default")
+	return retry.OnError(retry.DefaultRetry, func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }, func() error {
+		have, err := endpoints.Get(ctx, "kubernetes", metav1.GetOptions{})
+		create := apierrors.IsNotFound(err)
+		if err != nil && !create {
+			return err
+		}
+		want := endpointSlice(have, create, typ, addr.String(), int32(s.cfg.Port))
+		if want == nil {
+			return nil
+		}
+		if create {
+			_, err = endpoints.Create(ctx, want, metav1.CreateOptions{})
+		} else {
+			_, err = endpoints.Update(ctx, want, metav1.UpdateOptions{})
+		}
+		return err
+	})
+}
+
+// endpointSlice returns what to write so that the address is among the endpoints; nil if it is. A lone server's slice
+// holds only itself: the address it had before a move would blackhole every second connection.
+func endpointSlice(have *discoveryv1.EndpointSlice, create bool, typ discoveryv1.AddressType, addr string, port int32) *discoveryv1.EndpointSlice {
+	ready, proto, name := true, corev1.ProtocolTCP, "https"
+	want := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: "kubernetes", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
+		AddressType: typ,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{addr}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		Ports:       []discoveryv1.EndpointPort{{Name: &name, Protocol: &proto, Port: &port}},
+	}
+	if create {
+		return want
+	}
+	same := slices.ContainsFunc(have.Endpoints, func(e discoveryv1.Endpoint) bool { return slices.Equal(e.Addresses, []string{addr}) }) &&
+		len(have.Endpoints) == 1 && len(have.Ports) == 1 && have.Ports[0].Port != nil && *have.Ports[0].Port == port
+	if same {
+		return nil
+	}
+	want.ObjectMeta = *have.ObjectMeta.DeepCopy()
+	return want
+}

@@ -41,7 +41,8 @@ func (s *Server) genericConfig() (*genericapiserver.Config, error) {
 		return nil, err
 	}
 	s.health(c)
-	return c, s.authorize(c)
+	s.authorize(c)
+	return c, nil
 }
 
 // secure sets who may connect and with what certificate the server answers.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -75,11 +76,25 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		return stream(*h, in, req)
 	}
 	w := &buffer{header: http.Header{}}
-	(*h).ServeHTTP(w, in)
+	if err := serve(*h, w, in); err != nil {
+		return nil, err
+	}
 	if err := req.Context().Err(); err != nil {
 		return nil, err
 	}
 	return response(req, w.status(), w.header, io.NopCloser(&w.body), int64(w.body.Len())), nil
+}
+
+// serve runs a handler that may give a request up by panicking with http.ErrAbortHandler, as the library's filter does
+// after it has logged any other panic. On the network that closes the connection.
+func serve(h http.Handler, w http.ResponseWriter, req *http.Request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s %s was aborted by the server: %v", req.Method, req.URL.Path, p)
+		}
+	}()
+	h.ServeHTTP(w, req)
+	return nil
 }
 
 // streams tells requests whose answer comes in pieces.
@@ -99,14 +114,9 @@ func stream(h http.Handler, in, req *http.Request) (*http.Response, error) {
 	go func() { // ends with the handler, which ctx ends
 		defer cancel()
 		defer stop()
-		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				panic(p)
-			}
-			w.WriteHeader(http.StatusOK)
-			pw.Close()
-		}()
-		h.ServeHTTP(w, in.WithContext(ctx))
+		err := serve(h, w, in.WithContext(ctx))
+		w.WriteHeader(http.StatusOK)
+		pw.CloseWithError(err)
 	}()
 	select {
 	case <-w.started:

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -26,6 +27,9 @@ import (
 // then spreads clients over the servers.
 const minWatch = 30 * time.Minute
 
+// leaderGrace is how long a starting server waits for a leader before it goes on without.
+const leaderGrace = 300 * time.Millisecond
+
 // Server is the API server. All methods are safe for concurrent use.
 type Server struct {
 	cfg      Config
@@ -37,6 +41,7 @@ type Server struct {
 	codecs   codecs
 	convert  lazyConverter
 	generic  *genericapiserver.GenericAPIServer
+	authz    authorizers
 	stores   map[schema.GroupResource]*genericregistry.Store // written by New only
 	ready    chan struct{}
 }
@@ -71,11 +76,20 @@ func (s *Server) build() error {
 	if s.pki, err = auth.OpenPKI(filepath.Join(s.cfg.DataDir, "pki")); err != nil {
 		return err
 	}
-	groups := groups()
+	if s.authz, err = newAuthorizers(); err != nil {
+		return err
+	}
+	groups := groups(s.authz)
 	if s.codecs, err = newCodecs(groups); err != nil {
 		return err
 	}
 	s.convert = newLazyConverter(s.codecs.scheme)
+	// Storages begin to read as soon as they are made, and complain if nobody leads. A member that is alone leads by now;
+	// one that waits for others is given up on soon, and the storages wait for it.
+	select {
+	case <-s.store.Ready():
+	case <-time.After(leaderGrace):
+	}
 	return s.serve(groups)
 }
 
@@ -117,27 +131,25 @@ func (s *Server) serve(groups []resource.Group) error {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	boot := make(chan struct{})
-	go func() { // ends when start-up has, or ctx does
-		defer close(boot)
+	var wg sync.WaitGroup // every goroutine in it ends with ctx
+	wg.Go(func() { s.authz.rbac.Run(ctx, s.source) })
+	wg.Go(func() { s.authz.node.Run(ctx, s.source) })
+	wg.Go(func() {
 		if err := s.boot(ctx); err != nil {
 			cancel(err)
 		}
-	}()
-	watch := make(chan struct{})
-	go func() { // ends with ctx
-		defer close(watch)
+	})
+	wg.Go(func() {
 		select {
 		case err := <-s.store.Err():
 			cancel(fmt.Errorf("store failed: %w", err))
 		case <-ctx.Done():
 		}
-	}()
+	})
 	err := s.generic.PrepareRun().RunWithContext(ctx)
 	cause := context.Cause(ctx)
 	cancel(nil)
-	<-boot
-	<-watch
+	wg.Wait()
 	if errors.Is(cause, context.Canceled) {
 		cause = nil
 	}
@@ -156,6 +168,9 @@ func (s *Server) boot(ctx context.Context) error {
 			return nil
 		}
 		return fmt.Errorf("make the objects of a new cluster: %w", err)
+	}
+	if err := s.authz.synced(ctx); err != nil {
+		return nil // the server is stopping
 	}
 	close(s.ready)
 	s.log.Info("API server ready", "address", s.listener.Addr())

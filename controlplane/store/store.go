@@ -46,7 +46,8 @@ type Store struct {
 	compact compactor
 	secrets value.Transformer
 
-	closeOnce sync.Once
+	campaigned chan struct{} // closed when campaign has ended
+	closeOnce  sync.Once
 }
 
 type compactor interface {
@@ -76,6 +77,11 @@ func Open(cfg Config) (*Store, error) {
 		lock.Close()
 		return nil, fmt.Errorf("start store in %s: %w", dir, err)
 	}
+	s.campaigned = make(chan struct{})
+	go func() { // ends with the election, or with the server
+		defer close(s.campaigned)
+		campaign(s.etcd.Server)
+	}()
 	c := v3client.New(s.etcd.Server)
 	c.KV = etcd3.NewETCDLatencyTracker(c.KV)
 	kc := &kubernetes.Client{Client: c}
@@ -87,8 +93,7 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// memberConfig describes a member that is alone. Ticks are slow enough to idle and fast enough that the leader, elected
-// after at most five of them, is there before the API server has built its handlers.
+// memberConfig describes a member that is alone (see campaign for how it gets to lead at once).
 func memberConfig(cfg Config, dir string) *embed.Config {
 	ec := embed.NewConfig()
 	ec.Name = cfg.Name
@@ -102,7 +107,8 @@ func memberConfig(cfg Config, dir string) *embed.Config {
 	ec.AdvertiseClientUrls = nil
 	ec.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
 	ec.InitialCluster = ec.Name + "=http://127.0.0.1:2380"
-	ec.TickMs, ec.ElectionMs = 50, 250
+	// Each tick wakes a processor; these are etcd's own for several members, so that nothing changes when they join.
+	ec.TickMs, ec.ElectionMs = 100, 1000
 	ec.QuotaBackendBytes = cfg.QuotaBytes
 	if ec.QuotaBackendBytes == 0 {
 		ec.QuotaBackendBytes = defaultQuota
@@ -141,6 +147,7 @@ func (s *Store) Close() error {
 			err = nil
 		}
 		s.etcd.Close()
+		<-s.campaigned
 		err = errors.Join(err, s.lock.Close())
 	})
 	return err
