@@ -1,0 +1,39 @@
+package policy
+
+import (
+	"testing"
+
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource/resourcetest"
+)
+
+func TestNames(t *testing.T) {
+	resourcetest.CheckNames(t, Group(), resourcetest.Row{Plural: "poddisruptionbudgets", Short: "pdb", Kind: "PodDisruptionBudget", Namespaced: true})
+}
+
+func TestValidate(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "PodDisruptionBudget")
+	bad := &policyv1.PodDisruptionBudget{Spec: policyv1.PodDisruptionBudgetSpec{
+		MinAvailable:               ptr.To(intstr.FromString("101%")),
+		MaxUnavailable:             ptr.To(intstr.FromString("half")),
+		UnhealthyPodEvictionPolicy: ptr.To(policyv1.UnhealthyPodEvictionPolicyType("Never")),
+	}}
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), bad),
+		"minAvailable and maxUnavailable cannot be both set",
+		`spec.minAvailable: Invalid value: "101%": must not be greater than 100%`,
+		`spec.maxUnavailable: Invalid value: "half": a valid percent string must be a numeric string followed by an ending '%'`,
+		`spec.unhealthyPodEvictionPolicy: Unsupported value: "Never": supported values: "AlwaysAllow", "IfHealthyBudget"`)
+	bad.Status.ExpectedPods = -1
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), bad, bad), "status.expectedPods: Invalid value: -1: must be greater than or equal to 0")
+}
+
+func TestColumns(t *testing.T) {
+	b := &policyv1.PodDisruptionBudget{Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: ptr.To(intstr.FromInt32(2))}}
+	names, cells := resourcetest.Cells(resourcetest.Kind(t, Group(), "PodDisruptionBudget"), b)
+	if names != "Min Available|Max Unavailable|Allowed Disruptions|Age" || cells[0] != "2" || cells[1] != "N/A" || cells[2] != int64(0) {
+		t.Errorf("columns %s, cells %v", names, cells)
+	}
+}
