@@ -539,3 +539,43 @@ func BenchmarkSetupTeardown(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkBurst(b *testing.B) {
+	netfiltertest.Need(b, "iptables-restore")
+	run, err := os.MkdirTemp("/run", "keelson-test-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, err := New(Config{Bridge: "kltest0", PodCIDR: netip.MustParsePrefix("10.244.0.0/16"), StateDir: b.TempDir(), RunDir: run})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer n.Uninstall(context.Background())
+	var setup, down time.Duration
+	pods := 0
+	for b.Loop() {
+		t0 := time.Now()
+		for i := range 50 {
+			if _, err := n.Setup(b.Context(), Pod{SandboxID: fmt.Sprint(i)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		t1 := time.Now()
+		for i := range 50 {
+			if err := n.Teardown(b.Context(), fmt.Sprint(i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		setup, down, pods = setup+t1.Sub(t0), down+time.Since(t1), pods+50
+		b.StopTimer()
+		for { // not measured: the background catches up
+			if l, _ := n.links.List(); len(l) == 0 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(setup.Microseconds())/float64(pods), "us/setup")
+	b.ReportMetric(float64(down.Microseconds())/float64(pods), "us/teardown")
+}

@@ -85,9 +85,20 @@ func Host() (*os.File, error) {
 // thread runs f on a thread of its own, which ends with it.
 func thread(f func() error) error {
 	done := make(chan error, 1)
-	go func() { // ends with f; the caller waits
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		done <- f()
-	}()
+	go onThread(f, done) // ends with f; the caller waits
 	return <-done
+}
+
+func onThread(f func() error, done chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		done <- f() // never unlocked: the thread dies with the goroutine
+		return
+	}
+	// The first thread of a process cannot end: the Go runtime would park it for ever, in the pod's namespace, and so keep that
+	// alive. While we sit on it, another goroutine cannot get it.
+	other := make(chan error, 1)
+	go onThread(f, other)
+	done <- <-other
+	runtime.UnlockOSThread()
 }
