@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/token/cache"
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -16,6 +17,10 @@ import (
 
 	"keelson.dev/keelson/controlplane/auth"
 )
+
+// tokenMemory is how long a verified token is believed without looking again; the deletion of what it is bound to takes
+// that long to show.
+const tokenMemory = 10 * time.Second
 
 // systemUser is who the server itself is to the API: allowed everything.
 var systemUser = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
@@ -68,13 +73,12 @@ func (s *Server) secure(c *genericapiserver.Config) error {
 		Cert:     cert,
 		ClientCA: dynamiccertificates.NewUnionCAContentProvider(ca, proxyCA),
 	}
-	authn, err := auth.NewAuthenticator(auth.AuthenticatorConfig{
+	s.authn = auth.NewAuthenticator(auth.AuthenticatorConfig{
 		ClientCA: ca, FrontProxyCA: proxyCA, Loopback: s.loopback.authenticate,
+		Tokens: cache.New(s.tokens, false, tokenMemory, tokenMemory),
 	})
-	if err != nil {
-		return err
-	}
-	c.Authentication.Authenticator = authn
+	c.Authentication.Authenticator = s.authn
+	c.Authentication.APIAudiences = s.tokens.Audiences()
 	return nil
 }
 

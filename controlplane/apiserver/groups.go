@@ -1,11 +1,17 @@
 package apiserver
 
 import (
+	"maps"
+
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/authentication"
+	"keelson.dev/keelson/controlplane/resource/authorization"
 	"keelson.dev/keelson/controlplane/resource/coordination"
 	"keelson.dev/keelson/controlplane/resource/core"
 	"keelson.dev/keelson/controlplane/resource/discovery"
@@ -16,13 +22,15 @@ import (
 )
 
 // groups is everything that is served. A new group is one line here.
-func groups(a authorizers) []resource.Group {
-	escalation := rbac.Checks{
-		Authorizer: func() authorizer.Authorizer { return a.all },
-		Rules:      func() rbac.RuleResolver { return a.rbac },
-	}
+func (s *Server) groups() []resource.Group {
+	may := func() authorizer.Authorizer { return s.authz.all }
+	escalation := rbac.Checks{Authorizer: may, Rules: func() rbac.RuleResolver { return s.authz.rbac }}
+	reviews := authorization.Deps{Authorizer: may, Rules: s.authz.rbac.Resolver}
+	who := func() authentication.Authenticator { return s.authn }
 	return []resource.Group{
-		core.Group(),
+		s.withConnections(core.Group()),
+		authentication.Group(who, s.tokens.Audiences()),
+		authorization.Group(reviews),
 		coordination.Group(),
 		discovery.Group(),
 		events.Group(),
@@ -43,5 +51,36 @@ func addresses() resource.Group {
 			New:     func() runtime.Object { return &networkingv1.IPAddress{} },
 			NewList: func() runtime.Object { return &networkingv1.IPAddressList{} },
 		}},
+	}
+}
+
+// withConnections adds the subresources that need what only the server has: keys to sign with, and a way to kubelets.
+func (s *Server) withConnections(g resource.Group) resource.Group {
+	objects := tokenObjects{s.stores}
+	extra := map[string]map[string]rest.Storage{
+		"ServiceAccount": {"token": tokenRequest{tokens: s.tokens, objects: objects}},
+	}
+	for i := range g.Kinds {
+		if more := extra[g.Kinds[i].Kind]; more != nil {
+			g.Kinds[i].Install = withMore(g.Kinds[i].Install, more)
+		}
+	}
+	return g
+}
+
+type install = func(resource.Deps, *genericregistry.Store) (map[string]rest.Storage, error)
+
+func withMore(own install, more map[string]rest.Storage) install {
+	return func(d resource.Deps, st *genericregistry.Store) (map[string]rest.Storage, error) {
+		out := map[string]rest.Storage{}
+		if own != nil {
+			mine, err := own(d, st)
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(out, mine)
+		}
+		maps.Copy(out, more)
+		return out, nil
 	}
 }

@@ -37,6 +37,9 @@ func (b builder) storages(g resource.Group, stores map[schema.GroupResource]*gen
 	out := versions{}
 	for i := range g.Kinds {
 		k := &g.Kinds[i]
+		if k.Plural == "" {
+			continue // a type that is only a subresource's
+		}
 		endpoints, st, err := b.build(g, k)
 		if err != nil {
 			return nil, fmt.Errorf("%s in group %q: %w", k.Plural, g.Name, err)

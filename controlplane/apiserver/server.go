@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -42,6 +43,8 @@ type Server struct {
 	convert  lazyConverter
 	generic  *genericapiserver.GenericAPIServer
 	authz    authorizers
+	tokens   *auth.Tokens
+	authn    authenticator.Request
 	stores   map[schema.GroupResource]*genericregistry.Store // written by New only
 	ready    chan struct{}
 }
@@ -79,7 +82,10 @@ func (s *Server) build() error {
 	if s.authz, err = newAuthorizers(); err != nil {
 		return err
 	}
-	groups := groups(s.authz)
+	if s.tokens, err = auth.NewTokens("https://kubernetes.default.svc."+s.cfg.ClusterDomain, s.pki.TokenKey, tokenObjects{s.stores}); err != nil {
+		return err
+	}
+	groups := s.groups()
 	if s.codecs, err = newCodecs(groups); err != nil {
 		return err
 	}
@@ -124,7 +130,7 @@ func (s *Server) serve(groups []resource.Group) error {
 			return err
 		}
 	}
-	return nil
+	return s.publishTokenKeys()
 }
 
 // Run serves until ctx ends, or the store fails. It releases everything before it returns.

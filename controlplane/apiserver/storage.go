@@ -111,6 +111,9 @@ func (b builder) build(g resource.Group, k *resource.Kind) (map[string]rest.Stor
 			return nil, nil, err
 		}
 		for name, s := range subs {
+			if full, ok := s.(standard); ok && name == "" {
+				s = withNames(k, full)
+			}
 			out[strings.TrimSuffix(k.Plural+"/"+name, "/")] = s
 		}
 	}

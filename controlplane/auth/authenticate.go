@@ -37,7 +37,7 @@ type AuthenticatorConfig struct {
 
 // NewAuthenticator tells who a request is from: this process, the front proxy's word, a client certificate, a token,
 // and, for a few paths, nobody.
-func NewAuthenticator(c AuthenticatorConfig) (authenticator.Request, error) {
+func NewAuthenticator(c AuthenticatorConfig) authenticator.Request {
 	proxy := headerrequest.NewDynamicVerifyOptionsSecure(
 		c.FrontProxyCA.VerifyOptions,
 		headerrequest.StaticStringSlice{frontProxyName},
@@ -59,7 +59,7 @@ func NewAuthenticator(c AuthenticatorConfig) (authenticator.Request, error) {
 			return r, ok, err
 		}
 		return all.AuthenticateRequest(req)
-	}), nil
+	})
 }
 
 // ServingLeaf describes the API server's serving certificate: every name and address by which clients on the node, in

@@ -39,7 +39,7 @@ type Group struct {
 // Kind is one served kind. The zero value of every optional field means "as most kinds do".
 type Kind struct {
 	Kind       string // "Pod"
-	Plural     string // "pods"
+	Plural     string // "pods"; empty: the type is registered but only served as the body of subresources
 	Singular   string // "pod"; empty: lower case of Kind
 	ShortNames []string
 	Categories []string
@@ -102,7 +102,7 @@ type Kind struct {
 
 	// Install may set hooks on the kind's store and returns subresources by name ("binding", "scale", ...).
 	// "status" comes from HasStatus and need not be returned. The name "" replaces the kind's own endpoint (a
-	// Namespace is deleted in its own way); it serves the verbs that it has methods for, and brings its short names.
+	// Namespace is deleted in its own way): if it embeds store, names and verbs are the kind's; else they are its own.
 	Install func(d Deps, store *genericregistry.Store) (map[string]rest.Storage, error)
 	// Storage replaces the store for a virtual kind, which is not stored.
 	Storage func(d Deps) (rest.Storage, error)

@@ -1,0 +1,223 @@
+package auth
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"crypto/x509"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+)
+
+const (
+	// maxTokenBytes is far above any token of ours; longer ones are refused unparsed.
+	maxTokenBytes = 16 << 10
+	// clockLeeway allows for servers whose clocks differ a little.
+	clockLeeway = 10 * time.Second
+	// deletedLeeway is how long a token outlives the deletion of what it is bound to, so that a pod can say goodbye.
+	deletedLeeway = time.Minute
+)
+
+var errToken = errors.New("invalid bearer token")
+
+// Objects are what tokens are bound to. Each method may answer from a cache; fresh asks for the present state.
+type Objects interface {
+	ServiceAccount(ctx context.Context, namespace, name string, fresh bool) (*corev1.ServiceAccount, error)
+	Pod(ctx context.Context, namespace, name string, fresh bool) (*corev1.Pod, error)
+	Secret(ctx context.Context, namespace, name string, fresh bool) (*corev1.Secret, error)
+	Node(ctx context.Context, name string, fresh bool) (*corev1.Node, error)
+}
+
+// Tokens issues and verifies ServiceAccount tokens (JWT, ES256).
+type Tokens struct {
+	issuer  string
+	key     *ecdsa.PrivateKey
+	keyID   string
+	signer  jose.Signer
+	objects Objects
+}
+
+// NewTokens returns an issuer under the URL issuer, which is also the API's audience.
+func NewTokens(issuer string, key *ecdsa.PrivateKey, objects Objects) (*Tokens, error) {
+	id, err := keyID(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{
+		Algorithm: jose.ES256, Key: jose.JSONWebKey{Algorithm: string(jose.ES256), Key: key, KeyID: id, Use: "sig"},
+	}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("signer of tokens: %w", err)
+	}
+	return &Tokens{issuer: issuer, key: key, keyID: id, signer: signer, objects: objects}, nil
+}
+
+// keyID names a key by its hash, as upstream does.
+func keyID(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", fmt.Errorf("name of token key: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+}
+
+// Audiences are those of the API itself.
+func (t *Tokens) Audiences() authenticator.Audiences { return authenticator.Audiences{t.issuer} }
+
+// Ref is an object in a token.
+type Ref struct {
+	Name string    `json:"name"`
+	UID  types.UID `json:"uid"`
+}
+
+// Binding is whose a token is and what it dies with.
+type Binding struct {
+	Namespace      string           `json:"namespace"`
+	ServiceAccount Ref              `json:"serviceaccount"`
+	Pod            *Ref             `json:"pod,omitempty"`
+	Secret         *Ref             `json:"secret,omitempty"`
+	Node           *Ref             `json:"node,omitempty"`
+	WarnAfter      *jwt.NumericDate `json:"warnafter,omitempty"`
+}
+
+type privateClaims struct {
+	Kubernetes Binding `json:"kubernetes.io"`
+}
+
+// Issue signs a token for the binding that is valid for life; id names it in audits.
+func (t *Tokens) Issue(b Binding, audiences []string, life time.Duration, now time.Time) (token, id string, err error) {
+	id = uuid.NewString()
+	public := jwt.Claims{
+		Issuer: t.issuer, Subject: serviceaccount.MakeUsername(b.Namespace, b.ServiceAccount.Name), Audience: audiences,
+		Expiry: jwt.NewNumericDate(now.Add(life)), NotBefore: jwt.NewNumericDate(now), IssuedAt: jwt.NewNumericDate(now), ID: id,
+	}
+	token, err = jwt.Signed(t.signer).Claims(public).Claims(privateClaims{b}).Serialize()
+	if err != nil {
+		return "", "", fmt.Errorf("sign token: %w", err)
+	}
+	return token, id, nil
+}
+
+// AuthenticateToken implements authenticator.Token. A token that is not ours at all is not an error: another
+// authenticator may know it.
+func (t *Tokens) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	if len(token) > maxTokenBytes {
+		return nil, false, nil
+	}
+	// Only the algorithm of our key: a token that names another (none, HS256 with the public key) does not parse.
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return nil, false, nil
+	}
+	var public jwt.Claims
+	var private privateClaims
+	if err := parsed.Claims(t.key.Public(), &public, &private); err != nil || public.Issuer != t.issuer {
+		return nil, false, nil
+	}
+	if err := public.ValidateWithLeeway(jwt.Expected{Issuer: t.issuer, Time: time.Now()}, clockLeeway); err != nil {
+		return nil, false, fmt.Errorf("%w: %w", errToken, err)
+	}
+	audiences, ok := acceptable(ctx, t.Audiences(), public.Audience)
+	if !ok {
+		return nil, false, fmt.Errorf("%w: its audiences %q are not accepted here", errToken, public.Audience)
+	}
+	b := private.Kubernetes
+	if public.Subject != serviceaccount.MakeUsername(b.Namespace, b.ServiceAccount.Name) {
+		return nil, false, fmt.Errorf("%w: subject %q is not its service account", errToken, public.Subject)
+	}
+	info, err := t.check(ctx, b)
+	if err != nil {
+		return nil, false, fmt.Errorf("%w: %w", errToken, err)
+	}
+	if public.ID != "" {
+		info.CredentialID = "JTI=" + public.ID
+	}
+	return &authenticator.Response{User: info.UserInfo(), Audiences: audiences}, true, nil
+}
+
+// acceptable returns the token's audiences that the request is for.
+func acceptable(ctx context.Context, own authenticator.Audiences, have jwt.Audience) (authenticator.Audiences, bool) {
+	want, ok := authenticator.AudiencesFrom(ctx)
+	if !ok {
+		want = own
+	}
+	both := authenticator.Audiences(have).Intersect(want)
+	return both, len(both) > 0
+}
+
+// check makes sure that all that the token is bound to still exists.
+func (t *Tokens) check(ctx context.Context, b Binding) (serviceaccount.ServiceAccountInfo, error) {
+	info := serviceaccount.ServiceAccountInfo{Namespace: b.Namespace, Name: b.ServiceAccount.Name, UID: string(b.ServiceAccount.UID)}
+	err := alive("service account", b.ServiceAccount, func(fresh bool) (metav1.Object, error) {
+		return t.objects.ServiceAccount(ctx, b.Namespace, b.ServiceAccount.Name, fresh)
+	})
+	if err == nil && b.Secret != nil {
+		err = alive("secret", *b.Secret, func(fresh bool) (metav1.Object, error) {
+			return t.objects.Secret(ctx, b.Namespace, b.Secret.Name, fresh)
+		})
+	}
+	if err == nil && b.Pod != nil {
+		err = alive("pod", *b.Pod, func(fresh bool) (metav1.Object, error) {
+			return t.objects.Pod(ctx, b.Namespace, b.Pod.Name, fresh)
+		})
+		info.PodName, info.PodUID = b.Pod.Name, string(b.Pod.UID)
+	}
+	if b.Node != nil {
+		// A node named beside a pod is only information: the token lives with the pod.
+		if err == nil && b.Pod == nil {
+			err = alive("node", *b.Node, func(fresh bool) (metav1.Object, error) { return t.objects.Node(ctx, b.Node.Name, fresh) })
+		}
+		info.NodeName, info.NodeUID = b.Node.Name, string(b.Node.UID)
+	}
+	return info, err
+}
+
+// alive looks in the cache, and only if the object is not there as it should be, at the store.
+func alive(kind string, want Ref, get func(fresh bool) (metav1.Object, error)) error {
+	var err error
+	for _, fresh := range []bool{false, true} {
+		var obj metav1.Object
+		if obj, err = get(fresh); err != nil {
+			continue
+		}
+		switch {
+		case obj.GetUID() != want.UID:
+			err = fmt.Errorf("%s %q was replaced by another of the same name", kind, want.Name)
+		case obj.GetDeletionTimestamp() != nil && time.Since(obj.GetDeletionTimestamp().Time) > deletedLeeway:
+			err = fmt.Errorf("%s %q is deleted", kind, want.Name)
+		default:
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w", kind, err)
+}
+
+// Discovery returns the OpenID configuration and the key set by which others verify tokens; jwksURI is where the
+// latter is served.
+func (t *Tokens) Discovery(jwksURI string) (config, keys []byte, err error) {
+	config, err = json.Marshal(map[string]any{
+		"issuer": t.issuer, "jwks_uri": jwksURI, "response_types_supported": []string{"id_token"},
+		"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{string(jose.ES256)},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err = json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+		{Key: t.key.Public(), KeyID: t.keyID, Algorithm: string(jose.ES256), Use: "sig"}}})
+	return config, keys, err
+}

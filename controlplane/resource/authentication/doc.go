@@ -1,0 +1,2 @@
+// Package authentication is the API group authentication.k8s.io: questions about who somebody is. Nothing is stored.
+package authentication

@@ -1,0 +1,165 @@
+package authorization
+
+import (
+	"context"
+	"fmt"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"keelson.dev/keelson/controlplane/resource"
+)
+
+// Deps are what the reviews ask, per request.
+type Deps struct {
+	Authorizer func() authorizer.Authorizer
+	Rules      func() authorizer.RuleResolver
+}
+
+// Group is authorization.k8s.io.
+func Group(d Deps) resource.Group {
+	return resource.Group{
+		Name: authorizationv1.GroupName, Versions: []string{"v1"},
+		AddToScheme: []func(*runtime.Scheme) error{authorizationv1.AddToScheme},
+		Kinds: []resource.Kind{
+			kind("SubjectAccessReview", "subjectaccessreviews", false, &authorizationv1.SubjectAccessReview{}, d.subject),
+			kind("LocalSubjectAccessReview", "localsubjectaccessreviews", true, &authorizationv1.LocalSubjectAccessReview{}, d.local),
+			kind("SelfSubjectAccessReview", "selfsubjectaccessreviews", false, &authorizationv1.SelfSubjectAccessReview{}, d.self),
+			kind("SelfSubjectRulesReview", "selfsubjectrulesreviews", false, &authorizationv1.SelfSubjectRulesReview{}, d.rules),
+		},
+	}
+}
+
+func kind[T runtime.Object](name, plural string, namespaced bool, example T, answer func(context.Context, T) error) resource.Kind {
+	fresh := func() runtime.Object { return example.DeepCopyObject() }
+	return resource.Kind{
+		Kind: name, Plural: plural, Namespaced: namespaced, New: fresh,
+		Storage: func(resource.Deps) (rest.Storage, error) {
+			return review[T]{fresh: fresh, namespaced: namespaced, singular: plural[:len(plural)-1], answer: answer}, nil
+		},
+	}
+}
+
+// review is a kind that is only created: the answer comes back in its status.
+type review[T runtime.Object] struct {
+	fresh      func() runtime.Object
+	namespaced bool
+	singular   string
+	answer     func(context.Context, T) error
+}
+
+func (r review[T]) New() runtime.Object     { return r.fresh() }
+func (r review[T]) Destroy()                {}
+func (r review[T]) NamespaceScoped() bool   { return r.namespaced }
+func (r review[T]) GetSingularName() string { return r.singular }
+
+// Create answers the review.
+func (r review[T]) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+	in, ok := obj.(T)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a %s: %T", r.singular, obj))
+	}
+	if validate != nil {
+		if err := validate(ctx, obj.DeepCopyObject()); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.answer(ctx, in); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+func (d Deps) subject(ctx context.Context, r *authorizationv1.SubjectAccessReview) error {
+	errs := validate(r.Spec)
+	if len(r.Namespace) > 0 || len(r.Name) > 0 {
+		errs = append(errs, field.Invalid(field.NewPath("metadata"), r.ObjectMeta, "must be empty"))
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind("SubjectAccessReview").GroupKind(), "", errs)
+	}
+	r.Status = d.decide(ctx, attributes(spec(r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+	return nil
+}
+
+func (d Deps) local(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) error {
+	errs := validate(r.Spec)
+	ns, _ := apirequest.NamespaceFrom(ctx)
+	path := field.NewPath("spec", "resourceAttributes", "namespace")
+	if a := r.Spec.ResourceAttributes; a != nil && a.Namespace != ns {
+		errs = append(errs, field.Invalid(path, a.Namespace, "must match metadata.namespace"))
+	}
+	if r.Spec.NonResourceAttributes != nil {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "nonResourceAttributes"), r.Spec.NonResourceAttributes, "disallowed on this kind of request"))
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind("LocalSubjectAccessReview").GroupKind(), "", errs)
+	}
+	r.Status = d.decide(ctx, attributes(spec(r.Spec), r.Spec.ResourceAttributes, nil))
+	return nil
+}
+
+func (d Deps) self(ctx context.Context, r *authorizationv1.SelfSubjectAccessReview) error {
+	errs := validateAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind("SelfSubjectAccessReview").GroupKind(), "", errs)
+	}
+	u, ok := apirequest.UserFrom(ctx)
+	if !ok {
+		return apierrors.NewBadRequest("no user present on request")
+	}
+	r.Status = d.decide(ctx, attributes(u, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+	return nil
+}
+
+func (d Deps) decide(ctx context.Context, a authorizer.Attributes) authorizationv1.SubjectAccessReviewStatus {
+	decision, reason, err := d.Authorizer().Authorize(ctx, a)
+	s := authorizationv1.SubjectAccessReviewStatus{
+		Allowed: decision == authorizer.DecisionAllow, Denied: decision == authorizer.DecisionDeny, Reason: reason,
+	}
+	if err != nil {
+		s.EvaluationError = err.Error()
+	}
+	return s
+}
+
+func (d Deps) rules(ctx context.Context, r *authorizationv1.SelfSubjectRulesReview) error {
+	u, ok := apirequest.UserFrom(ctx)
+	if !ok {
+		return apierrors.NewBadRequest("no user present on request")
+	}
+	if r.Spec.Namespace == "" {
+		return apierrors.NewBadRequest("no namespace on request")
+	}
+	resources, urls, incomplete, err := d.Rules().RulesFor(ctx, u, r.Spec.Namespace)
+	r.Status = authorizationv1.SubjectRulesReviewStatus{
+		ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}, Incomplete: incomplete,
+	}
+	for _, p := range resources {
+		r.Status.ResourceRules = append(r.Status.ResourceRules, authorizationv1.ResourceRule{
+			Verbs: p.GetVerbs(), APIGroups: p.GetAPIGroups(), Resources: p.GetResources(), ResourceNames: p.GetResourceNames()})
+	}
+	for _, p := range urls {
+		r.Status.NonResourceRules = append(r.Status.NonResourceRules, authorizationv1.NonResourceRule{
+			Verbs: p.GetVerbs(), NonResourceURLs: p.GetNonResourceURLs()})
+	}
+	if err != nil {
+		r.Status.EvaluationError = err.Error()
+	}
+	return nil
+}
+
+func spec(s authorizationv1.SubjectAccessReviewSpec) user.Info {
+	extra := map[string][]string{}
+	for k, v := range s.Extra {
+		extra[k] = v
+	}
+	return &user.DefaultInfo{Name: s.User, Groups: s.Groups, UID: s.UID, Extra: extra}
+}
