@@ -60,6 +60,9 @@ func (b builder) storages(g resource.Group, stores map[schema.GroupResource]*gen
 }
 
 func (in installer) install(g resource.Group, vs versions) error {
+	if len(vs) == 0 {
+		return nil // only types
+	}
 	root := genericapiserver.APIGroupPrefix
 	discoverable := in.server.AggregatedDiscoveryGroupManager
 	if g.Name == "" {

@@ -70,6 +70,9 @@ func registerGroup(scheme *runtime.Scheme, g resource.Group) error {
 			return err
 		}
 	}
+	if len(g.Versions) == 0 {
+		return nil
+	}
 	versions := make([]schema.GroupVersion, len(g.Versions))
 	for i, v := range g.Versions {
 		versions[i] = schema.GroupVersion{Group: g.Name, Version: v}

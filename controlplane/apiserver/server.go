@@ -19,6 +19,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
 
+	"keelson.dev/keelson/controlplane/apiserver/openapi"
 	"keelson.dev/keelson/controlplane/auth"
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/store"
@@ -45,6 +46,8 @@ type Server struct {
 	authz    authorizers
 	tokens   *auth.Tokens
 	authn    authenticator.Request
+	kubelets *kubelets
+	docs     *openapi.Documents
 	stores   map[schema.GroupResource]*genericregistry.Store // written by New only
 	ready    chan struct{}
 }
@@ -83,6 +86,12 @@ func (s *Server) build() error {
 		return err
 	}
 	if s.tokens, err = auth.NewTokens("https://kubernetes.default.svc."+s.cfg.ClusterDomain, s.pki.TokenKey, tokenObjects{s.stores}); err != nil {
+		return err
+	}
+	if s.kubelets, err = newKubelets(s.pki, tokenObjects{s.stores}, s.cfg.KubeletPort); err != nil {
+		return err
+	}
+	if s.docs, err = openapi.New(); err != nil {
 		return err
 	}
 	groups := s.groups()
@@ -130,6 +139,7 @@ func (s *Server) serve(groups []resource.Group) error {
 			return err
 		}
 	}
+	s.docs.Install(s.generic.Handler.NonGoRestfulMux)
 	return s.publishTokenKeys()
 }
 

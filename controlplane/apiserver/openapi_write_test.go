@@ -1,0 +1,85 @@
+//go:build openapigen
+
+package apiserver
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	restful "github.com/emicklei/go-restful/v3"
+	namer "k8s.io/apiserver/pkg/endpoints/openapi"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	builder2 "k8s.io/kube-openapi/pkg/builder"
+	"k8s.io/kube-openapi/pkg/builder3"
+	"k8s.io/kube-openapi/pkg/common/restfuladapter"
+	"k8s.io/kube-openapi/pkg/handler"
+	"k8s.io/kube-openapi/pkg/spec3"
+
+	"keelson.dev/keelson/controlplane/apiserver/openapi"
+	"keelson.dev/keelson/controlplane/apiserver/openapi/definitions"
+)
+
+// TestWriteOpenAPI is not a test but the last step of openapi/generate.sh.
+func TestWriteOpenAPI(t *testing.T) {
+	s, err := New(Config{DataDir: t.TempDir(), BindAddress: netip.MustParseAddr("127.0.0.1"), Port: -1}, Deps{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	names := namer.NewDefinitionNamer(s.codecs.scheme)
+	c3 := genericapiserver.DefaultOpenAPIV3Config(definitions.GetOpenAPIDefinitions, names)
+	c3.Info.Title, c3.Info.Version = "Kubernetes", "v1.37.2"
+	c2 := genericapiserver.DefaultOpenAPIConfig(definitions.GetOpenAPIDefinitions, names)
+	c2.Info.Title, c2.Info.Version = "Kubernetes", "v1.37.2"
+
+	services := s.generic.Handler.GoRestfulContainer.RegisteredWebServices()
+	v3 := map[string][]byte{}
+	for _, ws := range services {
+		path := strings.TrimPrefix(ws.RootPath(), "/")
+		doc, err := builder3.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices([]*restful.WebService{ws}), c3)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		narrow(doc, path)
+		if v3[path], err = json.Marshal(doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swagger, err := builder2.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices(services), c2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	swagger.Definitions = handler.PruneDefaults(swagger.Definitions)
+	v2, err := json.Marshal(swagger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := openapi.Write("openapi/spec", v3, v2); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// narrow leaves of the group versions of types that every group has (DeleteOptions, WatchEvent) the document's own and v1.
+func narrow(doc *spec3.OpenAPI, path string) {
+	if doc.Components == nil {
+		return
+	}
+	for _, s := range doc.Components.Schemas {
+		gvks, ok := s.Extensions["x-kubernetes-group-version-kind"].([]any)
+		if !ok || len(gvks) < 10 {
+			continue
+		}
+		var kept []any
+		for _, g := range gvks {
+			m, _ := g.(map[string]any)
+			own := strings.TrimSuffix("apis/"+m["group"].(string)+"/"+m["version"].(string), "/")
+			if m["group"] == "" && m["version"] == "v1" || own == path {
+				kept = append(kept, g)
+			}
+		}
+		s.Extensions["x-kubernetes-group-version-kind"] = kept
+	}
+}
