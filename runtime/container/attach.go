@@ -1,0 +1,167 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/runtime/bundle"
+	"keelson.dev/keelson/runtime/keeper"
+)
+
+// Attach connects streams to a running container until it ends, ctx ends, or
+// an output fails. It sees what the container writes from now on. If the
+// container was created with StdinOnce, the end of s.Stdin is the end of the
+// container's.
+func (m *Manager) Attach(ctx context.Context, id string, s Streams) error {
+	c, err := m.get(id)
+	if err != nil {
+		return err
+	}
+	if err := m.attach(ctx, c, s); err != nil {
+		return fmt.Errorf("attach to container %s: %w", id, err)
+	}
+	return nil
+}
+
+func (m *Manager) attach(ctx context.Context, c *container, s Streams) error {
+	r := c.record()
+	if r.Phase != phaseRunning {
+		return ErrNotRunning
+	}
+	if r.TTY {
+		s.Stderr = nil // a terminal has one output
+	}
+	out, err := newExecIO(ExecConfig{Stdout: s.Stdout, Stderr: s.Stderr})
+	if err != nil {
+		return err
+	}
+	defer out.close()
+	input, err := c.input(r)
+	if err != nil {
+		return err
+	}
+	defer input.Close()
+
+	cause, err := m.askAttach(ctx, c, out)
+	if err != nil {
+		return err
+	}
+	copied := make(chan struct{})
+	var copies sync.WaitGroup
+	for i, f := range out.outputs {
+		copies.Go(func() { _, _ = io.Copy(out.sinks[i], f) })
+	}
+	go func() { copies.Wait(); close(copied) }() // ends when out is closed at the latest
+	if s.Stdin != nil && r.Stdin {
+		go m.feed(c, r, input, s.Stdin) // ends with the caller's reader, or with input
+	}
+	if s.Resize != nil && r.TTY {
+		x := &execIO{console: input, done: out.done}
+		go x.resize(s.Resize) // ends with out.done or the channel
+	}
+	if len(out.outputs) == 0 {
+		copied = nil // nothing to copy does not mean that it is over
+	}
+	select {
+	case <-copied:
+	case <-c.ended:
+		if copied != nil {
+			<-copied
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case why := <-cause:
+		if why != "" {
+			return errors.New(why)
+		}
+	default:
+	}
+	return nil
+}
+
+// askAttach hands the output pipes to the keeper. The channel gets the reason
+// if it lets go of them.
+func (m *Manager) askAttach(ctx context.Context, c *container, out *execIO) (<-chan string, error) {
+	defer out.closeTheirs()
+	cause := make(chan string, 1)
+	if len(out.theirs) == 0 {
+		return cause, nil
+	}
+	m.mu.Lock()
+	m.serial++
+	id := fmt.Sprintf("%d-%d", os.Getpid(), m.serial)
+	m.attached[id] = cause
+	m.mu.Unlock()
+	client, err := m.link.get(ctx)
+	if err == nil {
+		_, err = client.Call(ctx, keeper.OpAttach, keeper.Attach{ID: c.id, AttachID: id, Stdio: out.stdio}, nil, out.theirs...)
+	}
+	if err != nil {
+		m.detached(id, "")
+		return nil, execError(err)
+	}
+	return cause, nil
+}
+
+func (m *Manager) detached(id, cause string) {
+	m.mu.Lock()
+	ch, ok := m.attached[id]
+	delete(m.attached, id)
+	m.mu.Unlock()
+	if ok {
+		ch <- cause // buffered, and only the first one gets here
+	}
+}
+
+// input opens a way into the container: a copy of its terminal's master, or
+// the writing end of its stdin; /dev/null if it has neither.
+func (c *container) input(r record) (*os.File, error) {
+	if !r.TTY {
+		if !r.Stdin {
+			return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		}
+		// Non-blocking, so that closing it ends a Write that waits.
+		return os.OpenFile(filepath.Join(c.dir, bundle.StdinName), os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.handles.console == nil {
+		return nil, ErrNotRunning
+	}
+	var dup int
+	err := onFD(c.handles.console, func(fd int) (err error) {
+		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	return os.NewFile(uintptr(dup), "terminal"), nil
+}
+
+// feed copies into the container.
+func (m *Manager) feed(c *container, r record, to *os.File, from io.Reader) {
+	_, err := io.Copy(onlyWriter{to}, from)
+	if err != nil || !r.StdinOnce || r.TTY {
+		return
+	}
+	c.mu.Lock()
+	if c.handles.stdin != nil {
+		c.handles.stdin.Close()
+		c.handles.stdin = nil
+	}
+	c.mu.Unlock()
+	to.Close()
+	if err := m.link.call(m.ctx, keeper.OpCloseStdin, keeper.Target{ID: c.id}, nil); err != nil {
+		m.cfg.Log.Warn("close stdin", "container", c.id, "err", err)
+	}
+}

@@ -1,0 +1,192 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"keelson.dev/keelson/runtime/keeper"
+)
+
+// keeperDir is the keeper's directory in the StateDir. Container ids never
+// begin with a dot.
+const keeperDir = ".keeper"
+
+// link is the Manager's connection to the keeper, kept up across keepers.
+type link struct {
+	m   *Manager
+	dir string
+
+	mu     sync.Mutex
+	client *keeper.Client
+	ready  chan struct{} // closed while client is usable
+	closed bool
+}
+
+func newLink(m *Manager) *link {
+	return &link{m: m, dir: filepath.Join(m.cfg.StateDir, keeperDir), ready: make(chan struct{})}
+}
+
+// connect reaches the keeper, starting one if none lives. It retries while a
+// keeper that holds the lock is not to be reached: one that is just ending.
+func (l *link) connect(ctx context.Context) error {
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		client, err := l.try(ctx)
+		if err == nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.closed {
+				client.Close()
+				return errClosed
+			}
+			l.client = client
+			close(l.ready)
+			return nil
+		}
+		if !errors.Is(err, keeper.ErrGone) && !errors.Is(err, keeper.ErrAlive) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+var errClosed = errors.New("the container manager is closed")
+
+func (l *link) try(ctx context.Context) (*keeper.Client, error) {
+	client, err := keeper.Dial(ctx, l.dir, l.m.onEvent)
+	if err == nil || !errors.Is(err, keeper.ErrGone) {
+		return client, err
+	}
+	cmd, err := keeper.Spawn(l.m.cfg.KeeperPath, l.dir)
+	if err != nil {
+		return nil, err
+	}
+	l.m.cfg.Log.Info("keeper started", "pid", cmd.Process.Pid)
+	go reapKeeper(cmd) // ends with the keeper, which may outlive us
+	return keeper.Dial(ctx, l.dir, l.m.onEvent)
+}
+
+// reapKeeper waits for a keeper as long as we are its parent. Nobody waits for
+// this goroutine: it does nothing else, and the keeper outlives the Manager.
+func reapKeeper(cmd *exec.Cmd) { _ = cmd.Wait() }
+
+// get is the client, once there is one.
+func (l *link) get(ctx context.Context) (*keeper.Client, error) {
+	for {
+		l.mu.Lock()
+		client, ready, closed := l.client, l.ready, l.closed
+		l.mu.Unlock()
+		if closed {
+			return nil, errClosed
+		}
+		if client != nil {
+			return client, nil
+		}
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the keeper is being started anew: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// call asks the keeper.
+func (l *link) call(ctx context.Context, op keeper.Op, in, out any) error {
+	client, err := l.get(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = client.Call(ctx, op, in, out)
+	return err
+}
+
+// tend starts a new keeper whenever one is lost and has it adopt what runs.
+func (l *link) tend() {
+	for {
+		client, err := l.get(l.m.ctx)
+		if err != nil {
+			return
+		}
+		select {
+		case <-client.Done():
+		case <-l.m.ctx.Done():
+			return
+		}
+		l.mu.Lock()
+		l.client, l.ready = nil, make(chan struct{})
+		l.mu.Unlock()
+		l.m.cfg.Log.Warn("keeper lost; starting another")
+		l.m.loseExecs()
+		if !l.renew() {
+			return
+		}
+	}
+}
+
+// renew brings up a new keeper; false says that the Manager is closing. A
+// keeper that cannot be started is tried again: nothing else can be done, and
+// the containers run meanwhile.
+func (l *link) renew() bool {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+		err := l.connect(l.m.ctx)
+		if err == nil {
+			l.m.adoptAll(l.m.ctx)
+			return true
+		}
+		if l.m.ctx.Err() != nil {
+			return false
+		}
+		l.m.cfg.Log.Error("cannot start the keeper", "err", err)
+		select {
+		case <-l.m.ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (l *link) close() {
+	l.mu.Lock()
+	client := l.client
+	l.closed = true
+	l.mu.Unlock()
+	if client != nil {
+		client.Close()
+	}
+}
+
+// onEvent takes the keeper's events, in order. It must not wait for the
+// keeper.
+func (m *Manager) onEvent(op keeper.Op, body json.RawMessage) {
+	switch op {
+	case keeper.OpExited:
+		var x keeper.Exit
+		if json.Unmarshal(body, &x) == nil {
+			m.exited(x)
+		}
+	case keeper.OpExecExited:
+		var x keeper.ExecExited
+		if json.Unmarshal(body, &x) == nil {
+			m.execExited(x.ExecID, x.Code)
+		}
+	case keeper.OpDetached:
+		var x keeper.Detached
+		if json.Unmarshal(body, &x) == nil {
+			m.detached(x.AttachID, x.Cause)
+		}
+	case keeper.OpOOM:
+		var x keeper.Target
+		if json.Unmarshal(body, &x) == nil {
+			m.hub.publish(x.ID, EventOOM, time.Now())
+		}
+	}
+}

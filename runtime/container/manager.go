@@ -1,0 +1,247 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"keelson.dev/keelson/runtime/cgroup"
+)
+
+// Manager keeps the containers of a node. All methods may be called from
+// several goroutines.
+type Manager struct {
+	cfg    ManagerConfig
+	boot   string
+	groups cgroup.Hierarchy
+	link   *link
+	hub    *hub
+	ctx    context.Context // ends with Close: for what outlives a call
+	stop   context.CancelFunc
+	work   sync.WaitGroup // goroutines that outlive a call
+
+	mu         sync.Mutex
+	containers map[string]*container
+	execs      map[string]chan int32 // by exec id: where its exit code goes
+	attached   map[string]chan string
+	serial     uint64
+}
+
+// container is one container in memory. op is held (by receiving from it) by
+// whoever creates, starts, updates or removes it.
+type container struct {
+	id, dir string
+	op      chan struct{} // capacity 1, full when free
+
+	mu      sync.Mutex
+	rec     record
+	handles handles
+	ended   chan struct{} // closed when rec is exited
+	gone    bool          // removed; this value is out of the map
+}
+
+// handles are the daemon's own references to what a running container needs
+// kept open, should the keeper be killed.
+type handles struct {
+	pidfd, console, stdin *os.File
+	output                []*os.File
+}
+
+func (h *handles) close() {
+	for _, f := range append([]*os.File{h.pidfd, h.console, h.stdin}, h.output...) {
+		if f != nil {
+			f.Close()
+		}
+	}
+	*h = handles{}
+}
+
+func newContainer(dir string, r record) *container {
+	c := &container{id: r.ID, dir: dir, rec: r, op: make(chan struct{}, 1), ended: make(chan struct{})}
+	c.op <- struct{}{}
+	if r.Phase == phaseExited || r.Phase == phaseRemoving {
+		close(c.ended)
+	}
+	return c
+}
+
+// Open finds the containers that are there, brings their records up to date
+// and connects to the keeper, starting one if there is none. Only one Manager
+// may be open for a StateDir.
+func Open(cfg ManagerConfig) (*Manager, error) {
+	if !filepath.IsAbs(cfg.StateDir) || cfg.KeeperPath == "" {
+		return nil, errors.New("open containers: StateDir (absolute) and KeeperPath are required")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o711); err != nil {
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
+	groups, err := cgroup.Detect()
+	if err != nil {
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
+	m := &Manager{
+		cfg: cfg, boot: boot, groups: groups, hub: newHub(),
+		containers: map[string]*container{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
+	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	if err := m.load(); err != nil {
+		m.stop()
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
+	m.link = newLink(m)
+	if err := m.link.connect(m.ctx); err != nil {
+		m.stop()
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
+	if err := m.recover(m.ctx); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
+	m.work.Go(m.link.tend) // ends with m.ctx
+	return m, nil
+}
+
+// Close detaches: containers and keeper go on, and the next Open finds them.
+func (m *Manager) Close() error {
+	m.stop()
+	m.link.close()
+	m.work.Wait()
+	m.mu.Lock()
+	all := make([]*container, 0, len(m.containers))
+	for _, c := range m.containers {
+		all = append(all, c)
+	}
+	m.mu.Unlock()
+	for _, c := range all {
+		c.mu.Lock()
+		c.handles.close()
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// load reads the records. A run directory without one is what a Create that
+// was killed left: nothing of it has taken effect, so it is removed. A record
+// that cannot be read is left alone, with a word in the log.
+func (m *Manager) load() error {
+	entries, err := os.ReadDir(m.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		dir := filepath.Join(m.cfg.StateDir, entry.Name())
+		if !entry.IsDir() || strings.HasPrefix(entry.Name(), ".") {
+			continue
+		}
+		r, err := loadRecord(dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			if err := os.RemoveAll(dir); err != nil {
+				return fmt.Errorf("remove half-made container: %w", err)
+			}
+		case err != nil:
+			m.cfg.Log.Error("unreadable container record is left alone", "dir", dir, "err", err)
+		default:
+			m.containers[r.ID] = newContainer(dir, r)
+		}
+	}
+	return nil
+}
+
+func (m *Manager) get(id string) (*container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.containers[id]
+	if !ok {
+		return nil, fmt.Errorf("container %s: %w", id, ErrNotFound)
+	}
+	return c, nil
+}
+
+// lock takes a container's op; the caller gives it back with unlock.
+func (c *container) lock(ctx context.Context) error {
+	select {
+	case <-c.op:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("container %s is busy: %w", c.id, context.Cause(ctx))
+	}
+}
+
+func (c *container) unlock() { c.op <- struct{}{} }
+
+func (c *container) record() record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec
+}
+
+// move changes the record, on disk and then in memory. change sees the record
+// as it is and may refuse.
+func (c *container) move(change func(record) (record, error)) (record, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next, err := change(c.rec)
+	if err != nil {
+		return c.rec, err
+	}
+	if err := next.save(c.dir); err != nil {
+		return c.rec, err
+	}
+	was := c.rec.Phase
+	c.rec = next
+	if next.Phase == phaseExited && was != phaseExited {
+		close(c.ended)
+		c.handles.close()
+	}
+	return next, nil
+}
+
+// State says what is known of a container.
+func (m *Manager) State(id string) (State, error) {
+	c, err := m.get(id)
+	if err != nil {
+		return State{}, err
+	}
+	return c.record().state(), nil
+}
+
+// List says what is known of all containers, oldest first.
+func (m *Manager) List() []State {
+	m.mu.Lock()
+	all := make([]*container, 0, len(m.containers))
+	for _, c := range m.containers {
+		all = append(all, c)
+	}
+	m.mu.Unlock()
+	states := make([]State, len(all))
+	for i, c := range all {
+		states[i] = c.record().state()
+	}
+	slices.SortFunc(states, func(a, b State) int {
+		if d := a.CreatedAt.Compare(b.CreatedAt); d != 0 {
+			return d
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return states
+}
+
+// Events delivers what happens from now on until ctx ends. A slow reader gets
+// EventLost in place of what it missed, and holds nobody up.
+func (m *Manager) Events(ctx context.Context) <-chan Event { return m.hub.subscribe(ctx) }
+
+func (m *Manager) groupOf(r record) cgroup.Group { return m.groups.Group(r.Cgroup) }

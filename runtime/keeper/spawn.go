@@ -1,0 +1,163 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names in the keeper's directory.
+const (
+	SocketName  = "keeper.sock"
+	LockName    = "keeper.lock"
+	LogName     = "keeper.log"
+	JournalName = "keeper.journal"
+)
+
+// Descriptors that a keeper inherits.
+const (
+	ListenFD = 3
+	LockFD   = 4
+)
+
+// ErrAlive says that a keeper holds the directory's lock.
+var ErrAlive = errors.New("a keeper is alive")
+
+// Spawn starts the keeper program for dir (absolute; made 0700 if missing) in
+// a session of its own and returns when it can be dialled. The program runs
+// from a sealed copy in memory: a container that reaches it through
+// /proc/<pid>/exe cannot change it (CVE-2019-5736), and the file may be
+// replaced at any time. The caller reaps the process (cmd.Wait) while it is
+// its parent.
+func Spawn(program, dir string, args ...string) (*exec.Cmd, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keeper directory: %w", err)
+	}
+	lock, err := takeLock(filepath.Join(dir, LockName))
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	listener, err := listen(dir)
+	if err != nil {
+		return nil, fmt.Errorf("keeper socket in %s: %w", dir, err)
+	}
+	defer listener.Close()
+	sealed, err := sealedCopy(program)
+	if err != nil {
+		return nil, fmt.Errorf("load keeper %s: %w", program, err)
+	}
+	defer sealed.Close()
+	logFile, err := openLog(filepath.Join(dir, LogName))
+	if err != nil {
+		return nil, err
+	}
+	defer logFile.Close()
+	cmd := &exec.Cmd{
+		Path:        fmt.Sprintf("/proc/self/fd/%d", sealed.Fd()),
+		Args:        append([]string{"keelson-keeper", "--dir", dir}, args...),
+		Dir:         "/",
+		Env:         []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOTRACEBACK=single"},
+		Stderr:      logFile,
+		ExtraFiles:  []*os.File{listener, lock},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start keeper %s: %w", program, err)
+	}
+	return cmd, nil
+}
+
+func takeLock(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("keeper lock: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("keeper lock %s: %w", path, ErrAlive)
+		}
+		return nil, fmt.Errorf("keeper lock %s: %w", path, err)
+	}
+	return lock, nil
+}
+
+// listen makes the socket, 0600, in place of one that a dead keeper left. The
+// caller holds the lock, so nobody else does the same.
+func listen(dir string) (*os.File, error) {
+	d, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(d)
+	if err := unix.Unlinkat(d, SocketName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", d, SocketName)
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	// The directory is 0700, so nobody got in before this.
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, err
+	}
+	return l.File()
+}
+
+// maxLog is the size in bytes at which a keeper's own log starts anew.
+const maxLog = 1 << 20
+
+func openLog(path string) (*os.File, error) {
+	flags := os.O_WRONLY | os.O_APPEND | os.O_CREATE | unix.O_CLOEXEC
+	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
+		flags |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("keeper log: %w", err)
+	}
+	return f, nil
+}
+
+func sealedCopy(program string) (*os.File, error) {
+	src, err := os.Open(program)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	const mfdExec = 0x10 // since 6.3; older kernels make every memfd executable
+	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("keelson-keeper", flags|mfdExec)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("keelson-keeper", flags)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memfd: %w", err)
+	}
+	mem := os.NewFile(uintptr(fd), "keelson-keeper")
+	if _, err := io.Copy(mem, src); err != nil {
+		mem.Close()
+		return nil, err
+	}
+	if err := mem.Chmod(0o511); err != nil {
+		mem.Close()
+		return nil, err
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		mem.Close()
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	return mem, nil
+}

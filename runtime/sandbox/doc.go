@@ -1,0 +1,2 @@
+// Package sandbox holds a pod's namespaces.
+package sandbox
