@@ -21,7 +21,9 @@ var longRunning = serverfilters.BasicLongRunningRequestCheck(
 // everything after it; who precedes impersonation precedes limits precedes may-it, so that a refused request costs little.
 func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handler {
 	inner := s.innerChain(api, c)
-	s.loopback.handler.Store(ptr(filters.WithRequestInfo(serverfilters.WithPanicRecovery(inner, c.RequestInfoResolver), c.RequestInfoResolver)))
+	local := serverfilters.WithPanicRecovery(inner, c.RequestInfoResolver)
+	local = filters.WithRequestInfo(local, c.RequestInfoResolver)
+	s.loopback.handler.Store(ptr(filters.WithAuditInit(local)))
 
 	h := serverfilters.WithTimeoutForNonLongRunningRequests(inner, c.LongRunningFunc)
 	h = filters.WithRequestDeadline(h, nil, nil, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
@@ -29,7 +31,8 @@ func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handle
 	h = filters.WithCacheControl(h)
 	h = filters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = serverfilters.WithPanicRecovery(h, c.RequestInfoResolver)
-	return filters.WithRequestReceivedTimestamp(h)
+	h = filters.WithRequestReceivedTimestamp(h)
+	return filters.WithAuditInit(h) // the library writes into the audit context, audited or not
 }
 
 // innerChain is shared by requests from the network and from this process.
