@@ -139,9 +139,6 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	s.streams.Add(1)
 	defer s.streams.Done()
-	// A failed upgrade must not leave a connection that is taken for an HTTP one
-	// (CVE-2018-1002105).
-	w.Header().Set("Connection", "close")
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	watched := &watchedWriter{ResponseWriter: w, ctx: ctx, gone: cancel}

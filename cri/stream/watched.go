@@ -21,6 +21,15 @@ type watchedWriter struct {
 	gone func()          // ends ctx
 }
 
+// WriteHeader marks the connection of a failed upgrade as one to close: nobody
+// may go on using it as an HTTP connection (CVE-2018-1002105).
+func (w *watchedWriter) WriteHeader(code int) {
+	if code != http.StatusSwitchingProtocols {
+		w.Header().Set("Connection", "close")
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
 // Hijack implements http.Hijacker.
 func (w *watchedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()

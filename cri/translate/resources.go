@@ -95,11 +95,11 @@ func memory(r *runtimeapi.LinuxContainerResources, host Host) *specs.LinuxMemory
 // which is what UpdateContainerResources means by a zero field.
 func Merge(have, update *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
 	out := &runtimeapi.LinuxContainerResources{
-		CpuPeriod: first(update.GetCpuPeriod(), have.GetCpuPeriod()), CpuQuota: first(update.GetCpuQuota(), have.GetCpuQuota()),
-		CpuShares: first(update.GetCpuShares(), have.GetCpuShares()), OomScoreAdj: first(update.GetOomScoreAdj(), have.GetOomScoreAdj()),
-		MemoryLimitInBytes:     first(update.GetMemoryLimitInBytes(), have.GetMemoryLimitInBytes()),
-		MemorySwapLimitInBytes: first(update.GetMemorySwapLimitInBytes(), have.GetMemorySwapLimitInBytes()),
-		CpusetCpus:             first(update.GetCpusetCpus(), have.GetCpusetCpus()), CpusetMems: first(update.GetCpusetMems(), have.GetCpusetMems()),
+		CpuPeriod: either(update.GetCpuPeriod(), have.GetCpuPeriod()), CpuQuota: either(update.GetCpuQuota(), have.GetCpuQuota()),
+		CpuShares: either(update.GetCpuShares(), have.GetCpuShares()), OomScoreAdj: either(update.GetOomScoreAdj(), have.GetOomScoreAdj()),
+		MemoryLimitInBytes:     either(update.GetMemoryLimitInBytes(), have.GetMemoryLimitInBytes()),
+		MemorySwapLimitInBytes: either(update.GetMemorySwapLimitInBytes(), have.GetMemorySwapLimitInBytes()),
+		CpusetCpus:             either(update.GetCpusetCpus(), have.GetCpusetCpus()), CpusetMems: either(update.GetCpusetMems(), have.GetCpusetMems()),
 		HugepageLimits: have.GetHugepageLimits(), Unified: map[string]string{},
 	}
 	if len(update.GetHugepageLimits()) > 0 {
@@ -113,7 +113,7 @@ func Merge(have, update *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxCo
 	return out
 }
 
-func first[T comparable](a, b T) T {
+func either[T comparable](a, b T) T {
 	var zero T
 	if a != zero {
 		return a

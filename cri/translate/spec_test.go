@@ -1,0 +1,150 @@
+package translate
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/encoding/protojson"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+var update = flag.Bool("update", false, "write the scenarios' wanted output anew")
+
+// scenario is a file in testdata: what goes in, and the spec or the error that
+// must come out. Seccomp rules are left out of the output, since they are the
+// library's.
+type scenario struct {
+	Why     string
+	Config  json.RawMessage
+	Pod     json.RawMessage `json:",omitempty"`
+	Image   ocispec.ImageConfig
+	User    User
+	Sandbox Sandbox
+	Mounts  []struct {
+		Source string
+		Peer   Peer
+	} `json:",omitempty"`
+	Devices        []Device `json:",omitempty"`
+	TargetPID      int      `json:",omitempty"`
+	SeccompProfile string   `json:",omitempty"`
+	Host           Host
+	WantError      string      `json:",omitempty"`
+	Want           *specs.Spec `json:",omitempty"`
+}
+
+func (sc scenario) input(t *testing.T) Input {
+	t.Helper()
+	in := Input{
+		ID: "c0ffee", Config: &runtimeapi.ContainerConfig{}, Pod: &runtimeapi.PodSandboxConfig{}, Image: sc.Image, User: sc.User,
+		Rootfs: "/rootfs", Sandbox: sc.Sandbox, TargetPID: sc.TargetPID, Devices: sc.Devices, Host: sc.Host,
+		SeccompProfile: []byte(sc.SeccompProfile),
+	}
+	if in.Host.Capabilities == nil {
+		in.Host.Capabilities = knownCaps
+	}
+	if err := protojson.Unmarshal(sc.Config, in.Config); err != nil {
+		t.Fatalf("config: %v", err)
+	}
+	if len(sc.Pod) > 0 {
+		if err := protojson.Unmarshal(sc.Pod, in.Pod); err != nil {
+			t.Fatalf("pod: %v", err)
+		}
+	}
+	for i, m := range in.Config.GetMounts() {
+		in.Mounts = append(in.Mounts, Mount{Source: sc.Mounts[i].Source, Peer: sc.Mounts[i].Peer, Request: m})
+	}
+	return in
+}
+
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("found %d scenarios: %v", len(files), err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".json"), func(t *testing.T) { runScenario(t, f) })
+	}
+}
+
+func runScenario(t *testing.T, path string) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sc scenario
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&sc); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Spec(sc.input(t))
+	if sc.WantError != "" {
+		if err == nil || !strings.Contains(err.Error(), sc.WantError) || !errors.Is(err, ErrInvalid) {
+			t.Fatalf("%s: error %v, want one that wraps ErrInvalid and says %q", sc.Why, err, sc.WantError)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", sc.Why, err)
+	}
+	if got.Linux.Seccomp != nil {
+		if len(got.Linux.Seccomp.Syscalls) == 0 {
+			t.Error("a seccomp profile without a rule")
+		}
+		got.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: got.Linux.Seccomp.DefaultAction}
+	}
+	if *update {
+		sc.Want = got
+		b, err := json.MarshalIndent(sc, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g, w := mustJSON(t, got), mustJSON(t, sc.Want); g != w {
+		t.Errorf("%s\ngot  %s\nwant %s", sc.Why, g, w)
+	}
+}
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestSpecIsDeterministic: two computations from one input are equal.
+func TestSpecIsDeterministic(t *testing.T) {
+	raw, err := os.ReadFile("testdata/plain.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sc scenario
+	if err := json.Unmarshal(raw, &sc); err != nil {
+		t.Fatal(err)
+	}
+	var first string
+	for range 20 {
+		s, err := Spec(sc.input(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == "" {
+			first = mustJSON(t, s)
+		} else if got := mustJSON(t, s); got != first {
+			t.Fatalf("two results differ:\n%s\n%s", first, got)
+		}
+	}
+}
