@@ -1,0 +1,249 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/cri/podstore"
+	"keelson.dev/keelson/cri/translate"
+	"keelson.dev/keelson/cri/undo"
+	"keelson.dev/keelson/image"
+	"keelson.dev/keelson/runtime/container"
+)
+
+// CreateContainer makes a container that is ready to start. A call repeated with
+// the same config gets the container that the first one made.
+func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	cfg := req.GetConfig()
+	if err := checkContainerConfig(cfg); err != nil {
+		return nil, err
+	}
+	pod, err := s.sandbox(req.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	// RemovePodSandbox waits for us; nothing else does.
+	unlock, err := s.gates.share(ctx, useGate(pod.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	rec := &podstore.Container{
+		ID: newID(), SandboxID: pod.ID, State: podstore.Creating, CreatedAt: time.Now(),
+		Config: cfg, Resources: cfg.GetLinux().GetResources(),
+	}
+	have, owner, err := s.containers.Reserve(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	if !owner {
+		return s.repeated(have, cfg)
+	}
+	done, err := s.makeContainer(ctx, *rec)
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", cfg.GetMetadata().GetName(), err)
+	}
+	s.emit(pod.ID, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, done.ID)
+	return &runtimeapi.CreateContainerResponse{ContainerId: done.ID}, nil
+}
+
+// repeated answers a creation whose name has a container already: the client may
+// not have heard of the first one's success. One that has run is another matter.
+func (s *Server) repeated(have *podstore.Container, cfg *runtimeapi.ContainerConfig) (*runtimeapi.CreateContainerResponse, error) {
+	st, err := s.deps.Containers.State(have.ID)
+	if err == nil && st.Status == container.Created && proto.Equal(have.Config, cfg) {
+		return &runtimeapi.CreateContainerResponse{ContainerId: have.ID}, nil
+	}
+	return nil, fmt.Errorf("%w: container %s has the name and attempt of this one; remove it or ask for a later attempt", errTaken, have.ID)
+}
+
+// readySandbox gives the pod if containers may be made and started in it.
+func (s *Server) readySandbox(id string) (*podstore.Sandbox, error) {
+	pod, err := s.sandbox(id)
+	if err != nil {
+		return nil, err
+	}
+	if pod.State != podstore.Created {
+		return nil, fmt.Errorf("%w: sandbox %s is stopped", errState, pod.ID)
+	}
+	return pod, nil
+}
+
+// makeContainer does what a reserved container needs, or takes all of it back.
+func (s *Server) makeContainer(ctx context.Context, rec podstore.Container) (_ *podstore.Container, err error) {
+	var back undo.Stack
+	defer func() {
+		if err != nil {
+			if uerr := back.Rollback(ctx); uerr != nil {
+				s.log.Error("a failed container could not be taken back whole; the next start will", "container", rec.ID, "err", uerr)
+				err = errors.Join(err, uerr)
+			}
+		}
+	}()
+	back.Push("record", func(context.Context) error { return s.containers.Delete(rec.ID) })
+	pod, err := s.readySandbox(rec.SandboxID)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := s.prepare(ctx, &rec, pod, &back)
+	if err != nil {
+		return nil, err
+	}
+	back.Push("container", func(ctx context.Context) error { return ignoreMissing(s.deps.Containers.Remove(ctx, rec.ID)) })
+	err = s.deps.Containers.Create(ctx, container.Config{
+		ID: rec.ID, SandboxID: rec.SandboxID, Spec: spec, LogPath: rec.LogPath,
+		TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), StdinOnce: rec.Config.GetStdinOnce(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rec.State = podstore.Created
+	if err := s.containers.Commit(&rec); err != nil {
+		return nil, err
+	}
+	// A pod that was stopped meanwhile did not see this container.
+	if _, err := s.readySandbox(rec.SandboxID); err != nil {
+		return nil, err
+	}
+	back.Commit()
+	return &rec, nil
+}
+
+// prepare gathers what the spec depends on, mounts the root filesystem, and
+// computes the spec. It fills in rec.
+func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, back *undo.Stack) (*specs.Spec, error) {
+	cfg := rec.Config
+	sc := cfg.GetLinux().GetSecurityContext()
+	if sc.GetPrivileged() && !pod.Config.GetLinux().GetSecurityContext().GetPrivileged() {
+		return nil, invalid("the container is privileged, but its sandbox was not created for privileged containers")
+	}
+	img, err := s.deps.Images.Get(cfg.GetImage().GetImage())
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", cfg.GetImage().GetImage(), err)
+	}
+	rec.ImageID, rec.ImageRef = img.ID, imageRef(img)
+	sig, sigName, err := translate.StopSignal(cfg.GetStopSignal(), img.Config)
+	if err != nil {
+		return nil, err
+	}
+	rec.StopSignal, rec.StopSignalName = int(sig), sigName
+	if rec.LogPath, err = logPath(pod.Config.GetLogDirectory(), cfg.GetLogPath()); err != nil {
+		return nil, err
+	}
+	who, err := translate.UserString(sc, img.Config)
+	if err != nil {
+		return nil, err
+	}
+	back.Push("root filesystem", func(ctx context.Context) error { return s.deps.Rootfs.UnmountRootfs(ctx, rec.ID) })
+	rootfs, err := s.deps.Rootfs.MountRootfs(ctx, rec.ID, img.ID, image.RootfsOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("mount the root filesystem: %w", err)
+	}
+	user, err := s.deps.ResolveUser(rootfs, who)
+	if err != nil {
+		return nil, invalid("user %q of image %s: %v", who, cfg.GetImage().GetImage(), err)
+	}
+	in := translate.Input{
+		ID: rec.ID, Config: cfg, Pod: pod.Config, Image: img.Config, Rootfs: rootfs, Host: s.host,
+		User: translate.User{UID: user.UID, GID: user.GID, Groups: user.AdditionalGIDs, Username: user.Name},
+	}
+	if err := s.gather(ctx, &in, rec, pod, back); err != nil {
+		return nil, err
+	}
+	spec, err := translate.Spec(in)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.injectCDI(spec, cfg); err != nil {
+		return nil, err
+	}
+	rec.Process = spec.Process
+	return spec, ctx.Err()
+}
+
+// gather reads what the spec needs to know of the machine and of the pod.
+func (s *Server) gather(ctx context.Context, in *translate.Input, rec *podstore.Container, pod *podstore.Sandbox, back *undo.Stack) (err error) {
+	cfg := rec.Config
+	sc := cfg.GetLinux().GetSecurityContext()
+	sb, err := s.deps.Sandboxes.Get(pod.ID)
+	if err != nil {
+		return fmt.Errorf("sandbox %s: %w", pod.ID, err)
+	}
+	in.Sandbox = translate.Sandbox{
+		Namespaces: sb.Namespaces, CgroupPath: sb.CgroupPath, ShmPath: sb.ShmPath, Hostname: hostname(pod.Config),
+		ResolvConf: s.podFile(pod.ID, resolvFile), HostsFile: s.podFile(pod.ID, hostsFile), HostnameFile: s.podFile(pod.ID, hostnameFile),
+	}
+	if in.Mounts, err = s.resolveMounts(ctx, rec, back); err != nil {
+		return err
+	}
+	if in.Devices, err = requestedDevices(cfg.GetDevices()); err != nil {
+		return err
+	}
+	if sc.GetPrivileged() {
+		if in.Host.Devices, err = hostDevices(); err != nil {
+			return err
+		}
+	}
+	if in.SeccompProfile, err = seccompProfile(sc); err != nil {
+		return err
+	}
+	in.TargetPID, err = s.targetPID(sc.GetNamespaceOptions(), pod.ID)
+	return err
+}
+
+// maxProfile bounds a localhost seccomp profile; real ones have some 20 KB.
+const maxProfile = 1 << 20
+
+// seccompProfile reads a Localhost profile. The path is the client's word, as
+// the CRI has it; whatever goes wrong, the container is not made.
+func seccompProfile(sc *runtimeapi.LinuxContainerSecurityContext) ([]byte, error) {
+	p, err := translate.Profile(sc.GetSeccomp(), sc.GetSeccompProfilePath())
+	if err != nil {
+		return nil, err
+	}
+	if p.GetProfileType() != runtimeapi.SecurityProfile_Localhost || sc.GetPrivileged() {
+		return nil, nil
+	}
+	fi, err := os.Stat(p.GetLocalhostRef())
+	switch {
+	case err != nil:
+		return nil, invalid("seccomp profile %s: %v", p.GetLocalhostRef(), err)
+	case !fi.Mode().IsRegular() || fi.Size() > maxProfile:
+		return nil, invalid("seccomp profile %s is not a regular file of at most %d bytes", p.GetLocalhostRef(), maxProfile)
+	}
+	b, err := os.ReadFile(p.GetLocalhostRef())
+	if err != nil {
+		return nil, invalid("seccomp profile %s: %v", p.GetLocalhostRef(), err)
+	}
+	return b, nil
+}
+
+// targetPID finds the process whose PID namespace is to be shared: only a running
+// container of the same pod may be a target.
+func (s *Server) targetPID(o *runtimeapi.NamespaceOption, sandboxID string) (int, error) {
+	if o.GetPid() != runtimeapi.NamespaceMode_TARGET {
+		return 0, nil
+	}
+	target, err := s.containers.Get(o.GetTargetId())
+	if err != nil || target.SandboxID != sandboxID {
+		return 0, invalid("target container %q is not in sandbox %s", o.GetTargetId(), sandboxID)
+	}
+	st, err := s.deps.Containers.State(target.ID)
+	if err != nil {
+		return 0, err
+	}
+	if st.Status != container.Running {
+		return 0, fmt.Errorf("%w: target container %s is not running", errState, target.ID)
+	}
+	return st.Pid, nil
+}

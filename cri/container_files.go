@@ -1,0 +1,130 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/cri/podstore"
+	"keelson.dev/keelson/cri/translate"
+	"keelson.dev/keelson/cri/undo"
+)
+
+func (s *Server) podFile(id, name string) string {
+	path := filepath.Join(s.podDir(id), name)
+	if !exists(path) {
+		return ""
+	}
+	return path
+}
+
+// logPath joins a pod's log directory and a container's log path, makes the
+// directories between, and refuses whatever would lead out of the log directory:
+// "..", an absolute path, a symlink on the way or at the end. The runtime opens
+// the file itself with O_NOFOLLOW.
+func logPath(dir, rel string) (string, error) {
+	if dir == "" || rel == "" {
+		return "", nil
+	}
+	if !filepath.IsLocal(rel) || filepath.Clean(rel) == "." || strings.ContainsRune(rel, 0) {
+		return "", invalid("log path %q does not stay inside the log directory", rel)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("log directory: %w", err)
+	}
+	rel = filepath.Clean(rel)
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("log directory %s: %w", dir, err)
+	}
+	defer unix.Close(root)
+	// One component at a time: openat2 refuses the links, mkdirat makes what is
+	// missing in the directory just opened.
+	at := root
+	parts := strings.Split(rel, "/")
+	for _, p := range parts[:len(parts)-1] {
+		if err := unix.Mkdirat(at, p, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return "", fmt.Errorf("log directory %s in %s: %w", p, dir, err)
+		}
+		next, err := unix.Openat2(at, p, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		})
+		if err != nil {
+			return "", invalid("log path %q: %s is not a plain directory: %v", rel, p, err)
+		}
+		defer unix.Close(next)
+		at = next
+	}
+	var st unix.Stat_t
+	err = unix.Fstatat(at, parts[len(parts)-1], &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "", invalid("log path %q exists and is not a regular file", rel)
+	}
+	return filepath.Join(dir, rel), nil
+}
+
+// resolveMounts finds each requested source on the host, or mounts its image.
+func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, back *undo.Stack) ([]translate.Mount, error) {
+	var out []translate.Mount
+	var propagating []string
+	for i, m := range rec.Config.GetMounts() {
+		src, err := s.mountSource(ctx, rec, i, m, back)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, translate.Mount{Source: src, Request: m})
+		if m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE {
+			propagating = append(propagating, src)
+		}
+	}
+	if len(propagating) == 0 {
+		return out, nil
+	}
+	peers, err := mountPeers(propagating)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		out[i].Peer = peers[out[i].Source]
+	}
+	return out, nil
+}
+
+func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, n int, m *runtimeapi.Mount, back *undo.Stack) (string, error) {
+	if img := m.GetImage().GetImage(); img != "" {
+		// The id is in the record before the mount is, so that whoever finds the
+		// record can unmount it.
+		id := fmt.Sprintf("%s-%d", rec.ID, n)
+		rec.ImageMounts = append(rec.ImageMounts, id)
+		back.Push("image volume", func(ctx context.Context) error { return s.deps.Rootfs.UnmountImage(ctx, id) })
+		path, err := s.deps.Rootfs.MountImage(ctx, id, img, m.GetImageSubPath())
+		if err != nil {
+			return "", fmt.Errorf("mount image %s at %s: %w", img, m.GetContainerPath(), err)
+		}
+		return path, nil
+	}
+	src := m.GetHostPath()
+	if !filepath.IsAbs(src) {
+		return "", invalid("host path %q of mount %s is not absolute", src, m.GetContainerPath())
+	}
+	real, err := filepath.EvalSymlinks(src)
+	if errors.Is(err, fs.ErrNotExist) {
+		// As every runtime does, though the CRI says to fail: pods in the field
+		// count on it for hostPath volumes without a type.
+		if err := os.MkdirAll(src, 0o755); err != nil {
+			return "", fmt.Errorf("make host path of mount %s: %w", m.GetContainerPath(), err)
+		}
+		return src, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("host path of mount %s: %w", m.GetContainerPath(), err)
+	}
+	return real, nil
+}

@@ -1,0 +1,180 @@
+package cri
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/cri/podstore"
+	"keelson.dev/keelson/cri/translate"
+	"keelson.dev/keelson/cri/undo"
+	"keelson.dev/keelson/network"
+)
+
+// shmBytes is the size of a pod's /dev/shm.
+const shmBytes = 64 << 20
+
+// newID gives 64 hex digits, the form node agents know.
+func newID() string {
+	var raw [32]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	return hex.EncodeToString(raw[:])
+}
+
+// RunPodSandbox makes a pod's namespaces, network and files. A call repeated
+// with the same config gets the sandbox that the first one made.
+func (s *Server) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	cfg := req.GetConfig()
+	if err := checkSandboxConfig(cfg); err != nil {
+		return nil, err
+	}
+	if err := s.checkHandler(req.GetRuntimeHandler()); err != nil {
+		return nil, err
+	}
+	netSysctls, sysctls, err := translate.Sysctls(cfg)
+	if err != nil {
+		return nil, err
+	}
+	rec := &podstore.Sandbox{ID: newID(), State: podstore.Creating, CreatedAt: time.Now(), Config: cfg, Handler: req.GetRuntimeHandler()}
+	have, owner, err := s.sandboxes.Reserve(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	if !owner {
+		if have.State != podstore.Created || have.Handler != rec.Handler || !proto.Equal(have.Config, cfg) {
+			return nil, fmt.Errorf("%w: sandbox %s has the name, namespace, uid and attempt of this one; remove it or ask for a later attempt", errTaken, have.ID)
+		}
+		return &runtimeapi.RunPodSandboxResponse{PodSandboxId: have.ID}, nil
+	}
+	done, err := s.makeSandbox(ctx, *rec, netSysctls, sysctls)
+	if err != nil {
+		return nil, fmt.Errorf("run sandbox %s/%s: %w", cfg.GetMetadata().GetNamespace(), cfg.GetMetadata().GetName(), err)
+	}
+	s.emit(done.ID, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, done.ID)
+	s.emit(done.ID, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, done.ID)
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: done.ID}, nil
+}
+
+func (s *Server) checkHandler(name string) error {
+	if name == "" || slices.Contains(s.cfg.Handlers, name) {
+		return nil
+	}
+	return invalid("unknown runtime handler %q", name)
+}
+
+// makeSandbox does what a reserved sandbox needs, or takes all of it back.
+func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysctls, sysctls map[string]string) (_ *podstore.Sandbox, err error) {
+	var back undo.Stack
+	defer func() {
+		if err != nil {
+			if uerr := back.Rollback(ctx); uerr != nil {
+				s.log.Error("a failed sandbox could not be taken back whole; the next start will", "sandbox", rec.ID, "err", uerr)
+				err = errors.Join(err, uerr)
+			}
+		}
+	}()
+	back.Push("record", func(context.Context) error { return s.sandboxes.Delete(rec.ID) })
+	back.Push("files", func(context.Context) error { return os.RemoveAll(s.podDir(rec.ID)) })
+	if err := s.attach(ctx, &rec, netSysctls, &back); err != nil {
+		return nil, err
+	}
+	back.Push("namespaces", func(ctx context.Context) error { return ignoreMissing(s.deps.Sandboxes.Remove(ctx, rec.ID)) })
+	if _, err := s.deps.Sandboxes.Create(ctx, s.sandboxConfig(&rec, sysctls)); err != nil {
+		return nil, err
+	}
+	if err := s.writePodFiles(&rec); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rec.State = podstore.Created
+	if err := s.sandboxes.Commit(&rec); err != nil {
+		return nil, err
+	}
+	back.Commit()
+	return &rec, nil
+}
+
+// attach gives the pod its network, unless it is the node's.
+func (s *Server) attach(ctx context.Context, rec *podstore.Sandbox, sysctls map[string]string, back *undo.Stack) error {
+	if hostNetwork(rec.Config) {
+		return ctx.Err()
+	}
+	pod := networkPod(rec, sysctls)
+	back.Push("network", func(ctx context.Context) error { return s.deps.Network.Teardown(ctx, rec.ID) })
+	att, err := s.deps.Network.Setup(ctx, pod)
+	if err != nil {
+		return fmt.Errorf("set up the pod network: %w", err)
+	}
+	rec.NetNSPath, rec.IPs = att.NetNSPath, att.IPs
+	return ctx.Err()
+}
+
+func networkPod(rec *podstore.Sandbox, sysctls map[string]string) network.Pod {
+	m := rec.Config.GetMetadata()
+	pod := network.Pod{SandboxID: rec.ID, Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(), Sysctls: sysctls}
+	for _, p := range rec.Config.GetPortMappings() {
+		if p.GetHostPort() != 0 {
+			pod.PortMappings = append(pod.PortMappings, network.PortMapping{
+				Protocol: p.GetProtocol().String(), HostIP: p.GetHostIp(), HostPort: p.GetHostPort(), ContainerPort: p.GetContainerPort(),
+			})
+		}
+	}
+	return pod
+}
+
+func (s *Server) sandboxConfig(rec *podstore.Sandbox, sysctls map[string]string) sandboxConfig {
+	ns := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	return sandboxConfig{
+		ID: rec.ID, Hostname: hostname(rec.Config), NetNSPath: rec.NetNSPath,
+		HostIPC:   ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
+		HostUTS:   hostNetwork(rec.Config),
+		SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
+		Sysctls:   sysctls, CgroupParent: s.cgroupParent(rec), ShmBytes: shmBytes,
+	}
+}
+
+// cgroupParent is the pod's own cgroup: the one the kubelet made for it, or one
+// per pod under the configured parent.
+func (s *Server) cgroupParent(rec *podstore.Sandbox) string {
+	if p := rec.Config.GetLinux().GetCgroupParent(); p != "" {
+		return p
+	}
+	if s.cfg.Systemd {
+		return "system.slice"
+	}
+	return path.Join(s.cfg.CgroupParent, rec.ID)
+}
+
+func hostNetwork(cfg *runtimeapi.PodSandboxConfig) bool {
+	return cfg.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE
+}
+
+// hostname is the pod's; in the node's network it is the node's.
+func hostname(cfg *runtimeapi.PodSandboxConfig) string {
+	if cfg.GetHostname() != "" || !hostNetwork(cfg) {
+		return cfg.GetHostname()
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+func ignoreMissing(err error) error {
+	if missing(err) {
+		return nil
+	}
+	return err
+}
