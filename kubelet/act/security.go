@@ -205,6 +205,9 @@ func (e *Executor) containerSecurity(pod *corev1.Pod, c *corev1.Container, uid *
 
 func is(b *bool) bool { return b != nil && *b }
 
+// ErrImageGone says that an image was removed between its pull and its use: it must be pulled again.
+var ErrImageGone = errors.New("the image vanished after it was pulled")
+
 // imageUser asks the runtime which user the image runs as.
 func (e *Executor) imageUser(ctx context.Context, image *runtimeapi.ImageSpec) (uid *int64, user string, err error) {
 	s, err := e.CRI.Image.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: image})
@@ -212,7 +215,7 @@ func (e *Executor) imageUser(ctx context.Context, image *runtimeapi.ImageSpec) (
 		return nil, "", fmt.Errorf("status of image %q: %w", image.GetImage(), err)
 	}
 	if s.GetImage() == nil {
-		return nil, "", fmt.Errorf("image %q vanished after it was pulled", image.GetImage())
+		return nil, "", fmt.Errorf("image %q: %w", image.GetImage(), ErrImageGone)
 	}
 	if u := s.GetImage().GetUid(); u != nil {
 		return &u.Value, "", nil

@@ -19,6 +19,16 @@ const (
 	gatesNotReady      = "ReadinessGatesNotReady"
 )
 
+// Owned tells whether a condition is the kubelet's to write.
+func Owned(t corev1.PodConditionType) bool {
+	switch t {
+	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
+		corev1.PodResizePending, corev1.PodResizeInProgress:
+		return true
+	}
+	return false
+}
+
 // verdict is a condition's status with its reason.
 type verdict struct {
 	ok              bool

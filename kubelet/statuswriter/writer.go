@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
+
+	"keelson.dev/keelson/kubelet/podstatus"
 )
 
 // Config of a Writer; all fields are required but Parallel.
@@ -239,16 +241,10 @@ func Diff(base *corev1.Pod, status corev1.PodStatus) (body []byte, changed bool,
 	return body, true, nil
 }
 
-// owned are the conditions that the kubelet writes.
-var owned = []corev1.PodConditionType{
-	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
-	corev1.PodResizePending, corev1.PodResizeInProgress,
-}
-
 // merged is want with everybody else's conditions, and fields that only the API server writes, as base has them.
 func merged(want, base corev1.PodStatus) corev1.PodStatus {
 	var out []corev1.PodCondition
-	mine := func(c corev1.PodCondition) bool { return slices.Contains(owned, c.Type) }
+	mine := func(c corev1.PodCondition) bool { return podstatus.Owned(c.Type) }
 	for _, c := range want.Conditions {
 		if mine(c) || !has(base.Conditions, c.Type) {
 			out = append(out, c)

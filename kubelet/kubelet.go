@@ -1,0 +1,251 @@
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/kubelet/act"
+	"keelson.dev/keelson/kubelet/criclient"
+	"keelson.dev/keelson/kubelet/nodestatus"
+	"keelson.dev/keelson/kubelet/observe"
+	"keelson.dev/keelson/kubelet/podworker"
+	"keelson.dev/keelson/kubelet/probe"
+	"keelson.dev/keelson/kubelet/pull"
+	"keelson.dev/keelson/kubelet/qos"
+	"keelson.dev/keelson/kubelet/source"
+	"keelson.dev/keelson/kubelet/statuswriter"
+)
+
+// Kubelet runs the pods of one node.
+type Kubelet struct {
+	cfg     Config
+	client  kubernetes.Interface
+	log     *slog.Logger
+	volumes Volumes
+	parts   parts
+	ready   chan struct{}
+
+	mirrorWake chan struct{} // capacity 1: level, not count
+	admission  sync.Mutex    // held while one pod is judged; taken before mu
+
+	mu      sync.Mutex
+	ctx     context.Context            // of Run, for tasks that outlive one call; guarded by mu
+	records map[types.UID]*recordEntry // guarded by mu
+	statics map[string]*corev1.Pod     // namespace/name -> static pod; guarded by mu
+	runtime string                     // the runtime's name, the scheme of container IDs; guarded by mu
+}
+
+// parts are the kubelet's own pieces, wired once in New.
+type parts struct {
+	cri     *criclient.Client
+	metrics *metrics
+	cluster *cluster
+	pods    *source.API
+	workers *podworker.Workers
+	cache   *observe.Cache
+	probes  *probe.Manager
+	puller  *pull.Puller
+	exec    *act.Executor
+	writer  *statuswriter.Writer
+	tree    *qos.Tree
+	node    *nodestatus.Reporter
+	events  record.EventBroadcaster
+}
+
+// recordEntry is a record with the last known version of its pod.
+type recordEntry struct {
+	*podRecord
+	pod *corev1.Pod
+}
+
+// New wires a Kubelet; nothing runs before Run.
+func New(cfg Config, d Deps) (*Kubelet, error) {
+	if err := cfg.validate(d); err != nil {
+		return nil, err
+	}
+	cfg.complete()
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	k := &Kubelet{
+		cfg: cfg, client: d.Client, log: d.Log, volumes: d.Volumes, ready: make(chan struct{}),
+		mirrorWake: make(chan struct{}, 1),
+		records:    map[types.UID]*recordEntry{}, statics: map[string]*corev1.Pod{}, runtime: "keelson",
+	}
+	p := &k.parts
+	p.metrics = newMetrics()
+	if d.CRI != nil {
+		p.cri = criclient.New(d.CRI)
+	} else {
+		var err error
+		if p.cri, err = criclient.Dial(cfg.CRIEndpoint, p.metrics.criCall); err != nil {
+			return nil, err
+		}
+	}
+	if err := k.wire(d); err != nil {
+		_ = p.cri.Close()
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Kubelet) wire(d Deps) error {
+	cfg, p := k.cfg, &k.parts
+	machine, err := nodestatus.ReadMachine()
+	if err != nil {
+		return fmt.Errorf("kubelet: read the machine's size: %w", err)
+	}
+	cpu, memory := nodestatus.Allocatable(machine, cfg.Reserved)
+	p.tree = qos.NewTree(qos.Config{
+		Root: cfg.CgroupRoot, AllocatableMilliCPU: cpu, AllocatableMemory: memory, PidsMax: cfg.Node.PidsPerPod,
+	})
+	p.cluster = newCluster(d.Client, cfg.Node.Name)
+	if p.pods, err = source.NewAPI(d.Client, cfg.Node.Name, apiSink{k}); err != nil {
+		return err
+	}
+	p.events = record.NewBroadcaster()
+	p.exec = act.New(act.Config{
+		Root: cfg.Paths.Root, LogRoot: cfg.Paths.PodLogs, LinkRoot: cfg.Paths.LogLinks,
+		NodeName: cfg.Node.Name, Hostname: cfg.Node.Hostname, DNS: k.dns(),
+		SeccompDefault: !cfg.NoSeccompDefault, NodeMemory: machine.MemoryBytes,
+	}, act.Deps{
+		CRI: p.cri, API: p.cluster, Tree: p.tree, Log: k.log,
+		Events: p.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.Node.Name}),
+	})
+	p.workers = podworker.New(k, k.log)
+	p.cache = observe.New(observe.Config{Wake: p.workers.Wake, Message: k.lastWords, Log: k.log}, p.cri)
+	p.probes = probe.New(probe.Config{CRI: p.cri, Events: p.exec, Wake: p.workers.Wake})
+	p.puller = pull.New(pull.Config{Parallel: cfg.ParallelPulls}, p.cri, p.cluster, p.exec)
+	p.writer = statuswriter.New(statuswriter.Config{
+		Client: d.Client, Target: k.target, Written: p.workers.Wake, Log: k.log,
+	})
+	p.node = nodestatus.New(nodestatus.Config{
+		Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IPs: cfg.Node.IPs, Labels: cfg.Node.Labels,
+		Taints: cfg.Node.Taints, PodCIDRs: cfg.Node.PodCIDRs, ProviderID: cfg.Node.ProviderID,
+		MaxPods: cfg.Node.MaxPods, Version: cfg.Node.Version, Reserved: cfg.Reserved,
+		Root: cfg.Paths.Root, ServerAddr: cfg.Server.Addr, StatusEvery: cfg.StatusEvery, LeaseEvery: cfg.LeaseEvery,
+	}, nodestatus.Deps{Client: d.Client, CRI: p.cri, Log: k.log, Node: p.cluster.Node})
+	return nil
+}
+
+func (k *Kubelet) dns() act.DNS {
+	out := act.DNS{Domain: k.cfg.ClusterDomain, ResolvConf: k.cfg.Paths.ResolvConf}
+	for _, a := range k.cfg.ClusterDNS {
+		out.Servers = append(out.Servers, a.String())
+	}
+	return out
+}
+
+// Ready is closed when the node has been reported Ready to the API.
+func (k *Kubelet) Ready() <-chan struct{} { return k.ready }
+
+// Run works until ctx ends and returns after all of its goroutines have. Containers go on running. An error means
+// that it could not begin, or that its server failed.
+func (k *Kubelet) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	k.mu.Lock()
+	k.ctx = ctx
+	k.mu.Unlock()
+	p := &k.parts
+	defer p.cri.Close()
+	if err := k.begin(ctx); err != nil {
+		return err
+	}
+	p.workers.Start(ctx)
+	sink := p.events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: k.client.CoreV1().Events("")})
+	defer func() {
+		sink.Stop()
+		p.events.Shutdown()
+	}()
+	var wg sync.WaitGroup
+	run := func(what string, f func(context.Context) error) {
+		wg.Go(func() { // each f returns after ctx
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				k.log.Error("kubelet part failed", "part", what, "err", err)
+				cancel(fmt.Errorf("kubelet %s: %w", what, err))
+			}
+		})
+	}
+	run("services watch", func(ctx context.Context) error { p.cluster.services.RunWithContext(ctx); return nil })
+	run("node watch", func(ctx context.Context) error { p.cluster.nodes.RunWithContext(ctx); return nil })
+	run("runtime events", p.cache.Run)
+	run("pod status writer", p.writer.Run)
+	run("pod watch", p.pods.Run)
+	run("node status", func(ctx context.Context) error { return p.node.Run(ctx, func() { close(k.ready) }) })
+	run("orphans", k.orphans)
+	run("mirror pods", k.mirrors)
+	if dir := k.cfg.Paths.Manifests; dir != "" {
+		run("static pods", source.NewFolder(dir, k.cfg.Node.Name, staticSink{k}, k.log).Run)
+	}
+	k.serve(ctx, run)
+	k.housekeeping(run)
+	wg.Wait()
+	p.workers.Wait()
+	p.probes.Wait()
+	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled && cause != context.DeadlineExceeded {
+		return cause
+	}
+	return nil
+}
+
+// begin waits for the runtime and makes the upper cgroups.
+func (k *Kubelet) begin(ctx context.Context) error {
+	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		v, err := k.parts.cri.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+		if err == nil {
+			k.mu.Lock()
+			k.runtime = v.GetRuntimeName()
+			k.mu.Unlock()
+			break
+		}
+		k.log.Warn("container runtime does not answer yet", "err", criclient.Message(err))
+		timer := time.NewTimer(delay)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("kubelet: the container runtime never answered: %s", criclient.Message(err))
+		case <-timer.C:
+		}
+	}
+	if err := k.parts.tree.Setup(); err != nil {
+		return fmt.Errorf("kubelet: set up pod cgroups below %s: %w", k.cfg.CgroupRoot, err)
+	}
+	return nil
+}
+
+// entry returns the pod's record, making it if need be, and notes the pod's newest version.
+func (k *Kubelet) entry(pod *corev1.Pod) *podRecord {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.records[pod.UID]
+	if e == nil {
+		e = &recordEntry{podRecord: newRecord()}
+		k.records[pod.UID] = e
+	}
+	e.pod = pod
+	return e.podRecord
+}
+
+func (k *Kubelet) background() context.Context {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ctx
+}
+
+func (k *Kubelet) runtimeName() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.runtime
+}

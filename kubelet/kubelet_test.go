@@ -1,0 +1,236 @@
+package kubelet_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/kubelet"
+)
+
+// A pod with a ConfigMap volume and environment goes the whole way: Pending, Running, Ready, deleted, nothing left.
+func TestPodLife(t *testing.T) {
+	n := start(t, nil)
+	_, err := n.client.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings"}, Data: map[string]string{"color": "blue"},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pod("web", corev1.Container{
+		Name: "web", Image: "nginx:1.27", Command: []string{"serve", "$(COLOR)"},
+		Env: []corev1.EnvVar{
+			{Name: "COLOR", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}, Key: "color"}}},
+			{Name: "WHO", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+		},
+		VolumeMounts: []corev1.VolumeMount{{Name: "conf", MountPath: "/etc/app"}},
+	})
+	p.Spec.Volumes = []corev1.Volume{{Name: "conf", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}}}}
+	n.create(p)
+
+	got := n.until("web", "Running and Ready", running)
+	s := got.Status.ContainerStatuses[0]
+	if !strings.HasPrefix(s.ContainerID, "keelson://") || s.RestartCount != 0 || s.State.Running == nil {
+		t.Errorf("container status = %+v, want a running one with ID keelson://...", s)
+	}
+	if got.Status.PodIP == "" || got.Status.HostIP != "192.0.2.10" || got.Status.QOSClass != corev1.PodQOSBestEffort || got.Status.StartTime == nil {
+		t.Errorf("status lacks addresses, class or start time: %+v", got.Status)
+	}
+	cfg := n.runtime.Config("web", "web")
+	env := map[string]string{}
+	for _, e := range cfg.GetEnvs() {
+		env[e.GetKey()] = string(e.GetValue())
+	}
+	for k, want := range map[string]string{"COLOR": "blue", "WHO": "web", "KUBERNETES_SERVICE_HOST": "10.96.0.1"} {
+		if env[k] != want {
+			t.Errorf("environment %s = %q, want %q", k, env[k], want)
+		}
+	}
+	if want := []string{"serve", "blue"}; !slices.Equal(cfg.GetCommand(), want) {
+		t.Errorf("command = %q, want %q", cfg.GetCommand(), want)
+	}
+	var dests []string
+	for _, m := range cfg.GetMounts() {
+		dests = append(dests, m.GetContainerPath())
+		if m.GetContainerPath() == "/etc/app" {
+			b, err := os.ReadFile(filepath.Join(m.GetHostPath(), "color"))
+			if err != nil || string(b) != "blue" {
+				t.Errorf("mounted ConfigMap has color %q (%v), want blue", b, err)
+			}
+		}
+	}
+	for _, want := range []string{"/etc/app", "/etc/hosts", "/dev/termination-log"} {
+		if !slices.Contains(dests, want) {
+			t.Errorf("mounts = %v, want %s among them", dests, want)
+		}
+	}
+	n.event("web", "Pulled")
+	n.event("web", "Started")
+
+	n.delete("web", 30)
+	n.until("web", "gone from the API", isGone)
+	if !n.runtime.Empty() {
+		t.Errorf("the runtime still holds something after deletion; journal %q", n.runtime.Journal())
+	}
+	if _, err := os.Stat(filepath.Join(n.cfg.Paths.Root, "pods", string(p.UID))); !os.IsNotExist(err) {
+		t.Errorf("pod directory is left after deletion (%v)", err)
+	}
+}
+
+// A container that exits 0 under restartPolicy Never makes the pod Succeeded; 1 makes it Failed.
+func TestRunToCompletion(t *testing.T) {
+	n := start(t, nil)
+	for name, c := range map[string]struct {
+		image string
+		want  corev1.PodPhase
+	}{"good": {"exit:0", corev1.PodSucceeded}, "bad": {"exit:1", corev1.PodFailed}} {
+		p := pod(name, corev1.Container{Name: "c", Image: c.image})
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		n.create(p)
+		got := n.until(name, "ended", phase(c.want))
+		if s := got.Status.ContainerStatuses[0].State.Terminated; s == nil || s.Reason == "" {
+			t.Errorf("%s: container state = %+v, want terminated with a reason", name, got.Status.ContainerStatuses[0].State)
+		}
+	}
+}
+
+// An image that cannot be pulled shows ErrImagePull, then ImagePullBackOff, in the registry's words.
+func TestPullFailure(t *testing.T) {
+	n := start(t, nil)
+	n.create(pod("lost", corev1.Container{Name: "c", Image: "missing/image:1"}))
+	reason := func(want string) func(*corev1.Pod) bool {
+		return func(p *corev1.Pod) bool {
+			if p == nil || len(p.Status.ContainerStatuses) == 0 {
+				return false
+			}
+			w := p.Status.ContainerStatuses[0].State.Waiting
+			return w != nil && w.Reason == want && strings.Contains(w.Message, "not found")
+		}
+	}
+	n.until("lost", "ErrImagePull", reason("ErrImagePull"))
+	n.until("lost", "ImagePullBackOff", reason("ImagePullBackOff"))
+	if msg := n.event("lost", "BackOff"); msg != `Back-off pulling image "missing/image:1"` {
+		t.Errorf("BackOff event says %q", msg)
+	}
+}
+
+// A crashing container restarts at once, then waits in CrashLoopBackOff with its last state kept.
+func TestCrashLoop(t *testing.T) {
+	n := start(t, nil)
+	n.create(pod("crash", corev1.Container{Name: "c", Image: "exit:3"}))
+	got := n.until("crash", "CrashLoopBackOff", func(p *corev1.Pod) bool {
+		return p != nil && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Waiting != nil &&
+			p.Status.ContainerStatuses[0].State.Waiting.Reason == "CrashLoopBackOff"
+	})
+	s := got.Status.ContainerStatuses[0]
+	if s.RestartCount != 1 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 3 {
+		t.Errorf("status = %+v, want one restart and exit code 3 in the last state", s)
+	}
+}
+
+// The daemon restarts: the same containers run on, nothing is created again.
+func TestRestartKeepsPods(t *testing.T) {
+	n := start(t, nil)
+	p := n.create(pod("web", corev1.Container{Name: "web", Image: "nginx:1"}))
+	before := n.until("web", "Running", running)
+	n.create(pod("orphan", corev1.Container{Name: "o", Image: "nginx:1"}))
+	n.until("orphan", "Running", running)
+	n.stop()
+	calls := len(n.runtime.Journal())
+	if err := n.client.CoreV1().Pods("default").Delete(t.Context(), "orphan", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	n.run()
+	n.create(pod("next", corev1.Container{Name: "n", Image: "nginx:1"}))
+	n.until("next", "Running", running)
+	after := n.until("web", "Running", running)
+	if a, b := before.Status.ContainerStatuses[0], after.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || b.RestartCount != 0 {
+		t.Errorf("after the restart the container is %s (restarts %d), before it was %s", b.ContainerID, b.RestartCount, a.ContainerID)
+	}
+	n.until("web", "the orphan's containers gone", func(*corev1.Pod) bool { return n.runtime.Config("orphan", "o") == nil })
+	for _, call := range n.runtime.Journal()[calls:] {
+		if call == "RunPodSandbox web" || call == "StartContainer web" {
+			t.Errorf("the restart did %q for pod %s", call, p.Name)
+		}
+	}
+}
+
+// Init containers run one by one before the rest; sidecars stop last.
+func TestInitAndSidecarOrder(t *testing.T) {
+	n := start(t, nil)
+	always := corev1.ContainerRestartPolicyAlways
+	p := pod("ordered", corev1.Container{Name: "app", Image: "nginx:1"})
+	p.Spec.InitContainers = []corev1.Container{
+		{Name: "first", Image: "exit:0"},
+		{Name: "proxy", Image: "nginx:1", RestartPolicy: &always},
+		{Name: "second", Image: "exit:0"},
+	}
+	n.create(p)
+	n.until("ordered", "Running", running)
+	n.delete("ordered", 10)
+	n.until("ordered", "gone", isGone)
+	var order []string
+	for _, call := range n.runtime.Journal() {
+		verb, name, _ := strings.Cut(call, " ")
+		if verb == "StartContainer" || verb == "StopContainer" {
+			order = append(order, strings.TrimSuffix(verb, "Container")+" "+name)
+		}
+	}
+	want := []string{"Start first", "Start proxy", "Start second", "Start app", "Stop app", "Stop proxy"}
+	if !slices.Equal(order, want) {
+		t.Errorf("order = %q, want %q", order, want)
+	}
+}
+
+// nodeName set past the scheduler: a pod that does not fit is Failed with the reason (HOSTILE PS12).
+func TestHostile_PS12(t *testing.T) {
+	n := start(t, nil)
+	p := pod("picky", corev1.Container{Name: "c", Image: "nginx:1"})
+	p.Spec.NodeSelector = map[string]string{"kubernetes.io/arch": "riscv"}
+	n.create(p)
+	got := n.until("picky", "Failed", phase(corev1.PodFailed))
+	if got.Status.Reason != "NodeAffinity" {
+		t.Errorf("reason = %q, want NodeAffinity", got.Status.Reason)
+	}
+	for _, call := range n.runtime.Journal() {
+		if strings.HasPrefix(call, "RunPodSandbox") {
+			t.Errorf("a refused pod got a sandbox: %q", call)
+		}
+	}
+}
+
+// Static pods run without the API's consent, are mirrored there, and a bad manifest disturbs no other (PS23).
+func TestHostile_PS23(t *testing.T) {
+	manifests := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(manifests, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("good.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: beacon}\nspec:\n  containers: [{name: c, image: 'nginx:1'}]\n")
+	write("bad.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: broken}\nspec:\n  containers: [{name: c, imag")
+	write("bomb.yaml", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"+
+		"d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f]\n")
+	write("twin.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: beacon}\nspec:\n  containers: [{name: other, image: 'nginx:1'}]\n")
+	n := start(t, func(c *kubelet.Config) { c.Paths.Manifests = manifests })
+	got := n.until("beacon-node-1", "mirrored and Running", running)
+	if got.Annotations["kubernetes.io/config.mirror"] == "" {
+		t.Errorf("the static pod's API object is no mirror: %v", got.Annotations)
+	}
+	if err := os.Remove(filepath.Join(manifests, "twin.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(manifests, "good.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	n.until("beacon-node-1", "mirror gone with its file", isGone)
+	n.until("beacon-node-1", "containers gone", func(*corev1.Pod) bool { return n.runtime.Empty() })
+}

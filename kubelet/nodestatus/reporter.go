@@ -1,0 +1,257 @@
+package nodestatus
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"sync"
+	"time"
+
+	coordv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-helpers/apimachinery/lease"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/kubelet/criclient"
+)
+
+// Config of a Reporter; see kubelet.Config for what each field means.
+type Config struct {
+	Name, Hostname, ProviderID, Version string
+	IPs                                 []netip.Addr
+	Labels                              map[string]string
+	Taints                              []corev1.Taint
+	PodCIDRs                            []string
+	MaxPods                             int
+	Reserved                            corev1.ResourceList
+	Root                                string // the filesystem of ephemeral storage
+	ServerAddr                          string // whose port is the node's daemon endpoint
+	StatusEvery, LeaseEvery             time.Duration
+}
+
+// Deps of a Reporter; all required.
+type Deps struct {
+	Client kubernetes.Interface
+	CRI    *criclient.Client
+	// Node returns the API's node as last seen, or an error.
+	Node func() (*corev1.Node, error)
+	Log  *slog.Logger
+}
+
+// Pressure is what the node is short of, with a sentence for each; "" means no pressure.
+type Pressure struct{ Memory, Disk, PID string }
+
+// Reporter reports one node.
+type Reporter struct {
+	cfg  Config
+	deps Deps
+	wake chan struct{}
+
+	mu       sync.Mutex
+	pressure Pressure // guarded by mu
+}
+
+// New makes a Reporter.
+func New(cfg Config, d Deps) *Reporter {
+	if len(cfg.IPs) == 0 {
+		cfg.IPs = defaultIPs()
+	}
+	return &Reporter{cfg: cfg, deps: d, wake: make(chan struct{}, 1)}
+}
+
+// Addresses are the node's own, the primary one first.
+func (r *Reporter) Addresses() []string {
+	var out []string
+	for _, ip := range r.cfg.IPs {
+		out = append(out, ip.String())
+	}
+	return out
+}
+
+// SetPressure notes what the node is short of; a change is reported at once.
+func (r *Reporter) SetPressure(p Pressure) {
+	r.mu.Lock()
+	changed := (r.pressure.Memory == "") != (p.Memory == "") || (r.pressure.Disk == "") != (p.Disk == "") ||
+		(r.pressure.PID == "") != (p.PID == "")
+	r.pressure = p
+	r.mu.Unlock()
+	if changed {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Run registers the node and keeps its status and Lease until ctx ends. ready is called once, when the API has
+// accepted the node as Ready.
+func (r *Reporter) Run(ctx context.Context, ready func()) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	node, err := r.registered(ctx)
+	if err != nil {
+		return nil // only when ctx ended
+	}
+	seconds := int32(4 * r.cfg.LeaseEvery / time.Second)
+	leases := lease.NewController(clock.RealClock{}, r.deps.Client, r.cfg.Name, max(seconds, 1), nil, r.cfg.LeaseEvery,
+		r.cfg.Name, corev1.NamespaceNodeLease, r.own)
+	wg.Go(func() { leases.Run(ctx) }) // ends with ctx
+	delay, isReady := 25*time.Millisecond, false
+	var reported time.Time
+	for {
+		node, err = r.report(ctx, node, time.Since(reported) >= r.cfg.StatusEvery, &reported)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case apierrors.IsNotFound(err):
+			r.deps.Log.Warn("the node object is gone: registering again", "node", r.cfg.Name)
+			if node, err = r.registered(ctx); err != nil {
+				return nil
+			}
+			continue
+		case err != nil:
+			r.deps.Log.Warn("report node status: will try again", "err", err)
+		case !isReady && IsReady(node):
+			isReady = true
+			ready()
+		}
+		if isReady && err == nil {
+			delay = r.cfg.LeaseEvery
+		} else {
+			delay = min(2*delay, r.cfg.LeaseEvery)
+		}
+		if !r.sleep(ctx, delay) {
+			return nil
+		}
+	}
+}
+
+func (r *Reporter) sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-r.wake:
+	case <-t.C:
+	}
+	return true
+}
+
+// own makes the node the owner of its Lease, so that it goes with it.
+func (r *Reporter) own(l *coordv1.Lease) error {
+	n, err := r.deps.Node()
+	if err != nil {
+		return nil // the next renewal does it
+	}
+	l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}
+	return nil
+}
+
+// IsReady tells whether a node's Ready condition is true.
+func IsReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// registered makes sure that the node object is there, however long it takes. The error is ctx's.
+func (r *Reporter) registered(ctx context.Context) (*corev1.Node, error) {
+	for delay := 25 * time.Millisecond; ; delay = min(2*delay, 2*time.Second) {
+		n, err := r.register(ctx)
+		if err == nil {
+			return n, nil
+		}
+		if ctx.Err() == nil {
+			r.deps.Log.Warn("register node: will try again", "node", r.cfg.Name, "err", err)
+		}
+		if !r.sleep(ctx, delay) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// register creates the node or brings the labels of one that is there up to date.
+func (r *Reporter) register(ctx context.Context) (*corev1.Node, error) {
+	nodes := r.deps.Client.CoreV1().Nodes()
+	want, err := r.initial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := nodes.Create(ctx, want, metav1.CreateOptions{})
+	if err == nil {
+		return n, nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return nil, fmt.Errorf("create node: %w", err)
+	}
+	n, err = nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read node: %w", err)
+	}
+	labels := map[string]string{}
+	for k, v := range n.Labels {
+		labels[k] = v
+	}
+	for k, v := range want.Labels {
+		labels[k] = v
+	}
+	if reflect.DeepEqual(labels, n.Labels) {
+		return n, nil
+	}
+	n = n.DeepCopy()
+	n.Labels = labels
+	return nodes.Update(ctx, n, metav1.UpdateOptions{})
+}
+
+// report reads the machine and the runtime and writes the status if it differs from the API's, or if it is time.
+func (r *Reporter) report(ctx context.Context, have *corev1.Node, due bool, reported *time.Time) (*corev1.Node, error) {
+	if seen, err := r.deps.Node(); err == nil && newer(seen, have) {
+		have = seen
+	}
+	in, err := r.snapshot(ctx)
+	if err != nil {
+		return have, err
+	}
+	want := have.DeepCopy()
+	r.status(want, in, due)
+	if !due && equality.Semantic.DeepEqual(ignoreHeartbeat(have.Status), ignoreHeartbeat(want.Status)) {
+		return have, nil
+	}
+	now, err := r.deps.Client.CoreV1().Nodes().UpdateStatus(ctx, want, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) {
+		fresh, get := r.deps.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{})
+		if get != nil {
+			return have, get
+		}
+		r.status(fresh, in, due)
+		now, err = r.deps.Client.CoreV1().Nodes().UpdateStatus(ctx, fresh, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		return have, err
+	}
+	*reported = time.Now()
+	return now, nil
+}
+
+func newer(a, b *corev1.Node) bool {
+	return b == nil || a.UID != b.UID || len(a.ResourceVersion) > len(b.ResourceVersion) ||
+		len(a.ResourceVersion) == len(b.ResourceVersion) && a.ResourceVersion > b.ResourceVersion
+}
+
+func ignoreHeartbeat(s corev1.NodeStatus) corev1.NodeStatus {
+	s = *s.DeepCopy()
+	for i := range s.Conditions {
+		s.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return s
+}
