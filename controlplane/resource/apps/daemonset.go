@@ -21,7 +21,7 @@ import (
 func daemonSet() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "DaemonSet", Plural: "daemonsets", ShortNames: []string{"ds"}, Categories: all, Namespaced: true,
-		HasStatus: true, HasGeneration: true, NoAge: true,
+		HasStatus: true, HasGeneration: true,
 		New:     func() runtime.Object { return &appsv1.DaemonSet{} },
 		NewList: func() runtime.Object { return &appsv1.DaemonSetList{} },
 		Columns: daemonSetColumns(),
@@ -155,7 +155,6 @@ func daemonSetColumns() []resource.Column {
 		number("Available", "numberAvailable", func(s *appsv1.DaemonSetStatus) int32 { return s.NumberAvailable }),
 		resource.Col("Node Selector", "string", corev1.PodSpec{}.SwaggerDoc()["nodeSelector"], 0,
 			func(d *appsv1.DaemonSet) any { return labels.FormatLabels(d.Spec.Template.Spec.NodeSelector) }),
-		cell.Age(),
 	}
 	columns = append(columns, cell.Template(func(d *appsv1.DaemonSet) *corev1.PodSpec { return &d.Spec.Template.Spec })...)
 	return append(columns, selectorColumn(appsv1.DaemonSetSpec{}.SwaggerDoc()["selector"],

@@ -20,7 +20,7 @@ import (
 func deployment() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "Deployment", Plural: "deployments", ShortNames: []string{"deploy"}, Categories: all, Namespaced: true,
-		HasStatus: true, HasGeneration: true, NoAge: true,
+		HasStatus: true, HasGeneration: true,
 		New:     func() runtime.Object { return &appsv1.Deployment{} },
 		NewList: func() runtime.Object { return &appsv1.DeploymentList{} },
 		Columns: deploymentColumns(),
@@ -138,7 +138,6 @@ func deploymentColumns() []resource.Column {
 			func(d *appsv1.Deployment) any { return int64(d.Status.UpdatedReplicas) }),
 		resource.Col("Available", "string", doc["availableReplicas"], 0,
 			func(d *appsv1.Deployment) any { return int64(d.Status.AvailableReplicas) }),
-		cell.Age(),
 	}
 	columns = append(columns, cell.Template(func(d *appsv1.Deployment) *corev1.PodSpec { return &d.Spec.Template.Spec })...)
 	return append(columns, resource.Col("Selector", "string", appsv1.DeploymentSpec{}.SwaggerDoc()["selector"], 1,

@@ -259,7 +259,7 @@ func TestColumns(t *testing.T) {
 		}
 	}
 	_, cells := resourcetest.Cells(resourcetest.Kind(t, Group(), "Deployment"), d)
-	if cells[0] != "1/1" || cells[4] != "c" || cells[5] != "busybox:1" || cells[6] != "app=a" {
+	if cells[0] != "1/1" || cells[3] != "c" || cells[4] != "busybox:1" || cells[5] != "app=a" {
 		t.Errorf("deployment cells %v", cells)
 	}
 }

@@ -21,7 +21,7 @@ import (
 func replicaSet() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "ReplicaSet", Plural: "replicasets", ShortNames: []string{"rs"}, Categories: all, Namespaced: true,
-		HasStatus: true, HasGeneration: true, NoAge: true,
+		HasStatus: true, HasGeneration: true,
 		New:     func() runtime.Object { return &appsv1.ReplicaSet{} },
 		NewList: func() runtime.Object { return &appsv1.ReplicaSetList{} },
 		Columns: replicaSetColumns(),
@@ -82,7 +82,6 @@ func replicaSetColumns() []resource.Column {
 			func(r *appsv1.ReplicaSet) any { return int64(r.Status.Replicas) }),
 		resource.Col("Ready", "integer", doc["readyReplicas"], 0,
 			func(r *appsv1.ReplicaSet) any { return int64(r.Status.ReadyReplicas) }),
-		cell.Age(),
 	}
 	columns = append(columns, cell.Template(func(r *appsv1.ReplicaSet) *corev1.PodSpec { return &r.Spec.Template.Spec })...)
 	return append(columns, selectorColumn(appsv1.ReplicaSetSpec{}.SwaggerDoc()["selector"],

@@ -23,7 +23,7 @@ import (
 func statefulSet() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "StatefulSet", Plural: "statefulsets", ShortNames: []string{"sts"}, Categories: all, Namespaced: true,
-		HasStatus: true, HasGeneration: true, NoAge: true,
+		HasStatus: true, HasGeneration: true,
 		ValidateName: apivalidation.NameIsDNSLabel,
 		New:          func() runtime.Object { return &appsv1.StatefulSet{} },
 		NewList:      func() runtime.Object { return &appsv1.StatefulSetList{} },
@@ -31,7 +31,6 @@ func statefulSet() resource.Kind {
 			resource.Col("Ready", "string", "Number of the pod with ready state", 0, func(s *appsv1.StatefulSet) any {
 				return readyOf(s.Status.ReadyReplicas, s.Spec.Replicas)
 			}),
-			cell.Age(),
 		}, cell.Template(func(s *appsv1.StatefulSet) *corev1.PodSpec { return &s.Spec.Template.Spec })...),
 		Install: withScale("statefulsets",
 			func(s *appsv1.StatefulSet) **int32 { return &s.Spec.Replicas },

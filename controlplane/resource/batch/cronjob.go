@@ -28,7 +28,7 @@ const maxCronJobName = validation.DNS1035LabelMaxLength - 11
 func cronJob() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "CronJob", Plural: "cronjobs", ShortNames: []string{"cj"}, Categories: all, Namespaced: true,
-		HasStatus: true, HasGeneration: true, NoAge: true,
+		HasStatus: true, HasGeneration: true,
 		New:     func() runtime.Object { return &batchv1.CronJob{} },
 		NewList: func() runtime.Object { return &batchv1.CronJobList{} },
 		Columns: cronJobColumns(),
@@ -179,7 +179,6 @@ func cronJobColumns() []resource.Column {
 			}
 			return cell.Since(*c.Status.LastScheduleTime)
 		}),
-		cell.Age(),
 	}
 	columns = append(columns, cell.Template(func(c *batchv1.CronJob) *corev1.PodSpec { return &c.Spec.JobTemplate.Spec.Template.Spec })...)
 	return append(columns, resource.Col("Selector", "string", batchv1.JobSpec{}.SwaggerDoc()["selector"], 1,

@@ -31,7 +31,7 @@ const (
 func job() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "Job", Plural: "jobs", Categories: all, Namespaced: true,
-		HasStatus: true, HasGeneration: true, NoAge: true, OrphanByDefault: true,
+		HasStatus: true, HasGeneration: true, OrphanByDefault: true,
 		New:     func() runtime.Object { return &batchv1.Job{} },
 		NewList: func() runtime.Object { return &batchv1.JobList{} },
 		Columns: jobColumns(),
@@ -158,7 +158,6 @@ func jobColumns() []resource.Column {
 		resource.Col("Duration", "string", "Time required to complete the job.", 0, func(j *batchv1.Job) any {
 			return cell.Between(j.Status.StartTime, j.Status.CompletionTime)
 		}),
-		cell.Age(),
 	}
 	columns = append(columns, cell.Template(func(j *batchv1.Job) *corev1.PodSpec { return &j.Spec.Template.Spec })...)
 	return append(columns, resource.Col("Selector", "string", batchv1.JobSpec{}.SwaggerDoc()["selector"], 1,

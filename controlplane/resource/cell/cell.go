@@ -14,7 +14,24 @@ import (
 	"keelson.dev/keelson/controlplane/resource"
 )
 
-// Age is the column AGE. Kinds with wide columns place it themselves (before them) and set NoAge.
+// Name is the column NAME, for kinds that print all their columns themselves (NoAge).
+func Name() resource.Column {
+	return resource.Column{
+		Name:        "Name",
+		Type:        "string",
+		Format:      "name",
+		Description: metav1.ObjectMeta{}.SwaggerDoc()["name"],
+		Value: func(obj runtime.Object) any {
+			m, err := meta.Accessor(obj)
+			if err != nil {
+				return ""
+			}
+			return m.GetName()
+		},
+	}
+}
+
+// Age is the column AGE, for kinds that print all their columns themselves (NoAge).
 func Age() resource.Column {
 	return resource.Column{
 		Name:        "Age",

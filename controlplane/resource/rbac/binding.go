@@ -16,9 +16,9 @@ import (
 func roleBinding() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "RoleBinding", Plural: "rolebindings", Namespaced: true, AllowCreateOnUpdate: true,
-		ValidateName: validName, NoAge: true,
-		New:     func() runtime.Object { return &rbacv1.RoleBinding{} },
-		NewList: func() runtime.Object { return &rbacv1.RoleBindingList{} },
+		ValidateName: validName,
+		New:          func() runtime.Object { return &rbacv1.RoleBinding{} },
+		NewList:      func() runtime.Object { return &rbacv1.RoleBindingList{} },
 		Columns: bindingColumns(rbacv1.RoleBinding{}.SwaggerDoc()["roleRef"], "roleBinding",
 			func(b *rbacv1.RoleBinding) rbacv1.RoleRef { return b.RoleRef },
 			func(b *rbacv1.RoleBinding) []rbacv1.Subject { return b.Subjects }),
@@ -36,9 +36,9 @@ func roleBinding() resource.Kind {
 func clusterRoleBinding() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "ClusterRoleBinding", Plural: "clusterrolebindings", AllowCreateOnUpdate: true,
-		ValidateName: validName, NoAge: true,
-		New:     func() runtime.Object { return &rbacv1.ClusterRoleBinding{} },
-		NewList: func() runtime.Object { return &rbacv1.ClusterRoleBindingList{} },
+		ValidateName: validName,
+		New:          func() runtime.Object { return &rbacv1.ClusterRoleBinding{} },
+		NewList:      func() runtime.Object { return &rbacv1.ClusterRoleBindingList{} },
 		Columns: bindingColumns(rbacv1.ClusterRoleBinding{}.SwaggerDoc()["roleRef"], "clusterRoleBinding",
 			func(b *rbacv1.ClusterRoleBinding) rbacv1.RoleRef { return b.RoleRef },
 			func(b *rbacv1.ClusterRoleBinding) []rbacv1.Subject { return b.Subjects }),

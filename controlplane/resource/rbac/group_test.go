@@ -142,7 +142,7 @@ func TestColumns(t *testing.T) {
 		Subjects: []rbacv1.Subject{{Kind: "User", Name: "u"}, {Kind: "User", Name: "v"}, {Kind: "ServiceAccount", Namespace: "n", Name: "s"}},
 	}
 	names, cells := resourcetest.Cells(resourcetest.Kind(t, Group(), "ClusterRoleBinding"), b)
-	if names != "Role|Age|+Users|+Groups|+ServiceAccounts" || cells[0] != "ClusterRole/admin" || cells[2] != "u, v" || cells[4] != "n/s" {
+	if names != "Role|Age|+Users|+Groups|+ServiceAccounts" || cells[0] != "ClusterRole/admin" || cells[1] != "u, v" || cells[3] != "n/s" {
 		t.Errorf("columns %s, cells %q", names, cells)
 	}
 }

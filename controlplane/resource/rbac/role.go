@@ -15,7 +15,7 @@ import (
 
 // created is the roles' second column: they print when they were made, and no age.
 func created() []resource.Column {
-	return []resource.Column{{
+	return []resource.Column{cell.Name(), {
 		Name: "Created At", Type: "date", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"],
 		Value: func(obj runtime.Object) any {
 			m, ok := obj.(metav1.Object)
@@ -125,7 +125,6 @@ func bindingColumns[T runtime.Object](description, owner string, ref func(T) rba
 	}
 	return []resource.Column{
 		resource.Col("Role", "string", description, 0, func(o T) any { return roleRefCell(ref(o)) }),
-		cell.Age(),
 		wide("Users", rbacv1.UserKind), wide("Groups", rbacv1.GroupKind), wide("ServiceAccounts", rbacv1.ServiceAccountKind),
 	}
 }

@@ -102,19 +102,20 @@ func CheckDefaults(t *testing.T, k resource.Kind, obj, want runtime.Object) {
 	}
 }
 
-// Cells returns the names of the kind's own columns and the cells of obj, each joined by "|"; wide columns carry a "+".
+// Cells returns the names of the kind's columns as kubectl shows them and the cells of its own ones;
+// names are joined by "|", wide ones carry a "+", and NAME is left out unless the kind prints it itself.
 func Cells(k resource.Kind, obj runtime.Object) (names string, cells []any) {
-	var list []string
+	var list, wide []string
 	for _, c := range k.Columns {
-		n := c.Name
-		if c.Priority > 0 {
-			n = "+" + n
-		}
-		list = append(list, n)
 		cells = append(cells, c.Value(obj))
+		if c.Priority > 0 {
+			wide = append(wide, "+"+c.Name)
+		} else {
+			list = append(list, c.Name)
+		}
 	}
 	if !k.NoAge {
 		list = append(list, "Age")
 	}
-	return strings.Join(list, "|"), cells
+	return strings.Join(append(list, wide...), "|"), cells
 }

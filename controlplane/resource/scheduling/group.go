@@ -64,6 +64,7 @@ func priorityClass() resource.Kind {
 		New:     func() runtime.Object { return &schedulingv1.PriorityClass{} },
 		NewList: func() runtime.Object { return &schedulingv1.PriorityClassList{} },
 		Columns: []resource.Column{
+			cell.Name(),
 			resource.Col("Value", "integer", doc["value"], 0,
 				func(p *schedulingv1.PriorityClass) any { return int64(p.Value) }),
 			resource.Col("Global-Default", "boolean", doc["globalDefault"], 0,

@@ -51,7 +51,7 @@ func TestValidate(t *testing.T) {
 
 func TestColumns(t *testing.T) {
 	names, cells := resourcetest.Cells(resourcetest.Kind(t, Group(), "PriorityClass"), System()[0])
-	if names != "Value|Global-Default|Age|PreemptionPolicy" || cells[0] != int64(2000001000) || cells[3] != "PreemptLowerPriority" {
+	if names != "Name|Value|Global-Default|Age|PreemptionPolicy" || cells[1] != int64(2000001000) || cells[4] != "PreemptLowerPriority" {
 		t.Errorf("columns %s, cells %v", names, cells)
 	}
 }

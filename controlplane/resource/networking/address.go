@@ -1,0 +1,132 @@
+package networking
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
+
+	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/check"
+)
+
+func ipAddress() resource.Kind {
+	type address = networkingv1.IPAddress
+	return resource.Of(resource.Kind{
+		Kind: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"}, HasGeneration: true,
+		ValidateName: canonicalAddress,
+		New:          func() runtime.Object { return &address{} },
+		NewList:      func() runtime.Object { return &networkingv1.IPAddressList{} },
+		Columns: []resource.Column{
+			resource.Col("ParentRef", "string", networkingv1.IPAddressSpec{}.SwaggerDoc()["parentRef"], 0,
+				func(a *address) any { return parentCell(a.Spec.ParentRef) }),
+		},
+	}, resource.Rules[*address]{
+		Validate: func(_ context.Context, a *address) field.ErrorList {
+			return validateParent(a.Spec.ParentRef, field.NewPath("spec", "parentRef"))
+		},
+		ValidateUpdate: func(_ context.Context, a, old *address) field.ErrorList {
+			at := field.NewPath("spec", "parentRef")
+			return append(validateParent(a.Spec.ParentRef, at), check.Immutable(a.Spec.ParentRef, old.Spec.ParentRef, at)...)
+		},
+	})
+}
+
+// canonicalAddress: the object's name is the address, so that one address cannot be given out under two spellings.
+func canonicalAddress(name string, _ bool) []string {
+	var messages []string
+	for _, e := range validation.IsValidIP(nil, name) {
+		messages = append(messages, e.Detail)
+	}
+	if len(messages) > 0 {
+		return messages
+	}
+	if a, err := netip.ParseAddr(name); err != nil || a.String() != name {
+		return []string{"must be a valid IP address in canonical form"}
+	}
+	return nil
+}
+
+func validateParent(p *networkingv1.ParentReference, at *field.Path) field.ErrorList {
+	if p == nil {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	var errs field.ErrorList
+	if p.Group != "" {
+		errs = append(errs, check.Strings(validation.IsDNS1123Subdomain(p.Group), at.Child("group"), p.Group)...)
+	}
+	for _, part := range []struct{ field, value string }{{"resource", p.Resource}, {"name", p.Name}} {
+		if part.value == "" {
+			errs = append(errs, field.Required(at.Child(part.field), ""))
+		} else {
+			errs = append(errs, check.Strings(path.IsValidPathSegmentName(part.value), at.Child(part.field), part.value)...)
+		}
+	}
+	if p.Namespace != "" {
+		errs = append(errs, check.Strings(apivalidation.ValidateNamespaceName(p.Namespace, false), at.Child("namespace"), p.Namespace)...)
+	}
+	return errs
+}
+
+func parentCell(p *networkingv1.ParentReference) string {
+	if p == nil {
+		return "<none>"
+	}
+	gr := schema.GroupResource{Group: p.Group, Resource: p.Resource}
+	cell := strings.ToLower(gr.String())
+	if p.Namespace != "" {
+		cell += "/" + p.Namespace
+	}
+	return cell + "/" + p.Name
+}
+
+func serviceCIDR() resource.Kind {
+	type cidr = networkingv1.ServiceCIDR
+	return resource.Of(resource.Kind{
+		Kind: "ServiceCIDR", Plural: "servicecidrs", HasStatus: true, HasGeneration: true,
+		New:     func() runtime.Object { return &cidr{} },
+		NewList: func() runtime.Object { return &networkingv1.ServiceCIDRList{} },
+		Columns: []resource.Column{
+			resource.Col("CIDRs", "string", networkingv1.ServiceCIDRSpec{}.SwaggerDoc()["cidrs"], 0,
+				func(c *cidr) any { return strings.Join(c.Spec.CIDRs, ",") }),
+		},
+	}, resource.Rules[*cidr]{
+		Validate: func(_ context.Context, c *cidr) field.ErrorList {
+			return validateCIDRs(c.Spec.CIDRs, field.NewPath("spec", "cidrs"))
+		},
+		ValidateUpdate: func(_ context.Context, c, old *cidr) field.ErrorList {
+			return check.Immutable(c.Spec.CIDRs, old.Spec.CIDRs, field.NewPath("spec", "cidrs"))
+		},
+		ValidateStatusUpdate: func(_ context.Context, c, _ *cidr) field.ErrorList {
+			return metavalidation.ValidateConditions(c.Status.Conditions, field.NewPath("status", "conditions"))
+		},
+	})
+}
+
+func validateCIDRs(cidrs []string, at *field.Path) field.ErrorList {
+	switch {
+	case len(cidrs) == 0:
+		return field.ErrorList{field.Required(at, "at least one CIDR required")}
+	case len(cidrs) > 2:
+		return field.ErrorList{field.Invalid(at, cidrs, "may only hold up to 2 values")}
+	}
+	var errs field.ErrorList
+	for i, c := range cidrs {
+		errs = append(errs, validation.IsValidCIDR(at.Index(i), c)...)
+	}
+	if len(errs) == 0 && len(cidrs) == 2 {
+		if dual, err := netutils.IsDualStackCIDRStrings(cidrs); err != nil || !dual {
+			errs = append(errs, field.Invalid(at, cidrs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"))
+		}
+	}
+	return errs
+}
