@@ -1,0 +1,83 @@
+package storage
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/check"
+)
+
+const (
+	maxParameters     = 512
+	maxParameterBytes = 256 * 1024
+	maxDriverName     = 63
+)
+
+// Group is storage.k8s.io.
+func Group() resource.Group {
+	return resource.Group{
+		Name:        storagev1.GroupName,
+		Versions:    []string{"v1"},
+		AddToScheme: []func(*runtime.Scheme) error{storagev1.AddToScheme},
+		Kinds: []resource.Kind{
+			csiDriver(), csiNode(), csiStorageCapacity(), storageClass(), volumeAttachment(), volumeAttributesClass(),
+		},
+	}
+}
+
+func set[T any](p **T, v T) {
+	if *p == nil {
+		*p = &v
+	}
+}
+
+func validateProvisioner(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	return check.Strings(validation.IsQualifiedName(strings.ToLower(name)), path, name)
+}
+
+func validateParameters(params map[string]string, path *field.Path) field.ErrorList {
+	if len(params) > maxParameters {
+		return field.ErrorList{field.TooLong(path, "", maxParameters)}
+	}
+	var errs field.ErrorList
+	size := 0
+	for _, k := range slices.Sorted(maps.Keys(params)) {
+		if k == "" {
+			errs = append(errs, field.Invalid(path, k, "field can not be empty."))
+		}
+		size += len(k) + len(params[k])
+	}
+	if size > maxParameterBytes {
+		errs = append(errs, field.TooLong(path, "", maxParameterBytes))
+	}
+	return errs
+}
+
+func validateDriverName(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > maxDriverName {
+		errs = append(errs, field.TooLong(path, name, maxDriverName))
+	}
+	return append(errs, check.Strings(validation.IsDNS1123Subdomain(strings.ToLower(name)), path, name)...)
+}
+
+// unchanged refuses any change of a field in upstream's words for classes.
+func unchanged(same bool, name string) field.ErrorList {
+	if same {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(field.NewPath(name), "updates to "+name+" are forbidden.")}
+}

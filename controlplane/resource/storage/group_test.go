@@ -1,0 +1,120 @@
+package storage
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource/resourcetest"
+)
+
+func TestNames(t *testing.T) {
+	resourcetest.CheckNames(t, Group(),
+		resourcetest.Row{Plural: "csidrivers", Kind: "CSIDriver"},
+		resourcetest.Row{Plural: "csinodes", Kind: "CSINode"},
+		resourcetest.Row{Plural: "csistoragecapacities", Kind: "CSIStorageCapacity", Namespaced: true},
+		resourcetest.Row{Plural: "storageclasses", Short: "sc", Kind: "StorageClass"},
+		resourcetest.Row{Plural: "volumeattachments", Kind: "VolumeAttachment"},
+		resourcetest.Row{Plural: "volumeattributesclasses", Short: "vac", Kind: "VolumeAttributesClass"})
+}
+
+func class() *storagev1.StorageClass {
+	c := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: "example.com/disk"}
+	c.ReclaimPolicy, c.VolumeBindingMode = ptr.To(corev1.PersistentVolumeReclaimDelete), ptr.To(storagev1.VolumeBindingImmediate)
+	return c
+}
+
+func driver() *storagev1.CSIDriver {
+	d := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "disk.example.com"}}
+	defaultDriver(d)
+	return d
+}
+
+func TestDefaults(t *testing.T) {
+	bare := class()
+	bare.ReclaimPolicy, bare.VolumeBindingMode = nil, nil
+	resourcetest.CheckDefaults(t, resourcetest.Kind(t, Group(), "StorageClass"), bare, class())
+	resourcetest.CheckDefaults(t, resourcetest.Kind(t, Group(), "CSIDriver"), driver(), driver())
+	if s := driver().Spec; !*s.AttachRequired || *s.FSGroupPolicy != "ReadWriteOnceWithFSType" || s.VolumeLifecycleModes[0] != "Persistent" {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	g := Group()
+	for _, c := range []struct {
+		kind string
+		obj  runtime.Object
+		want []string
+	}{
+		{"StorageClass", class(), nil},
+		{"StorageClass", &storagev1.StorageClass{}, []string{"provisioner: Required value", "volumeBindingMode: Required value"}},
+		{"StorageClass", func() *storagev1.StorageClass {
+			c := class()
+			c.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRecycle)
+			c.Parameters = map[string]string{"": "x"}
+			c.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: "zone"}}}}
+			return c
+		}(), []string{
+			`parameters: Invalid value: "": field can not be empty.`,
+			`reclaimPolicy: Unsupported value: "Recycle": supported values: "Delete", "Retain"`,
+			"allowedTopologies[0].matchLabelExpressions[0].values: Required value"}},
+		{"VolumeAttributesClass", &storagev1.VolumeAttributesClass{DriverName: "a.b"}, []string{"parameters: Required value: must contain at least one key/value pair"}},
+		{"CSIDriver", driver(), nil},
+		{"CSIDriver", func() *storagev1.CSIDriver {
+			d := driver()
+			d.Name = strings.Repeat("a", 64)
+			d.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "a", ExpirationSeconds: ptr.To[int64](5)}, {Audience: "a"}}
+			return d
+		}(), []string{"name: Too long: may not be more than 63 bytes",
+			"spec.tokenRequests[0].expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes",
+			`spec.tokenRequests[1].audience: Duplicate value: "a"`}},
+		{"CSINode", &storagev1.CSINode{Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: "d", NodeID: "n"}, {Name: "d"}}}}, []string{
+			"spec.drivers[1].nodeID: Required value", `spec.drivers[1].name: Duplicate value: "d"`}},
+		{"CSIStorageCapacity", &storagev1.CSIStorageCapacity{StorageClassName: "fast", Capacity: ptr.To(apiresource.MustParse("-1"))}, []string{
+			`capacity: Invalid value: "-1": must be greater than or equal to 0`}},
+		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n"}}, []string{
+			"spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"}},
+	} {
+		resourcetest.CheckErrors(t, resourcetest.Kind(t, g, c.kind).Validate(t.Context(), c.obj), c.want...)
+	}
+}
+
+func TestValidateUpdate(t *testing.T) {
+	g := Group()
+	changed := class()
+	changed.Provisioner, changed.Parameters = "other.com/x", map[string]string{"a": "b"}
+	changed.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+	resourcetest.CheckErrors(t, resourcetest.Kind(t, g, "StorageClass").ValidateUpdate(t.Context(), changed, class()),
+		"parameters: Forbidden: updates to parameters are forbidden.",
+		"provisioner: Forbidden: updates to provisioner are forbidden.",
+		`volumeBindingMode: Invalid value: "WaitForFirstConsumer": field is immutable`)
+	node := func(id string, n int32) *storagev1.CSINode {
+		return &storagev1.CSINode{Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: "d", NodeID: id, Allocatable: &storagev1.VolumeNodeResources{Count: &n}}}}}
+	}
+	k := resourcetest.Kind(t, g, "CSINode")
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), node("a", 1), node("a", 2)))
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), node("b", 1), node("a", 1)), "CSINodeDriver: Invalid value")
+}
+
+func TestColumns(t *testing.T) {
+	c := class()
+	c.Annotations = map[string]string{defaultAnnotation: "true"}
+	names, cells := resourcetest.Cells(resourcetest.Kind(t, Group(), "StorageClass"), c)
+	if names != "Name|Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion|Age" || cells[0] != "fast (default)" || cells[4] != false {
+		t.Errorf("columns %s, cells %v", names, cells)
+	}
+	names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "CSIDriver"), driver())
+	if names != "AttachRequired|PodInfoOnMount|StorageCapacity|TokenRequests|RequiresRepublish|Modes|Age" || cells[3] != "<unset>" || cells[5] != "Persistent" {
+		t.Errorf("columns %s, cells %v", names, cells)
+	}
+	if names, _ = resourcetest.Cells(resourcetest.Kind(t, Group(), "VolumeAttachment"), &storagev1.VolumeAttachment{}); names != "Attacher|PV|Node|Attached|Age" {
+		t.Errorf("columns %s", names)
+	}
+}
