@@ -47,7 +47,7 @@ func (s *Server) genericConfig() (*genericapiserver.Config, error) {
 	}
 	s.health(c)
 	s.authorize(c)
-	return c, nil
+	return c, s.admit(c)
 }
 
 // secure sets who may connect and with what certificate the server answers.

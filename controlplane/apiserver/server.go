@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 
 	"keelson.dev/keelson/controlplane/apiserver/openapi"
@@ -48,8 +49,10 @@ type Server struct {
 	authn    authenticator.Request
 	kubelets *kubelets
 	docs     *openapi.Documents
-	stores   map[schema.GroupResource]*genericregistry.Store // written by New only
-	ready    chan struct{}
+	// informers feed admission; they are started by Run.
+	informers informers.SharedInformerFactory
+	stores    map[schema.GroupResource]*genericregistry.Store // written by New only
+	ready     chan struct{}
 }
 
 // New takes the data directory and the port and builds the server; it serves nothing until Run. Who does not call Run
@@ -147,6 +150,8 @@ func (s *Server) serve(groups []resource.Group) error {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	s.informers.StartWithContext(ctx)
+	defer s.informers.Shutdown()
 	var wg sync.WaitGroup // every goroutine in it ends with ctx
 	wg.Go(func() { s.authz.rbac.Run(ctx, s.source) })
 	wg.Go(func() { s.authz.node.Run(ctx, s.source) })
