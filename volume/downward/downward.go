@@ -1,0 +1,152 @@
+package downward
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"keelson.dev/keelson/volume/atomicdir"
+)
+
+// Files lists the files of a downward API volume. mode is for items that have none of their own; allocatable is what stands in
+// for limits that a container does not set.
+func Files(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, mode int32, allocatable corev1.ResourceList) (map[string]atomicdir.File, error) {
+	out := map[string]atomicdir.File{}
+	for _, it := range items {
+		var v string
+		var err error
+		switch {
+		case it.FieldRef != nil:
+			v, err = Field(pod, it.FieldRef.FieldPath)
+		case it.ResourceFieldRef != nil:
+			v, err = Resource(pod, it.ResourceFieldRef.ContainerName, it.ResourceFieldRef, allocatable)
+		default:
+			err = fmt.Errorf("downward API item %s names neither a field nor a resource", it.Path)
+		}
+		if err != nil {
+			return nil, err
+		}
+		m := mode
+		if it.Mode != nil {
+			m = *it.Mode
+		}
+		out[it.Path] = atomicdir.File{Data: []byte(v), Mode: fs.FileMode(m).Perm()}
+	}
+	return out, nil
+}
+
+// Field returns a pod's field by its path ("metadata.name", "metadata.labels['app']", "status.podIP", ...).
+func Field(pod *corev1.Pod, path string) (string, error) {
+	if name, key, ok := subscript(path); ok {
+		switch name {
+		case "metadata.labels":
+			return pod.Labels[key], nil
+		case "metadata.annotations":
+			return pod.Annotations[key], nil
+		}
+		return "", fmt.Errorf("unsupported field path %q", path)
+	}
+	var hosts, ips []string
+	for _, a := range pod.Status.HostIPs {
+		hosts = append(hosts, a.IP)
+	}
+	for _, a := range pod.Status.PodIPs {
+		ips = append(ips, a.IP)
+	}
+	switch path {
+	case "metadata.name":
+		return pod.Name, nil
+	case "metadata.namespace":
+		return pod.Namespace, nil
+	case "metadata.uid":
+		return string(pod.UID), nil
+	case "metadata.labels":
+		return format(pod.Labels), nil
+	case "metadata.annotations":
+		return format(pod.Annotations), nil
+	case "spec.nodeName":
+		return pod.Spec.NodeName, nil
+	case "spec.serviceAccountName":
+		return pod.Spec.ServiceAccountName, nil
+	case "status.hostIP":
+		return pod.Status.HostIP, nil
+	case "status.podIP":
+		return pod.Status.PodIP, nil
+	case "status.hostIPs":
+		return strings.Join(hosts, ","), nil
+	case "status.podIPs":
+		return strings.Join(ips, ","), nil
+	}
+	return "", fmt.Errorf("unsupported field path %q", path)
+}
+
+// subscript splits "metadata.labels['a/b']" into "metadata.labels" and "a/b".
+func subscript(path string) (name, key string, ok bool) {
+	name, rest, ok := strings.Cut(path, "['")
+	if !ok || !strings.HasSuffix(rest, "']") {
+		return "", "", false
+	}
+	return name, strings.TrimSuffix(rest, "']"), true
+}
+
+// format writes a map as users of the downward API expect it: one key="value" per line, sorted, quoted as Go does.
+func format(m map[string]string) string {
+	var b strings.Builder
+	for i, k := range slices.Sorted(maps.Keys(m)) {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(k + "=" + strconv.Quote(m[k]))
+	}
+	return b.String()
+}
+
+// Resource returns a limit or request of a container, in units of the divisor and rounded up. A limit that is not set is the
+// node's allocatable amount, a request that is not set 0.
+func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
+	var res *corev1.ResourceRequirements
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == container {
+				res = &list[i].Resources
+			}
+		}
+	}
+	if res == nil {
+		return "", fmt.Errorf("container %q not found", container)
+	}
+	kind, name, _ := strings.Cut(ref.Resource, ".")
+	var q resource.Quantity
+	switch kind {
+	case "limits":
+		var ok bool
+		if q, ok = res.Limits[corev1.ResourceName(name)]; !ok {
+			q = allocatable[corev1.ResourceName(name)]
+		}
+	case "requests":
+		q = res.Requests[corev1.ResourceName(name)]
+	default:
+		return "", fmt.Errorf("unsupported container resource %q", ref.Resource)
+	}
+	divisor := ref.Divisor
+	if divisor.IsZero() {
+		divisor = resource.MustParse("1")
+	}
+	if name == string(corev1.ResourceCPU) {
+		return strconv.FormatInt(up(q.MilliValue(), divisor.MilliValue()), 10), nil
+	}
+	return strconv.FormatInt(up(q.Value(), divisor.Value()), 10), nil
+}
+
+func up(a, b int64) int64 {
+	if b <= 0 {
+		return a
+	}
+	return (a + b - 1) / b
+}

@@ -1,0 +1,197 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Config says where volumes live.
+type Config struct {
+	Root string       // the kubelet's folder, /var/lib/kubelet
+	Log  *slog.Logger // optional
+}
+
+// Deps are the Manager's ways to the world.
+type Deps struct {
+	// GetConfigMap and GetSecret read an object; an error for which apierrors.IsNotFound holds means that it does not exist.
+	GetConfigMap func(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
+	GetSecret    func(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	// Token asks for a service account token; the answer's Status holds it.
+	Token func(ctx context.Context, namespace, serviceAccount string, r *authv1.TokenRequest) (*authv1.TokenRequest, error)
+	// Allocatable is the node's, for downward API limits that are not set; optional.
+	Allocatable func() corev1.ResourceList
+	// Plugins come before the built-in ones; optional.
+	Plugins []Plugin
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+}
+
+// Manager makes and removes the volumes of a node's pods. Safe for concurrent use.
+type Manager struct {
+	cfg     Config
+	deps    Deps
+	tokens  *tokens
+	plugins []Plugin
+
+	mu    sync.Mutex
+	turns map[types.UID]*turn
+}
+
+type turn struct {
+	token chan struct{}
+	users int
+}
+
+// New returns a Manager. Nothing is touched before the first call.
+func New(cfg Config, deps Deps) *Manager {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Allocatable == nil {
+		deps.Allocatable = func() corev1.ResourceList { return nil }
+	}
+	m := &Manager{cfg: cfg, deps: deps, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}},
+		turns: map[types.UID]*turn{}}
+	m.plugins = append(append([]Plugin{}, deps.Plugins...), m.builtin()...)
+	return m
+}
+
+// Mount makes every volume that a container of the pod mounts (or uses as a device) ready and returns them by name. On an
+// error the volumes that are ready stay; call again. The error names each volume that is not.
+func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) (map[string]Mounted, error) {
+	return m.each(ctx, pod, func(Plugin) bool { return true })
+}
+
+// Refresh brings the volumes whose content lives (configMap, secret, downwardAPI, projected with its tokens) up to date. Readers
+// see each volume change at once.
+func (m *Manager) Refresh(ctx context.Context, pod *corev1.Pod) error {
+	_, err := m.each(ctx, pod, func(p Plugin) bool { _, live := p.(*content); return live })
+	return err
+}
+
+// RefreshAt is when the pod's first token wants to be replaced; the zero time when it has none. Content that changes by
+// events of the API is not in it.
+func (m *Manager) RefreshAt(uid types.UID) time.Time { return m.tokens.next(uid) }
+
+func (m *Manager) each(ctx context.Context, pod *corev1.Pod, want func(Plugin) bool) (map[string]Mounted, error) {
+	done, err := m.turn(ctx, pod.UID)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	used, out := names(pod), map[string]Mounted{}
+	var errs []error
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if !used[v.Name] {
+			continue
+		}
+		p := m.plugin(v)
+		if p != nil && !want(p) {
+			continue
+		}
+		mounted, err := m.one(ctx, p, pod, v)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err))
+			continue
+		}
+		out[v.Name] = mounted
+	}
+	return out, errors.Join(errs...)
+}
+
+func (m *Manager) one(ctx context.Context, p Plugin, pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
+	if p == nil {
+		return Mounted{}, unsupported(v)
+	}
+	dir := filepath.Join(m.podDir(pod.UID), "volumes", p.Name(), v.Name)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
+		return Mounted{}, err
+	}
+	mounted, err := p.Mount(ctx, Request{Pod: pod, Volume: v, Dir: dir})
+	mounted.Plugin = p.Name()
+	return mounted, err
+}
+
+func (m *Manager) plugin(v *corev1.Volume) Plugin {
+	for _, p := range m.plugins {
+		if p.Serves(v) {
+			return p
+		}
+	}
+	return nil
+}
+
+func unsupported(v *corev1.Volume) error {
+	if v.GitRepo != nil {
+		return errors.New("gitRepo volumes are not supported: they ran code of the repository on the node; clone in an init container instead")
+	}
+	return errors.New("no plugin on this node serves this kind of volume")
+}
+
+// names lists the volumes that the pod's containers use. Others are not made, as kubelet's users know it.
+func names(pod *corev1.Pod) map[string]bool {
+	used := map[string]bool{}
+	add := func(c *corev1.Container) {
+		for _, m := range c.VolumeMounts {
+			used[m.Name] = true
+		}
+		for _, d := range c.VolumeDevices {
+			used[d.Name] = true
+		}
+	}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			add(&list[i])
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		add(&c)
+	}
+	return used
+}
+
+func (m *Manager) podDir(uid types.UID) string { return filepath.Join(m.cfg.Root, "pods", string(uid)) }
+
+// turn lets one call per pod run at a time.
+func (m *Manager) turn(ctx context.Context, uid types.UID) (func(), error) {
+	if uid == "" || filepath.Base(string(uid)) != string(uid) || uid == ".." || uid == "." {
+		return nil, fmt.Errorf("volume: pod UID %q is not usable as a folder name", uid)
+	}
+	m.mu.Lock()
+	t := m.turns[uid]
+	if t == nil {
+		t = &turn{token: make(chan struct{}, 1)}
+		m.turns[uid] = t
+	}
+	t.users++
+	m.mu.Unlock()
+	leave := func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(m.turns, uid)
+		}
+	}
+	select {
+	case t.token <- struct{}{}:
+		return func() { <-t.token; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, fmt.Errorf("volume: waiting for another call for pod %s: %w", uid, context.Cause(ctx))
+	}
+}

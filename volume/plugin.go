@@ -1,0 +1,36 @@
+package volume
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Plugin serves one kind of volume. Implementations are safe for concurrent use by different pods.
+type Plugin interface {
+	// Name is the folder of its volumes: "kubernetes.io~csi".
+	Name() string
+	// Serves tells whether the volume is of its kind.
+	Serves(v *corev1.Volume) bool
+	// Mount makes the volume ready, or brings it up to date if it is there. Idempotent.
+	Mount(ctx context.Context, r Request) (Mounted, error)
+	// Unmount undoes Mount at dir, which may be half done or not at all; the Manager deletes what is left of dir afterwards.
+	Unmount(ctx context.Context, pod types.UID, name, dir string) error
+}
+
+// Request is one volume of one pod.
+type Request struct {
+	Pod    *corev1.Pod
+	Volume *corev1.Volume
+	Dir    string // where the volume belongs; its parent exists
+}
+
+// Mounted is a volume that is ready.
+type Mounted struct {
+	HostPath string // what to bind into containers; "" for an image volume, which the runtime mounts itself
+	ReadOnly bool   // containers must not write, whatever their mounts say
+	Live     bool   // Refresh brings it up to date
+	Block    bool   // HostPath is a block device
+	Plugin   string
+}
