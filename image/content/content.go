@@ -1,0 +1,181 @@
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	ErrNotFound = errors.New("blob not found")
+	ErrCorrupt  = errors.New("blob is corrupt") // size or digest differ from what was promised
+)
+
+// Store is a directory of blobs.
+type Store struct{ dir string }
+
+// Open makes the directories, 0700: blobs hold set-uid programs and private data.
+func Open(dir string) (*Store, error) {
+	for _, d := range []string{"blobs/sha256", "blobs/sha512", "ingest"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, fmt.Errorf("open content store: %w", err)
+		}
+	}
+	return &Store{dir: dir}, nil
+}
+
+// path needs a valid digest: the hex part becomes a file name. An invalid one
+// gives a name that cannot exist.
+func (s *Store) path(d digest.Digest) string {
+	if d.Validate() != nil {
+		return filepath.Join(s.dir, "blobs", "invalid")
+	}
+	return filepath.Join(s.dir, "blobs", string(d.Algorithm()), d.Encoded())
+}
+
+func (s *Store) ingestPath(d digest.Digest) string {
+	return filepath.Join(s.dir, "ingest", string(d.Algorithm())+"-"+d.Encoded())
+}
+
+// Size tells a stored blob's length in bytes; ErrNotFound if there is none.
+func (s *Store) Size(d digest.Digest) (int64, error) {
+	st, err := os.Stat(s.path(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("%w: %s", ErrNotFound, d)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("stat blob %s: %w", d, err)
+	}
+	return st.Size(), nil
+}
+
+// Open gives the blob's file, unchecked: the caller verifies what it reads.
+func (s *Store) Open(d digest.Digest) (*os.File, error) {
+	f, err := os.Open(s.path(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, d)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open blob %s: %w", d, err)
+	}
+	return f, nil
+}
+
+// Read returns a small blob (at most limit bytes), digest checked. A corrupt one
+// is dropped, so that the next pull fetches it again; the error wraps ErrCorrupt.
+func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
+	f, err := s.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", d, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("read blob %s: larger than %d bytes", d, limit)
+	}
+	if got := d.Algorithm().FromBytes(b); got != d {
+		return nil, errors.Join(fmt.Errorf("%w: %s on disk has digest %s", ErrCorrupt, d, got), s.Drop(d))
+	}
+	return b, nil
+}
+
+// Put stores b, which must have digest d.
+func (s *Store) Put(d digest.Digest, b []byte) error {
+	if _, err := s.Size(d); err == nil {
+		return nil
+	}
+	w, err := s.Ingest(d, int64(len(b)))
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.Reset(); err != nil {
+		return err
+	}
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	return w.Commit()
+}
+
+// Drop removes a blob and whatever has arrived of it. Idempotent.
+func (s *Store) Drop(d digest.Digest) error {
+	if d.Validate() != nil {
+		return nil
+	}
+	for _, p := range []string{s.path(d), s.ingestPath(d)} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("drop blob %s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// Verify reads the whole blob and compares its digest; the error wraps
+// ErrNotFound or ErrCorrupt. It removes nothing.
+func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
+	f, err := s.Open(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := d.Algorithm().Hash()
+	buf := make([]byte, 1<<20)
+	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("verify blob %s: %w", d, context.Cause(ctx))
+		}
+		n, err := f.Read(buf)
+		h.Write(buf[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("verify blob %s: %w", d, err)
+		}
+	}
+	if got := digest.NewDigest(d.Algorithm(), h); got != d {
+		return fmt.Errorf("%w: %s on disk has digest %s", ErrCorrupt, d, got)
+	}
+	return nil
+}
+
+// Each calls fn for every stored blob with its length in bytes, and with
+// partial=true for those still arriving.
+func (s *Store) Each(fn func(d digest.Digest, size int64, partial bool)) error {
+	for _, a := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		if err := eachFile(filepath.Join(s.dir, "blobs", string(a)), func(name string, size int64) {
+			fn(digest.NewDigestFromEncoded(a, name), size, false)
+		}); err != nil {
+			return err
+		}
+	}
+	return eachFile(filepath.Join(s.dir, "ingest"), func(name string, size int64) {
+		a, hex, _ := strings.Cut(name, "-")
+		fn(digest.NewDigestFromEncoded(digest.Algorithm(a), hex), size, true)
+	})
+}
+
+func eachFile(dir string, fn func(name string, size int64)) error {
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list blobs: %w", err)
+	}
+	for _, e := range ents {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			fn(e.Name(), info.Size())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package unpack
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	blockSize   = 256 << 10
+	blocksAhead = 8
+	zstdWindow  = 128 << 20 // bytes; zstd --long=27, the most that decoders take unasked
+)
+
+// decompress looks at the first bytes, not at the media type: registries hold
+// many a layer whose type is wrong.
+func decompress(src io.Reader) (io.ReadCloser, error) {
+	br := bufio.NewReaderSize(src, 64<<10)
+	head, err := br.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return nil, fmt.Errorf("%w: gzip: %w", ErrInvalid, err)
+		}
+		return z, nil
+	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippable(head):
+		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderMaxMemory(zstdWindow))
+		if err != nil {
+			return nil, fmt.Errorf("%w: zstd: %w", ErrInvalid, err)
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(br), nil
+}
+
+// isSkippable recognises a zstd skippable frame (0x184D2A50 to 5F), with which
+// zstd:chunked layers may begin.
+func isSkippable(head []byte) bool {
+	return len(head) == 4 && head[0]&0xf0 == 0x50 && head[1] == 0x2a && head[2] == 0x4d && head[3] == 0x18
+}
+
+// stream decompresses and hashes in a goroutine of its own, a few blocks ahead
+// of the reader.
+type stream struct {
+	full   chan []byte
+	free   chan []byte
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the goroutine has ended; then err and sum are settled
+	err    error         // io.EOF after a whole stream
+	sum    hash.Hash
+
+	block []byte // not yet given
+	whole []byte // the buffer that block is a part of
+}
+
+var blocks = sync.Pool{New: func() any { b := make([]byte, blockSize); return &b }}
+
+// openStream starts the goroutine; close stops it and waits.
+func openStream(ctx context.Context, src io.Reader, spend func(n int64) error) *stream {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &stream{full: make(chan []byte, blocksAhead), free: make(chan []byte, blocksAhead+2),
+		cancel: cancel, done: make(chan struct{}), sum: sha256.New()}
+	go s.run(ctx, src, spend)
+	return s
+}
+
+func (s *stream) run(ctx context.Context, src io.Reader, spend func(n int64) error) {
+	defer close(s.done)
+	defer close(s.full)
+	z, err := decompress(src)
+	if err != nil {
+		s.err = err
+		return
+	}
+	defer z.Close()
+	for {
+		buf := s.buffer()
+		n, err := io.ReadFull(z, buf)
+		if n > 0 {
+			s.sum.Write(buf[:n])
+			if serr := spend(int64(n)); serr != nil {
+				s.err = serr
+				return
+			}
+			select {
+			case s.full <- buf[:n]:
+			case <-ctx.Done():
+				s.err = context.Cause(ctx)
+				return
+			}
+		}
+		if err == io.ErrUnexpectedEOF && n < len(buf) && streamEnded(z) {
+			err = io.EOF
+		}
+		if err != nil {
+			s.err = err
+			return
+		}
+	}
+}
+
+// streamEnded tells a short last block (ReadFull's ErrUnexpectedEOF) from a
+// compressed stream that was cut: the latter gives its error again.
+func streamEnded(z io.Reader) bool {
+	var one [1]byte
+	n, err := z.Read(one[:])
+	return n == 0 && err == io.EOF
+}
+
+func (s *stream) buffer() []byte {
+	select {
+	case b := <-s.free:
+		return b[:blockSize]
+	default:
+		return *blocks.Get().(*[]byte)
+	}
+}
+
+// Read gives decompressed bytes; the error is the stream's own.
+func (s *stream) Read(p []byte) (int, error) {
+	for len(s.block) == 0 {
+		if s.whole != nil {
+			select {
+			case s.free <- s.whole:
+			default:
+			}
+			s.whole = nil
+		}
+		b, ok := <-s.full
+		if !ok {
+			return 0, s.err
+		}
+		s.block, s.whole = b, b[:0]
+	}
+	n := copy(p, s.block)
+	s.block = s.block[n:]
+	return n, nil
+}
+
+// close stops the goroutine, waits for it, and gives its buffers back.
+func (s *stream) close() {
+	s.cancel()
+	for b := range s.full {
+		b = b[:blockSize]
+		blocks.Put(&b)
+	}
+	<-s.done
+	for {
+		select {
+		case b := <-s.free:
+			b = b[:blockSize]
+			blocks.Put(&b)
+			continue
+		default:
+		}
+		return
+	}
+}
+
+// asLayerError names decompression failures as the layer's fault; errors of the
+// source (network, context) pass through.
+func asLayerError(err error) error {
+	for _, z := range []error{gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch,
+		zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded, zstd.ErrReservedBlockType, zstd.ErrCompressedSizeTooBig} {
+		if errors.Is(err, z) {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	return err
+}
