@@ -1,0 +1,223 @@
+package statefulset
+
+import (
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// input is everything that a plan is made from. Hashes name revisions on pods.
+type input struct {
+	set             *appsv1.StatefulSet
+	pods            []*corev1.Pod
+	current, update string // hashes; equal when no update is under way
+	now             time.Time
+}
+
+// plan is one step.
+type plan struct {
+	create []int         // ordinals to create
+	remove []*corev1.Pod // pods to delete
+	status appsv1.StatefulSetStatus
+	again  time.Duration // until a ready pod becomes available
+}
+
+type state struct {
+	input
+	slots     []*corev1.Pod // by ordinal, from start; nil: missing
+	condemned []*corev1.Pod // highest ordinal first
+	plan      plan
+	ordered   bool
+}
+
+func decide(in input) plan {
+	s := &state{input: in, ordered: in.set.Spec.PodManagementPolicy != appsv1.ParallelPodManagement}
+	s.sort()
+	s.figures()
+	if in.set.DeletionTimestamp == nil && s.fillSlots() && s.condemn() {
+		s.roll()
+	}
+	return s.plan
+}
+
+func start(set *appsv1.StatefulSet) int {
+	if set.Spec.Ordinals == nil {
+		return 0
+	}
+	return int(set.Spec.Ordinals.Start)
+}
+
+func (s *state) sort() {
+	s.slots = make([]*corev1.Pod, *s.set.Spec.Replicas)
+	for _, pod := range s.pods {
+		n, ok := ordinal(s.set, pod.Name)
+		if !ok {
+			continue
+		}
+		if i := n - start(s.set); i >= 0 && i < len(s.slots) {
+			s.slots[i] = pod
+		} else {
+			s.condemned = append(s.condemned, pod)
+		}
+	}
+	slices.SortFunc(s.condemned, func(a, b *corev1.Pod) int {
+		x, _ := ordinal(s.set, a.Name)
+		y, _ := ordinal(s.set, b.Name)
+		return y - x
+	})
+}
+
+// fillSlots creates missing pods, lowest first, and replaces those that have ended. It returns false where the order
+// demands to wait.
+func (s *state) fillSlots() bool {
+	settled := true
+	for i, pod := range s.slots {
+		switch {
+		case pod == nil:
+			s.plan.create = append(s.plan.create, i+start(s.set))
+			settled = false
+		case pod.DeletionTimestamp != nil:
+			settled = false
+		case ended(pod):
+			s.plan.remove = append(s.plan.remove, pod)
+			settled = false
+		case !s.available(pod):
+			settled = false
+		default:
+			continue
+		}
+		if s.ordered {
+			return false
+		}
+	}
+	return settled || !s.ordered
+}
+
+// condemn deletes pods beyond the wanted number, highest first; in order, one at a time and only if the rest is healthy.
+func (s *state) condemn() bool {
+	for _, pod := range s.condemned {
+		if pod.DeletionTimestamp == nil {
+			s.plan.remove = append(s.plan.remove, pod)
+		}
+		if s.ordered {
+			return false
+		}
+	}
+	return true
+}
+
+// roll replaces pods of another revision, highest ordinal first, down to the partition.
+func (s *state) roll() {
+	if s.set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
+		return
+	}
+	room := s.maxUnavailable()
+	for i := len(s.slots) - 1; i >= partition(s.set); i-- {
+		pod := s.slots[i]
+		if pod == nil || pod.DeletionTimestamp != nil || !s.available(pod) {
+			room--
+		}
+		if room <= 0 {
+			return
+		}
+		if pod != nil && pod.DeletionTimestamp == nil && revision(pod) != s.update {
+			s.plan.remove = append(s.plan.remove, pod)
+			room--
+		}
+		if room <= 0 {
+			return
+		}
+	}
+}
+
+func (s *state) maxUnavailable() int {
+	r := s.set.Spec.UpdateStrategy.RollingUpdate
+	if r == nil || r.MaxUnavailable == nil {
+		return 1
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(r.MaxUnavailable, int(*s.set.Spec.Replicas), true)
+	if err != nil {
+		return 1
+	}
+	return max(n, 1)
+}
+
+func partition(set *appsv1.StatefulSet) int {
+	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil && r.Partition != nil {
+		return int(*r.Partition)
+	}
+	return 0
+}
+
+// wantsUpdate reports whether a pod made now for the ordinal gets the new template.
+func wantsUpdate(set *appsv1.StatefulSet, n int) bool {
+	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
+		return true
+	}
+	return n-start(set) >= partition(set)
+}
+
+func (s *state) figures() {
+	st := &s.plan.status
+	*st = appsv1.StatefulSetStatus{ObservedGeneration: s.set.Generation, CollisionCount: s.set.Status.CollisionCount,
+		CurrentRevision: s.set.Name + "-" + s.current, UpdateRevision: s.set.Name + "-" + s.update, Conditions: s.set.Status.Conditions}
+	for _, pod := range s.pods {
+		if ended(pod) {
+			continue
+		}
+		st.Replicas++
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		if revision(pod) == s.update {
+			st.UpdatedReplicas++
+		}
+		if revision(pod) == s.current {
+			st.CurrentReplicas++
+		}
+		if _, ready := readySince(pod); ready {
+			st.ReadyReplicas++
+		}
+		if s.available(pod) {
+			st.AvailableReplicas++
+		}
+	}
+	wanted := *s.set.Spec.Replicas
+	if s.current != s.update && st.UpdatedReplicas == wanted && st.ReadyReplicas == wanted && st.Replicas == wanted {
+		st.CurrentRevision, st.CurrentReplicas = st.UpdateRevision, st.UpdatedReplicas
+	}
+}
+
+// available: ready for minReadySeconds. Asks to be called again when a ready pod will be.
+func (s *state) available(pod *corev1.Pod) bool {
+	since, ready := readySince(pod)
+	if !ready || pod.Status.Phase != corev1.PodRunning {
+		return false
+	}
+	wait := time.Duration(s.set.Spec.MinReadySeconds)*time.Second - s.now.Sub(since)
+	if s.set.Spec.MinReadySeconds == 0 || wait <= 0 {
+		return true
+	}
+	if s.plan.again == 0 || wait < s.plan.again {
+		s.plan.again = wait
+	}
+	return false
+}
+
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+}
+
+func revision(pod *corev1.Pod) string { return pod.Labels[appsv1.StatefulSetRevisionLabel] }
+
+func readySince(pod *corev1.Pod) (time.Time, bool) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.LastTransitionTime.Time, c.Status == corev1.ConditionTrue
+		}
+	}
+	return time.Time{}, false
+}

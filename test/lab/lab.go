@@ -1,0 +1,299 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// HelloImage is the first pod's image, which every server brings along.
+const HelloImage = "keelson.dev/hello:v1"
+
+// StartLimit is how long a server may take to become ready before a test gives up on it.
+const StartLimit = 60 * time.Second
+
+// Cluster is one instance. Start it with Start; end it with Remove.
+type Cluster struct {
+	Dir        string // everything of the instance is below
+	Kubeconfig string
+	CRISocket  string
+	NodeIP     string
+	NodeName   string
+	Port       int
+
+	binary string
+	flags  []string
+	log    string
+	mu     sync.Mutex
+	server *exec.Cmd
+	ended  chan struct{}
+}
+
+// Options of Start; the zero value is a fresh server in a directory of its own.
+type Options struct {
+	// Dir to use; empty: a fresh one under the system's temporary directory.
+	Dir string
+	// Flags are added to `keelson server`.
+	Flags []string
+}
+
+// Binary is the built keelson: bin/keelson above this folder, or $KEELSON.
+func Binary() (string, error) {
+	if path := os.Getenv("KEELSON"); path != "" {
+		return path, nil
+	}
+	dir, err := os.Getwd()
+	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		path := filepath.Join(dir, "bin", "keelson")
+		if _, statErr := os.Stat(path); statErr == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("no bin/keelson: run `make build` first")
+}
+
+// New prepares an instance without starting it: folders, free ports, ranges.
+func New(o Options) (*Cluster, error) {
+	binary, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	if o.Dir == "" {
+		if o.Dir, err = os.MkdirTemp("", "keelson-lab-"); err != nil {
+			return nil, err
+		}
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	// A number between 1 and 99 that no running instance of the lab has: the bridge's name is the claim.
+	n := ports[0] % 99
+	for n++; ; n = n%99 + 1 {
+		if _, err := net.InterfaceByName(fmt.Sprintf("klab%d", n)); err != nil {
+			break
+		}
+	}
+	ip, err := nodeIP()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Dir: o.Dir, binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0],
+		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
+		log: filepath.Join(o.Dir, "server.log")}
+	c.flags = append(c.placeFlags(),
+		"--node-name", c.NodeName, "--node-ip", ip,
+		"--bridge", fmt.Sprintf("klab%d", n), "--pod-cidr", fmt.Sprintf("10.%d.0.0/24", 128+n), "--cluster-cidr", fmt.Sprintf("10.%d.0.0/16", 128+n),
+		"--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n), "--cgroup-root", fmt.Sprintf("/keelson-lab-%d", ports[0]),
+		"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]))
+	c.flags = append(c.flags, o.Flags...)
+	return c, os.MkdirAll(c.CertsDir(), 0o755)
+}
+
+// CertsDir is where hosts.toml files of the instance's registries go.
+func (c *Cluster) CertsDir() string { return filepath.Join(c.Dir, "etc", "certs.d") }
+
+// PodLogs is the instance's /var/log/pods.
+func (c *Cluster) PodLogs() string { return filepath.Join(c.Dir, "logs") }
+
+// Manifests is the instance's folder of static pods.
+func (c *Cluster) Manifests() string { return filepath.Join(c.Dir, "etc", "manifests") }
+
+func (c *Cluster) placeFlags() []string {
+	return []string{"--data-dir", filepath.Join(c.Dir, "data"), "--run-dir", filepath.Join(c.Dir, "run"), "--config-dir", filepath.Join(c.Dir, "etc"),
+		"--kubelet-dir", filepath.Join(c.Dir, "kubelet"), "--pod-logs-dir", c.PodLogs(), "--kubeconfig", c.Kubeconfig}
+}
+
+// Start starts the server and returns at once; see WaitReady.
+func (c *Cluster) Start() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	log, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(c.binary, append([]string{"server"}, c.flags...)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	c.server, c.ended = cmd, ended
+	go func() { // ends with the server, which Kill or Remove ends
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	return nil
+}
+
+// WaitReady waits until the node is Ready, or says what the server's log says.
+func (c *Cluster) WaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, StartLimit)
+	defer cancel()
+	for {
+		out, _, err := c.Kubectl(ctx, "wait", "--for=condition=Ready", "node/"+c.NodeName, "--timeout=30s")
+		if err == nil && strings.Contains(out, "condition met") {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the node did not become ready: %w\n%s", ctx.Err(), c.Log())
+		case <-c.ended:
+			return fmt.Errorf("the server ended:\n%s", c.Log())
+		case <-time.After(20 * time.Millisecond): // the kubeconfig or the node is not there yet: nothing to wait on
+		}
+	}
+}
+
+// Pid of the server.
+func (c *Cluster) Pid() int { return c.server.Process.Pid }
+
+// Kill ends the server with SIGKILL and waits for its end. Pods go on.
+func (c *Cluster) Kill() error {
+	if err := c.server.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-c.ended
+	return nil
+}
+
+// Stop ends the server as an administrator does. Pods go on.
+func (c *Cluster) Stop() error {
+	if err := c.server.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-c.ended:
+		return nil
+	case <-time.After(StartLimit):
+		return errors.Join(errors.New("the server did not stop on SIGTERM"), c.Kill())
+	}
+}
+
+// Keeper returns the pid of the instance's keeper.
+func (c *Cluster) Keeper() (int, error) {
+	procs, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return 0, err
+	}
+	for _, link := range procs {
+		target, err := os.Readlink(link)
+		if err == nil && strings.HasPrefix(target, filepath.Join(c.Dir, "data", "agent", "bin")+"/keelson-keeper") {
+			pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
+			if ppid(pid) != 0 && !isInit(pid) {
+				return pid, nil
+			}
+		}
+	}
+	return 0, errors.New("no keeper of this instance runs")
+}
+
+// isInit reports whether the process is a container's init that has not executed its program yet.
+func isInit(pid int) bool {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return bytes.Contains(data, []byte("\x00init"))
+}
+
+func ppid(pid int) int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
+			n, _ := strconv.Atoi(strings.TrimSpace(v))
+			return n
+		}
+	}
+	return 0
+}
+
+// Run runs keelson with the instance's places.
+func (c *Cluster) Run(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, c.binary, append(args, c.placeFlags()...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// Kubectl runs keelson's kubectl against the instance.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (stdout, stderr string, err error) {
+	return c.KubectlIn(ctx, nil, args...)
+}
+
+// KubectlIn runs kubectl with a standard input.
+func (c *Cluster) KubectlIn(ctx context.Context, in io.Reader, args ...string) (stdout, stderr string, err error) {
+	cmd := c.KubectlCommand(ctx, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// KubectlCommand returns a kubectl that is not started yet.
+func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.binary, append([]string{"kubectl"}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "HOME="+c.Dir)
+	return cmd
+}
+
+// Log returns the end of the server's log.
+func (c *Cluster) Log() string {
+	data, err := os.ReadFile(c.log)
+	if err != nil {
+		return err.Error()
+	}
+	const most = 16 << 10
+	return string(data[max(0, len(data)-most):])
+}
+
+// Remove uninstalls the instance and deletes its directory.
+func (c *Cluster) Remove(ctx context.Context) error {
+	out, err := c.Run(ctx, "uninstall", "--yes")
+	if err != nil {
+		return fmt.Errorf("uninstall: %w\n%s", err, out)
+	}
+	if c.server != nil {
+		<-c.ended
+	}
+	return os.RemoveAll(c.Dir)
+}
+
+func freePorts(n int) ([]int, error) {
+	var out []int
+	for range n {
+		l, err := net.Listen("tcp", ":0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // all are held until the last is found, so that they differ
+		out = append(out, l.Addr().(*net.TCPAddr).Port)
+	}
+	return out, nil
+}
+
+// nodeIP is an address of this machine that is not loopback if there is one.
+func nodeIP() (string, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", err
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String(), nil
+		}
+	}
+	return "127.0.0.1", nil
+}
