@@ -51,11 +51,8 @@ func (k *Kubelet) admit(pod *corev1.Pod, rec *podRecord) *plan.Ending {
 }
 
 func (k *Kubelet) isAdmitted(uid types.UID) (yes bool) {
-	k.mu.Lock()
-	e := k.records[uid]
-	k.mu.Unlock()
-	if e != nil {
-		e.with(func() { yes = e.admitted })
+	if rec, _ := k.known(uid); rec != nil {
+		rec.with(func() { yes = rec.admitted })
 	}
 	return yes
 }

@@ -238,6 +238,16 @@ func (k *Kubelet) entry(pod *corev1.Pod) *podRecord {
 	return e.podRecord
 }
 
+// known returns a pod's record and newest version, or nils.
+func (k *Kubelet) known(uid types.UID) (*podRecord, *corev1.Pod) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e := k.records[uid]; e != nil {
+		return e.podRecord, e.pod
+	}
+	return nil, nil
+}
+
 func (k *Kubelet) background() context.Context {
 	k.mu.Lock()
 	defer k.mu.Unlock()

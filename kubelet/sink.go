@@ -57,17 +57,15 @@ func (s staticSink) Drop(pod *corev1.Pod) {
 
 // target is the API's object for a pod; see statuswriter.Config.
 func (k *Kubelet) target(uid types.UID) *corev1.Pod {
-	k.mu.Lock()
-	e := k.records[uid]
-	k.mu.Unlock()
-	if e == nil {
+	_, pod := k.known(uid)
+	if pod == nil {
 		return nil
 	}
-	api := k.parts.pods.Get(e.pod.Namespace, e.pod.Name)
+	api := k.parts.pods.Get(pod.Namespace, pod.Name)
 	switch {
 	case api == nil:
 		return nil
-	case source.IsStatic(e.pod) && source.IsMirror(api):
+	case source.IsStatic(pod) && source.IsMirror(api):
 		return api
 	case api.UID == uid:
 		return api

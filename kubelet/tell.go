@@ -43,11 +43,8 @@ func (k *Kubelet) tell(pod *corev1.Pod, rec *podRecord, seen observe.Pod, waitin
 // lastWords reads the termination message of a container that died. It is observe's hook.
 func (k *Kubelet) lastWords(uid types.UID, c observe.Container) string {
 	policy := corev1.TerminationMessageReadFile
-	k.mu.Lock()
-	e := k.records[uid]
-	k.mu.Unlock()
-	if e != nil {
-		if spec := plan.Find(e.pod, c.Name); spec != nil && spec.TerminationMessagePolicy != "" {
+	if _, pod := k.known(uid); pod != nil {
+		if spec := plan.Find(pod, c.Name); spec != nil && spec.TerminationMessagePolicy != "" {
 			policy = spec.TerminationMessagePolicy
 		}
 	}
