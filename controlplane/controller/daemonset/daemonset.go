@@ -1,0 +1,139 @@
+package daemonset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/client-go/tools/cache"
+
+	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/history"
+)
+
+const workers = 2
+
+var kind = appsv1.SchemeGroupVersion.WithKind("DaemonSet")
+
+type spreader struct {
+	controller.Deps
+	sets, pods, nodes, revisions cache.SharedIndexInformer
+}
+
+// New returns the controller; keys are DaemonSets.
+func New(d controller.Deps) (*controller.Loop, error) {
+	apps, core := d.Informers.Apps().V1(), d.Informers.Core().V1()
+	s := &spreader{Deps: d, sets: apps.DaemonSets().Informer(), revisions: apps.ControllerRevisions().Informer(),
+		pods: core.Pods().Informer(), nodes: core.Nodes().Informer()}
+	loop := controller.NewLoop("daemonset", d.Log, workers, s.reconcile)
+	loop.Needs(s.revisions)
+	return loop, errors.Join(
+		controller.Watch(loop, s.sets, func(d, _ *appsv1.DaemonSet) []string { return []string{d.Namespace + "/" + d.Name} }),
+		controller.Watch(loop, s.nodes, func(node, old *corev1.Node) []string {
+			if old != nil && equality.Semantic.DeepEqual(old.Labels, node.Labels) && equality.Semantic.DeepEqual(old.Spec.Taints, node.Spec.Taints) {
+				return nil // a heartbeat
+			}
+			return s.sets.GetIndexer().ListKeys()
+		}),
+		controller.Watch(loop, s.pods, func(pod, _ *corev1.Pod) []string {
+			if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == kind.Kind {
+				return []string{pod.Namespace + "/" + owner.Name}
+			}
+			return nil
+		}))
+}
+
+func (s *spreader) reconcile(ctx context.Context, key string) (time.Duration, error) {
+	set := controller.Get[appsv1.DaemonSet](s.sets, key)
+	if set == nil || set.DeletionTimestamp != nil {
+		return 0, nil
+	}
+	all, err := history.Sync(ctx, s.Client, s.revisions.GetIndexer(), history.Owner{Object: set, Kind: kind, Template: &set.Spec.Template, Selector: set.Spec.Selector})
+	if err != nil {
+		return 0, err
+	}
+	in := input{set: set, hash: history.Hash(all[len(all)-1]), now: time.Now()}
+	for _, obj := range s.nodes.GetIndexer().List() {
+		in.nodes = append(in.nodes, obj.(*corev1.Node))
+	}
+	objs, err := s.pods.GetIndexer().ByIndex(cache.NamespaceIndex, set.Namespace)
+	if err != nil {
+		return 0, err
+	}
+	used := map[string]bool{}
+	for _, obj := range objs {
+		pod := obj.(*corev1.Pod)
+		if owner := metav1.GetControllerOf(pod); owner != nil && owner.UID == set.UID {
+			in.pods = append(in.pods, pod)
+			used[pod.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]] = true
+		}
+	}
+	p := decide(in)
+	stepErr := s.step(ctx, in, p)
+	if err := s.report(ctx, set, p.status); err != nil {
+		return 0, errors.Join(stepErr, err)
+	}
+	return p.again, errors.Join(stepErr, history.Trim(ctx, s.Client, all, set.Spec.RevisionHistoryLimit,
+		func(r *appsv1.ControllerRevision) bool { return used[history.Hash(r)] }))
+}
+
+func (s *spreader) step(ctx context.Context, in input, p plan) error {
+	set, hash := in.set, in.hash
+	var errs []error
+	for _, pod := range p.failed {
+		s.Events.Eventf(set, corev1.EventTypeWarning, "FailedDaemonPod", "Found failed daemon pod %s/%s on node %s, will try to kill it", pod.Namespace, pod.Name, pod.Spec.NodeName)
+	}
+	for _, pod := range p.remove {
+		err := s.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+		if err == nil {
+			s.Events.Eventf(set, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %s", pod.Name)
+		} else if !apierrors.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err))
+		}
+	}
+	for _, node := range p.create {
+		pod := podFor(set, hash, node)
+		pod.Name = set.Name + "-" + suffix(set, hash, node)
+		made, err := s.Client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+		switch {
+		case err == nil:
+			s.Events.Eventf(set, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %s", made.Name)
+		case controller.Terminating(err), apierrors.IsAlreadyExists(err):
+		default:
+			s.Events.Eventf(set, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
+			errs = append(errs, fmt.Errorf("create a pod of %s/%s on node %s: %w", set.Namespace, set.Name, node, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *spreader) report(ctx context.Context, set *appsv1.DaemonSet, status appsv1.DaemonSetStatus) error {
+	if equality.Semantic.DeepEqual(status, set.Status) {
+		return nil
+	}
+	next := set.DeepCopy()
+	next.Status = status
+	_, err := s.Client.AppsV1().DaemonSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// suffix ends a pod's name: one for each node and template, so that a lagging cache cannot make two pods. A pod that
+// comes after it on the node has the same name, once it is gone.
+func suffix(set *appsv1.DaemonSet, hash, node string) string {
+	h := fnv.New32a()
+	fmt.Fprint(h, set.UID, hash, node)
+	word := rand.SafeEncodeString(strconv.FormatUint(uint64(h.Sum32()), 36))
+	return word[:min(len(word), 6)]
+}
