@@ -35,10 +35,7 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 		return nil, err
 	}
 	defer unlock()
-	rec := &podstore.Container{
-		ID: newID(), SandboxID: pod.ID, State: podstore.Creating, CreatedAt: time.Now(),
-		Config: cfg, Resources: cfg.GetLinux().GetResources(),
-	}
+	rec := newRecord(pod.ID, cfg)
 	have, owner, err := s.containers.Reserve(ctx, rec)
 	if err != nil {
 		return nil, err
@@ -52,6 +49,24 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	}
 	s.emit(pod.ID, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, done.ID)
 	return &runtimeapi.CreateContainerResponse{ContainerId: done.ID}, nil
+}
+
+// newRecord names everything that the creation will make outside of the runtime,
+// so that whoever finds the record can take it back.
+func newRecord(sandboxID string, cfg *runtimeapi.ContainerConfig) *podstore.Container {
+	rec := &podstore.Container{
+		ID: newID(), SandboxID: sandboxID, State: podstore.Creating, CreatedAt: time.Now(),
+		Config: cfg, Resources: cfg.GetLinux().GetResources(), ImageMounts: map[int]string{},
+	}
+	if rec.Resources == nil {
+		rec.Resources = &runtimeapi.LinuxContainerResources{}
+	}
+	for i, m := range cfg.GetMounts() {
+		if m.GetImage().GetImage() != "" {
+			rec.ImageMounts[i] = fmt.Sprintf("%s-%d", rec.ID, i)
+		}
+	}
+	return rec
 }
 
 // repeated answers a creation whose name has a container already: the client may
@@ -81,13 +96,9 @@ func (s *Server) makeContainer(ctx context.Context, rec podstore.Container) (_ *
 	var back undo.Stack
 	defer func() {
 		if err != nil {
-			if uerr := back.Rollback(ctx); uerr != nil {
-				s.log.Error("a failed container could not be taken back whole; the next start will", "container", rec.ID, "err", uerr)
-				err = errors.Join(err, uerr)
-			}
+			err = errors.Join(err, takeBack(ctx, s, s.containers, rec.ID, &back))
 		}
 	}()
-	back.Push("record", func(context.Context) error { return s.containers.Delete(rec.ID) })
 	pod, err := s.readySandbox(rec.SandboxID)
 	if err != nil {
 		return nil, err

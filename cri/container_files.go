@@ -99,10 +99,7 @@ func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, bac
 
 func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, n int, m *runtimeapi.Mount, back *undo.Stack) (string, error) {
 	if img := m.GetImage().GetImage(); img != "" {
-		// The id is in the record before the mount is, so that whoever finds the
-		// record can unmount it.
-		id := fmt.Sprintf("%s-%d", rec.ID, n)
-		rec.ImageMounts = append(rec.ImageMounts, id)
+		id := rec.ImageMounts[n]
 		back.Push("image volume", func(ctx context.Context) error { return s.deps.Rootfs.UnmountImage(ctx, id) })
 		path, err := s.deps.Rootfs.MountImage(ctx, id, img, m.GetImageSubPath())
 		if err != nil {

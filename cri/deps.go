@@ -10,6 +10,7 @@ import (
 	"keelson.dev/keelson/image"
 	"keelson.dev/keelson/network"
 	"keelson.dev/keelson/runtime/container"
+	"keelson.dev/keelson/runtime/sandbox"
 )
 
 // Images is the part of image.Store that the image service needs.
@@ -63,10 +64,10 @@ type Containers interface {
 
 // Sandboxes is sandbox.Manager.
 type Sandboxes interface {
-	Create(ctx context.Context, cfg sandboxConfig) (*sandboxSandbox, error)
+	Create(ctx context.Context, cfg sandbox.Config) (*sandbox.Sandbox, error)
 	Remove(ctx context.Context, id string) error
-	Get(id string) (*sandboxSandbox, error)
-	List() []*sandboxSandbox
+	Get(id string) (*sandbox.Sandbox, error)
+	List() []*sandbox.Sandbox
 }
 
 // Network is network.Network.

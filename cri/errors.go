@@ -12,6 +12,7 @@ import (
 	"keelson.dev/keelson/cri/translate"
 	"keelson.dev/keelson/image"
 	"keelson.dev/keelson/runtime/container"
+	"keelson.dev/keelson/runtime/sandbox"
 )
 
 // errInvalid marks a request that can never succeed as it is; errTooBig one that
@@ -42,7 +43,7 @@ var wire = []struct {
 	{image.ErrInvalidReference, codes.InvalidArgument},
 	{image.ErrLimit, codes.ResourceExhausted},
 	{container.ErrNotFound, codes.NotFound},
-	{errSbNotFound, codes.NotFound},
+	{sandbox.ErrNotFound, codes.NotFound},
 	{container.ErrExists, codes.AlreadyExists},
 	{container.ErrNotRunning, codes.FailedPrecondition},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
@@ -68,7 +69,7 @@ func toStatus(err error) error {
 
 // missing tells that the object of an idempotent call is gone already.
 func missing(err error) bool {
-	for _, e := range []error{podstore.ErrNotFound, image.ErrNotFound, container.ErrNotFound, errSbNotFound} {
+	for _, e := range []error{podstore.ErrNotFound, image.ErrNotFound, container.ErrNotFound, sandbox.ErrNotFound} {
 		if errors.Is(err, e) {
 			return true
 		}

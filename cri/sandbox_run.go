@@ -18,6 +18,7 @@ import (
 	"keelson.dev/keelson/cri/translate"
 	"keelson.dev/keelson/cri/undo"
 	"keelson.dev/keelson/network"
+	"keelson.dev/keelson/runtime/sandbox"
 )
 
 // shmBytes is the size of a pod's /dev/shm.
@@ -76,19 +77,15 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 	var back undo.Stack
 	defer func() {
 		if err != nil {
-			if uerr := back.Rollback(ctx); uerr != nil {
-				s.log.Error("a failed sandbox could not be taken back whole; the next start will", "sandbox", rec.ID, "err", uerr)
-				err = errors.Join(err, uerr)
-			}
+			err = errors.Join(err, takeBack(ctx, s, s.sandboxes, rec.ID, &back))
 		}
 	}()
-	back.Push("record", func(context.Context) error { return s.sandboxes.Delete(rec.ID) })
 	back.Push("files", func(context.Context) error { return os.RemoveAll(s.podDir(rec.ID)) })
 	if err := s.attach(ctx, &rec, netSysctls, &back); err != nil {
 		return nil, err
 	}
 	back.Push("namespaces", func(ctx context.Context) error { return ignoreMissing(s.deps.Sandboxes.Remove(ctx, rec.ID)) })
-	if _, err := s.deps.Sandboxes.Create(ctx, s.sandboxConfig(&rec, sysctls)); err != nil {
+	if _, err := s.deps.Sandboxes.Create(ctx, s.boxConfig(&rec, sysctls)); err != nil {
 		return nil, err
 	}
 	if err := s.writePodFiles(&rec); err != nil {
@@ -103,6 +100,20 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 	}
 	back.Commit()
 	return &rec, nil
+}
+
+// takeBack undoes a failed creation, and the record last: if something could not
+// be undone, the record stays for the next start, and only the name is free.
+func takeBack[T interface {
+	Delete(id string) error
+	Abandon(id string)
+}](ctx context.Context, s *Server, records T, id string, back *undo.Stack) error {
+	if err := back.Rollback(ctx); err != nil {
+		s.log.Error("a failed creation could not be taken back whole; the next start will", "id", id, "err", err)
+		records.Abandon(id)
+		return err
+	}
+	return records.Delete(id)
 }
 
 // attach gives the pod its network, unless it is the node's.
@@ -133,9 +144,9 @@ func networkPod(rec *podstore.Sandbox, sysctls map[string]string) network.Pod {
 	return pod
 }
 
-func (s *Server) sandboxConfig(rec *podstore.Sandbox, sysctls map[string]string) sandboxConfig {
+func (s *Server) boxConfig(rec *podstore.Sandbox, sysctls map[string]string) sandbox.Config {
 	ns := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	return sandboxConfig{
+	return sandbox.Config{
 		ID: rec.ID, Hostname: hostname(rec.Config), NetNSPath: rec.NetNSPath,
 		HostIPC:   ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostUTS:   hostNetwork(rec.Config),

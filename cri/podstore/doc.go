@@ -13,7 +13,8 @@
 //	                       +---------- Delete ------------+
 //
 // A record found Creating at start belongs to a daemon that died half-way: its
-// effects are taken back and the record is deleted. Nobody else sees a Creating
+// effects are taken back and the record is deleted. So does one that a failed
+// creation could not take back (Abandon). Nobody else sees a Creating
 // object: Get and List skip it.
 //
 // A name (the identity in the request: namespace, name, uid and attempt of a

@@ -56,8 +56,9 @@ type Container struct {
 	Process *specs.Process
 	// Resources are those in force after the last update.
 	Resources *runtimeapi.LinuxContainerResources
-	// ImageMounts are the ids of image volumes that this container holds.
-	ImageMounts []string
+	// ImageMounts are the ids of the image volumes that this container holds, by
+	// their place in the request's mounts.
+	ImageMounts map[int]string
 }
 
 // SandboxName is the identity of a sandbox in requests.

@@ -85,18 +85,19 @@ func (t *Table[T]) load(path string) error {
 	if want := strings.TrimSuffix(filepath.Base(path), ".json"); obj.id() != want {
 		return fmt.Errorf("holds id %q", obj.id())
 	}
-	h := &holding{id: obj.id(), done: make(chan struct{})}
-	if obj.state() != Creating {
-		close(h.done)
-	}
 	t.objects[obj.id()] = obj
+	if obj.state() == Creating {
+		return nil // its name is free: whoever made it is dead
+	}
+	h := &holding{id: obj.id(), done: make(chan struct{})}
+	close(h.done)
 	t.names[obj.name()] = h
 	return nil
 }
 
 // Reserve takes the name of obj for its creation and writes its record in state
-// Creating. Three outcomes: owner true, the caller creates and ends with Commit
-// or Delete; owner false and no error, existing is the created object that has
+// Creating. Three outcomes: owner true, the caller creates and ends with Commit,
+// Delete or Abandon; owner false and no error, existing is the created object that has
 // the name; an error. While another creation of the name is under way, Reserve
 // waits for its end or ctx's.
 func (t *Table[T]) Reserve(ctx context.Context, obj T) (existing T, owner bool, err error) {
@@ -162,17 +163,23 @@ func (t *Table[T]) Update(obj T) error {
 // Delete forgets an object in any state and frees its name. It is idempotent.
 func (t *Table[T]) Delete(id string) error {
 	err := os.Remove(t.path(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete record: %w", err)
 	}
+	t.drop(id)
+	return nil
+}
+
+// Abandon ends a creation whose effects could not be taken back: the name is
+// free, and the record stays on disk for the next Open to find unfinished.
+func (t *Table[T]) Abandon(id string) { t.drop(id) }
+
+func (t *Table[T]) drop(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	obj, ok := t.objects[id]
 	if !ok {
-		return nil
+		return
 	}
 	delete(t.objects, id)
 	if h := t.names[obj.name()]; h != nil && h.id == id {
@@ -181,7 +188,6 @@ func (t *Table[T]) Delete(id string) error {
 			close(h.done)
 		}
 	}
-	return nil
 }
 
 // Get finds a created object by its id or by a prefix of it that fits one only.

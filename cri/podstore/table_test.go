@@ -72,7 +72,7 @@ func TestContainerRecordKeepsEverything(t *testing.T) {
 	c := &Container{
 		ID: "cccccc", SandboxID: "aaaaaa", State: Creating, Config: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: "c", Attempt: 3}},
 		ImageID: "sha256:x", LogPath: "/l", StopSignal: 15, Process: &specs.Process{Args: []string{"a"}, Env: []string{"S=secret"}},
-		Resources: &runtimeapi.LinuxContainerResources{CpuShares: 7}, ImageMounts: []string{"m"},
+		Resources: &runtimeapi.LinuxContainerResources{CpuShares: 7}, ImageMounts: map[int]string{0: "m"},
 	}
 	if _, owner, err := tab.Reserve(t.Context(), c); !owner || err != nil {
 		t.Fatal(owner, err)
@@ -213,6 +213,26 @@ func TestBadRecordIsSetAside(t *testing.T) {
 	}
 	if _, err := Open[*Sandbox](dir); err != nil {
 		t.Errorf("the second open still complains: %v", err)
+	}
+}
+
+func TestAbandonFreesTheNameAndKeepsTheRecord(t *testing.T) {
+	dir := t.TempDir()
+	tab := open(t, dir)
+	if _, _, err := tab.Reserve(t.Context(), sandbox("aaaaaa", "web")); err != nil {
+		t.Fatal(err)
+	}
+	tab.Abandon("aaaaaa")
+	create(t, tab, sandbox("bbbbbb", "web"))
+	again := open(t, dir)
+	if u := again.Unfinished(); len(u) != 1 || u[0].ID != "aaaaaa" {
+		t.Errorf("unfinished: %v", u)
+	}
+	if err := again.Delete("aaaaaa"); err != nil {
+		t.Fatal(err)
+	}
+	if have, owner, err := again.Reserve(t.Context(), sandbox("cccccc", "web")); owner || err != nil || have.ID != "bbbbbb" {
+		t.Errorf("the name's owner after reopening: %v, %v, %v", have, owner, err)
 	}
 }
 
