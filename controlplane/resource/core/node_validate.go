@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -19,7 +17,6 @@ import (
 )
 
 const (
-	notInteger      = "must be an integer"
 	podCIDRsFixed   = "node updates may not change podCIDR except from \"\" to valid"
 	taintsKey       = "scheduler.alpha.kubernetes.io/taints"
 	featureNameRule = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' " +
@@ -97,19 +94,7 @@ func validateNodeResources(n *corev1.Node) field.ErrorList {
 func validateQuantities(list corev1.ResourceList, name string) field.ErrorList {
 	var errs field.ErrorList
 	for key, quantity := range list {
-		errs = append(errs, validateQuantity(key, quantity, field.NewPath("status", name, string(key)))...)
-	}
-	return errs
-}
-
-// validateQuantity holds for capacities and quotas: not negative, and whole where the resource is counted.
-func validateQuantity(name corev1.ResourceName, quantity resource.Quantity, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if quantity.Sign() < 0 {
-		errs = append(errs, field.Invalid(path, quantity.String(), apivalidation.IsNegativeErrorMsg))
-	}
-	if resourcename.IsInteger(name) && quantity.MilliValue()%1000 != 0 {
-		errs = append(errs, field.Invalid(path, quantity, notInteger))
+		errs = append(errs, resourcename.ValidateQuantity(key, quantity, field.NewPath("status", name, string(key)))...)
 	}
 	return errs
 }

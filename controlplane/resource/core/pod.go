@@ -198,7 +198,7 @@ func podWarnings(_ context.Context, p, old *corev1.Pod) []string {
 		warnings = append(warnings, fmt.Sprintf("metadata.name: this is used in the Pod's hostname, which can result in "+
 			"surprising behavior; a DNS label is recommended: %v", msgs))
 	}
-	return append(warnings, podspec.Warnings(&p.Spec, &p.ObjectMeta, nil)...)
+	return append(warnings, podspec.Warnings(&p.Spec, p.Annotations)...)
 }
 
 func podStatusWarnings(p *corev1.Pod) []string {

@@ -7,11 +7,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Containers yields every container of the specification, each with its path below "spec": init containers first,
-// then containers, then ephemeral ones. Changing a container through the pointer changes the specification.
-func Containers(spec *corev1.PodSpec) iter.Seq2[*corev1.Container, *field.Path] {
+// Containers yields every container of the specification, each with its path below that of the specification: init
+// containers first, then containers, then ephemeral ones. Changing a container through the pointer changes the specification.
+func Containers(spec *corev1.PodSpec, path *field.Path) iter.Seq2[*corev1.Container, *field.Path] {
 	return func(yield func(*corev1.Container, *field.Path) bool) {
-		path := field.NewPath("spec")
 		for i := range spec.InitContainers {
 			if !yield(&spec.InitContainers[i], path.Child("initContainers").Index(i)) {
 				return

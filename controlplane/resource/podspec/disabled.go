@@ -11,7 +11,7 @@ func DropDisabled(spec *corev1.PodSpec) {
 	for i := range spec.Volumes {
 		dropVolumeFields(&spec.Volumes[i].VolumeSource)
 	}
-	for c := range Containers(spec) {
+	for c := range Containers(spec, nil) {
 		for i := range c.VolumeMounts {
 			c.VolumeMounts[i].BindMountOptions = nil
 		}

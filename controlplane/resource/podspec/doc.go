@@ -4,8 +4,7 @@
 // Everything here is a function of its arguments. Default functions change the object they are given and
 // nothing else; they are idempotent. Validation functions change nothing and never panic, whatever was decoded.
 //
-// Validation of an update is more lenient than that of a new object where the old object already holds what
-// a newer rule forbids: an Options value says which. OptionsFor derives it from the old specification.
+// A template that is unchanged is not checked again, so that what an older release has let in stays updatable.
 //
 // Source of the rules: Kubernetes 1.37, with its feature gates at their defaults.
 package podspec
