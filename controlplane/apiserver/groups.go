@@ -1,11 +1,9 @@
 package apiserver
 
 import (
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	"maps"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
@@ -15,15 +13,18 @@ import (
 	"keelson.dev/keelson/controlplane/resource/apps"
 	"keelson.dev/keelson/controlplane/resource/authentication"
 	"keelson.dev/keelson/controlplane/resource/authorization"
+	"keelson.dev/keelson/controlplane/resource/autoscaling"
 	"keelson.dev/keelson/controlplane/resource/batch"
 	"keelson.dev/keelson/controlplane/resource/coordination"
 	"keelson.dev/keelson/controlplane/resource/core"
 	"keelson.dev/keelson/controlplane/resource/discovery"
 	"keelson.dev/keelson/controlplane/resource/events"
+	"keelson.dev/keelson/controlplane/resource/networking"
 	"keelson.dev/keelson/controlplane/resource/node"
 	"keelson.dev/keelson/controlplane/resource/policy"
 	"keelson.dev/keelson/controlplane/resource/rbac"
 	"keelson.dev/keelson/controlplane/resource/scheduling"
+	"keelson.dev/keelson/controlplane/resource/storage"
 )
 
 // groups is everything that is served. A new group is one line here.
@@ -42,32 +43,12 @@ func (s *Server) groups() []resource.Group {
 		coordination.Group(),
 		discovery.Group(),
 		events.Group(),
-		addresses(),
-		scales(),
+		autoscaling.Group(),
+		networking.Group(),
+		storage.Group(),
 		node.Group(),
 		rbac.GroupWith(escalation),
 		scheduling.Group(),
-	}
-}
-
-// scales is what apps need of autoscaling, until that group is whole.
-func scales() resource.Group {
-	return resource.Group{
-		Name: autoscalingv1.GroupName, AddToScheme: []func(*runtime.Scheme) error{autoscalingv1.AddToScheme},
-		Kinds: []resource.Kind{{Kind: "Scale", New: func() runtime.Object { return &autoscalingv1.Scale{} }}},
-	}
-}
-
-// addresses is what Services need of networking.k8s.io, until that group is whole.
-func addresses() resource.Group {
-	return resource.Group{
-		Name: networkingv1.GroupName, Versions: []string{"v1"},
-		AddToScheme: []func(*runtime.Scheme) error{networkingv1.AddToScheme},
-		Kinds: []resource.Kind{{
-			Kind: "IPAddress", Plural: "ipaddresses", ShortNames: []string{"ip"},
-			New:     func() runtime.Object { return &networkingv1.IPAddress{} },
-			NewList: func() runtime.Object { return &networkingv1.IPAddressList{} },
-		}},
 	}
 }
 

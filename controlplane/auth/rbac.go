@@ -91,15 +91,16 @@ func (r *RBAC) reindex(_ string, old, new *binding) {
 			delete(r.index, old.namespace)
 		}
 	}
-	if new != nil {
+	if new == nil {
+		return
+	}
+	for _, s := range new.subjectKeys() {
 		subjects := r.index[new.namespace]
 		if subjects == nil {
 			subjects = map[string][]*binding{}
 			r.index[new.namespace] = subjects
 		}
-		for _, s := range new.subjectKeys() {
-			subjects[s] = append(subjects[s], new)
-		}
+		subjects[s] = append(subjects[s], new)
 	}
 }
 

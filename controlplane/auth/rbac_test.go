@@ -1,0 +1,169 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"pgregory.net/rapid"
+)
+
+func TestRules(t *testing.T) {
+	get := func(resource, sub, name string) authorizer.Attributes {
+		return authorizer.AttributesRecord{ResourceRequest: true, Verb: "get", Resource: resource, Subresource: sub, Name: name}
+	}
+	url := func(p string) authorizer.Attributes { return authorizer.AttributesRecord{Verb: "get", Path: p} }
+	rule := func(resources, names []string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: resources, ResourceNames: names}
+	}
+	urls := func(u ...string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: u}
+	}
+	for _, c := range []struct {
+		rule rbacv1.PolicyRule
+		a    authorizer.Attributes
+		want bool
+	}{
+		{rule([]string{"pods"}, nil), get("pods", "", ""), true},
+		{rule([]string{"pods"}, nil), get("pods", "log", ""), false},
+		{rule([]string{"pods/log"}, nil), get("pods", "log", ""), true},
+		{rule([]string{"pods/log"}, nil), get("pods", "", ""), false},
+		{rule([]string{"*"}, nil), get("pods", "log", ""), true},
+		{rule([]string{"*/scale"}, nil), get("deployments", "scale", ""), true},
+		{rule([]string{"*/scale"}, nil), get("scale", "", ""), false},
+		{rule([]string{"pods"}, []string{"a"}), get("pods", "", "a"), true},
+		{rule([]string{"pods"}, []string{"a"}), get("pods", "", ""), false},
+		{rule([]string{"pods"}, []string{"a"}), get("pods", "", "b"), false},
+		{rule([]string{"*"}, nil), url("/metrics"), false},
+		{urls("/metrics"), url("/metrics"), true},
+		{urls("/metrics"), url("/metrics/x"), false},
+		{urls("/healthz/*"), url("/healthz/etcd"), true},
+		{urls("/healthz/*"), url("/healthz"), false},
+		{urls("*"), url("/anything"), true},
+		{urls("*"), get("pods", "", ""), false},
+	} {
+		if got := allows(&c.rule, c.a); got != c.want {
+			t.Errorf("%+v on %+v: %v; want %v", c.rule, c.a, got, c.want)
+		}
+	}
+}
+
+// The index decides as a plain search through everything would, whatever came and went.
+func TestIndexDecidesAsSearch(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := NewRBAC()
+		bindings := map[string]*rbacv1.RoleBinding{}
+		roles := map[string]*rbacv1.Role{}
+		small := func(prefix string) string { return fmt.Sprintf("%s%d", prefix, rapid.IntRange(0, 2).Draw(t, prefix)) }
+		t.Repeat(map[string]func(*rapid.T){
+			"role": func(t *rapid.T) {
+				o := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: small("ns"), Name: small("role")},
+					Rules: []rbacv1.PolicyRule{{Verbs: []string{small("verb")}, APIGroups: []string{""}, Resources: []string{"pods"}}}}
+				roles[o.Namespace+o.Name] = o
+				_ = r.roles.Update(o)
+			},
+			"no role": func(t *rapid.T) {
+				o := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: small("ns"), Name: small("role")}}
+				delete(roles, o.Namespace+o.Name)
+				_ = r.roles.Delete(o)
+			},
+			"binding": func(t *rapid.T) {
+				o := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: small("ns"), Name: small("binding")},
+					RoleRef: rbacv1.RoleRef{Kind: "Role", Name: small("role")}}
+				for range rapid.IntRange(0, 3).Draw(t, "subjects") {
+					o.Subjects = append(o.Subjects, rbacv1.Subject{Kind: rapid.SampledFrom([]string{"User", "Group", "ServiceAccount"}).Draw(t, "kind"), Name: small("s")})
+				}
+				bindings[o.Namespace+o.Name] = o
+				_ = r.roleBindings.Add(o)
+			},
+			"no binding": func(t *rapid.T) {
+				o := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: small("ns"), Name: small("binding")}}
+				delete(bindings, o.Namespace+o.Name)
+				_ = r.roleBindings.Delete(o)
+			},
+			"": func(t *rapid.T) {
+				name := small("s")
+				if rapid.Bool().Draw(t, "service account") {
+					name = "system:serviceaccount:" + small("ns") + ":" + name
+				}
+				a := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: name, Groups: []string{small("s")}},
+					Namespace: small("ns"), Verb: small("verb"), Resource: "pods", ResourceRequest: true}
+				got, _, _ := r.Authorize(context.Background(), a)
+				if want := search(roles, bindings, a); (got == authorizer.DecisionAllow) != want {
+					t.Fatalf("%+v: %v; want allowed %v", a, got, want)
+				}
+			},
+		})
+		for ns, subjects := range r.index {
+			if len(subjects) == 0 {
+				t.Fatalf("index keeps %q, which is empty", ns)
+			}
+		}
+	})
+}
+
+func search(roles map[string]*rbacv1.Role, bindings map[string]*rbacv1.RoleBinding, a authorizer.AttributesRecord) bool {
+	for _, b := range bindings {
+		role := roles[b.Namespace+b.RoleRef.Name]
+		if b.Namespace != a.Namespace || role == nil || !allows(&role.Rules[0], a) {
+			continue
+		}
+		if slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool {
+			switch s.Kind {
+			case "User":
+				return s.Name == a.User.GetName()
+			case "Group":
+				return slices.Contains(a.User.GetGroups(), s.Name)
+			}
+			return "system:serviceaccount:"+b.Namespace+":"+s.Name == a.User.GetName()
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestBootstrapPolicy(t *testing.T) {
+	p, err := BootstrapPolicy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, r := range p.ClusterRoles {
+		if names[r.Name] {
+			t.Errorf("cluster role %s twice", r.Name)
+		}
+		names[r.Name] = true
+		if len(r.Rules) == 0 {
+			t.Errorf("cluster role %s allows nothing", r.Name)
+		}
+	}
+	for _, b := range p.ClusterRoleBindings {
+		if !names[b.RoleRef.Name] {
+			t.Errorf("binding %s of %s, which does not exist", b.Name, b.RoleRef.Name)
+		}
+		for _, s := range b.Subjects {
+			if s.Name == user.AllUnauthenticated && b.Name != "system:public-info-viewer" {
+				t.Errorf("binding %s gives %s to everybody", b.Name, b.RoleRef.Name)
+			}
+		}
+	}
+	for _, r := range p.ClusterRoles {
+		if r.Name == "view" && slices.ContainsFunc(r.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "secrets") }) {
+			t.Error("viewers can read secrets")
+		}
+	}
+}
+
+func TestPolicyErrorsNameTheLine(t *testing.T) {
+	for _, text := range []string{"\n  get core pods", "\nclusterrole a\n  get", "\nbind a", "\nclusterrole a into", "\nbind a b who:x"} {
+		if _, err := parsePolicy(text); err == nil {
+			t.Errorf("%q was read", text)
+		}
+	}
+}
