@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -50,7 +51,7 @@ func (s *Store) recover() error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	return s.collect(nil)
+	return errors.Join(s.collect(nil), s.sweep())
 }
 
 // loadConfig parses a stored image's config into memory.
@@ -112,8 +113,8 @@ func (s *Store) used() gc.Use {
 }
 
 // collect deletes layers that nothing uses, and of the blobs those in candidates.
-// Other unused blobs stay for a while: a pull that was cut short may come back for them; sweep
-// takes them when they are old.
+// Other unused blobs stay for a while: a pull that was cut short may come back
+// for them; sweep takes them when they are old.
 func (s *Store) collect(candidates []digest.Digest) error {
 	blobs := make([]gc.Blob, 0, len(candidates))
 	for _, d := range candidates {
@@ -146,6 +147,21 @@ func (s *Store) collect(candidates []digest.Digest) error {
 		return fmt.Errorf("collect unused image data: %w", err)
 	}
 	return nil
+}
+
+// orphanAge is how long a blob that no image names stays for an interrupted pull.
+const orphanAge = time.Hour
+
+// sweep removes what interrupted pulls and imports left long ago.
+func (s *Store) sweep() error {
+	s.mu.Lock()
+	use := s.used()
+	s.mu.Unlock()
+	return s.blobs.Sweep(time.Now().Add(-orphanAge), func(d digest.Digest) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return use.Blobs[d] || s.leases[d] > 0
+	})
 }
 
 // dropBlob removes a blob unless somebody has begun to want it.

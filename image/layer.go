@@ -46,7 +46,7 @@ func (p *puller) small(ctx context.Context, d v1.Descriptor) ([]byte, error) {
 // its chain IDs, so what it finds stays.
 func (p *puller) layer(ctx context.Context, i int, budget *unpack.Budget) error {
 	if p.store.hasLayer(p.chain[i]) {
-		return nil
+		return p.restore(ctx, i)
 	}
 	_, err := p.store.layers.do(ctx, string(p.chain[i]), func(ctx context.Context) (struct{}, error) {
 		if p.store.hasLayer(p.chain[i]) { // the call before ours made it
@@ -55,6 +55,27 @@ func (p *puller) layer(ctx context.Context, i int, budget *unpack.Budget) error 
 		return struct{}{}, p.makeLayer(ctx, i, budget)
 	})
 	return err
+}
+
+// restore fetches the blob of an unpacked layer again when it is no longer stored
+// (Verify found it corrupt).
+func (p *puller) restore(ctx context.Context, i int) error {
+	d := p.manifest.Layers[i]
+	p.store.mu.Lock()
+	from := p.store.state.Layers[p.chain[i]].Blob
+	p.store.mu.Unlock()
+	if n, err := p.store.blobs.Size(d.Digest); from != d.Digest || err == nil && n == d.Size {
+		return nil
+	}
+	in, err := p.open(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	if err := in.finish(); err != nil {
+		return in.failed(ctx, err)
+	}
+	return nil
 }
 
 func (s *Store) hasLayer(chain digest.Digest) bool {

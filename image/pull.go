@@ -69,6 +69,7 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (
 	if err := p.resolve(ctx); err != nil {
 		return "", fmt.Errorf("failed to resolve reference %q: %w", ref, err)
 	}
+	p.names = []reference.Reference{ref, ref.WithDigest(p.target.Digest)}
 	if err := p.content(ctx); err != nil {
 		return "", fmt.Errorf("failed to pull image %q: %w", ref, errors.Join(err, s.collect(nil)))
 	}
@@ -84,6 +85,7 @@ type puller struct {
 	store *Store
 	repo  source
 	ref   reference.Reference
+	names []reference.Reference // for the record
 
 	target   v1.Descriptor // what the name points at: index or manifest
 	docs     []digest.Digest
@@ -116,6 +118,11 @@ func (p *puller) resolve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.walk(ctx, body)
+}
+
+// walk goes from the target, whose bytes are body, to the manifest.
+func (p *puller) walk(ctx context.Context, body []byte) (err error) {
 	desc := p.target
 	for depth := 0; ; depth++ {
 		doc, err := manifest.Parse(desc.MediaType, body)
@@ -202,12 +209,15 @@ func (p *puller) content(ctx context.Context) error {
 func (s *Store) record(p *puller) error {
 	target := ledger.Target{Digest: p.target.Digest, MediaType: p.target.MediaType}
 	img := ledger.Image{
-		Names:     map[string]ledger.Target{p.ref.WithDigest(p.target.Digest).String(): target, p.ref.String(): target},
+		Names:     map[string]ledger.Target{},
 		Manifest:  p.desc.Digest,
 		MediaType: p.desc.MediaType,
 		Documents: append([]digest.Digest{p.id}, p.docs...),
 		Chain:     p.chain,
 		PulledAt:  time.Now().UTC(),
+	}
+	for _, n := range p.names {
+		img.Names[n.String()] = target
 	}
 	for _, d := range p.manifest.Layers {
 		img.Blobs = append(img.Blobs, d.Digest)

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -99,7 +100,7 @@ func (s *Store) Remove(_ context.Context, ref string) error {
 	if err := s.save(); err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)
 	}
-	if err := s.collect(blobs); err != nil {
+	if err := errors.Join(s.collect(blobs), s.sweep()); err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -109,6 +110,30 @@ func (s *Store) Put(d digest.Digest, b []byte) error {
 	return w.Commit()
 }
 
+// PutStream stores whatever r has, at most limit bytes, under its sha256. More is
+// an error and nothing stays.
+func (s *Store) PutStream(r io.Reader, limit int64) (digest.Digest, int64, error) {
+	f, err := os.CreateTemp(filepath.Join(s.dir, "ingest"), "stream-*")
+	if err != nil {
+		return "", 0, fmt.Errorf("store blob: %w", err)
+	}
+	defer os.Remove(f.Name()) // not there any more when all went well
+	defer f.Close()
+	h := digest.SHA256.Hash()
+	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(r, limit+1))
+	if err != nil {
+		return "", 0, fmt.Errorf("store blob: %w", err)
+	}
+	if n > limit {
+		return "", 0, fmt.Errorf("store blob: more than %d bytes", limit)
+	}
+	d := digest.NewDigest(digest.SHA256, h)
+	if err := os.Rename(f.Name(), s.path(d)); err != nil {
+		return "", 0, fmt.Errorf("store blob: %w", err)
+	}
+	return d, n, nil
+}
+
 // Drop removes a blob and whatever has arrived of it. Idempotent.
 func (s *Store) Drop(d digest.Digest) error {
 	if d.Validate() != nil {
@@ -120,6 +145,32 @@ func (s *Store) Drop(d digest.Digest) error {
 		}
 	}
 	return nil
+}
+
+// Sweep removes blobs and partial blobs last written before, unless keep wants
+// them, and leftovers of PutStream.
+func (s *Store) Sweep(before time.Time, keep func(digest.Digest) bool) error {
+	var old []digest.Digest
+	err := s.Each(func(d digest.Digest, _ int64, partial bool) {
+		p := s.path(d)
+		if partial {
+			p = filepath.Join(s.dir, "ingest", string(d.Algorithm())+"-"+d.Encoded())
+		}
+		st, err := os.Stat(p)
+		if err != nil || !st.ModTime().Before(before) {
+			return
+		}
+		if d.Validate() != nil { // no blob's name: PutStream's
+			os.Remove(p)
+		} else if !keep(d) {
+			old = append(old, d)
+		}
+	})
+	errs := []error{err}
+	for _, d := range old {
+		errs = append(errs, s.Drop(d))
+	}
+	return errors.Join(errs...)
 }
 
 // Verify reads the whole blob and compares its digest; the error wraps

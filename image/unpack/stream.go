@@ -21,9 +21,9 @@ const (
 	zstdWindow  = 128 << 20 // bytes; zstd --long=27, the most that decoders take unasked
 )
 
-// decompress looks at the first bytes, not at the media type: registries hold
-// many a layer whose type is wrong.
-func decompress(src io.Reader) (io.ReadCloser, error) {
+// Decompress undoes gzip or zstd, or passes bytes through. It looks at the first
+// bytes, not at a media type: registries hold many a layer whose type is wrong.
+func Decompress(src io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(src, 64<<10)
 	head, err := br.Peek(4)
 	if err != nil && err != io.EOF {
@@ -81,7 +81,7 @@ func openStream(ctx context.Context, src io.Reader, spend func(n int64) error) *
 func (s *stream) run(ctx context.Context, src io.Reader, spend func(n int64) error) {
 	defer close(s.done)
 	defer close(s.full)
-	z, err := decompress(src)
+	z, err := Decompress(src)
 	if err != nil {
 		s.err = err
 		return
