@@ -17,8 +17,8 @@ func Group() resource.Group {
 		Convert:     convert,
 		Kinds: []resource.Kind{
 			namespaceKind(), nodeKind(), podKind(), configMapKind(), secretKind(), serviceAccountKind(), eventKind(),
-			serviceKind(),
-			bindingKind(),
+			serviceKind(), endpointsKind(), persistentVolumeKind(), persistentVolumeClaimKind(), replicationControllerKind(),
+			resourceQuotaKind(), limitRangeKind(), podTemplateKind(), componentStatusKind(), bindingKind(),
 		},
 	}
 }
