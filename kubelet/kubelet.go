@@ -189,7 +189,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if dir := k.cfg.Paths.Manifests; dir != "" {
 		run("static pods", source.NewFolder(dir, k.cfg.Node.Name, staticSink{k}, k.log).Run)
 	}
-	k.serve(ctx, run)
+	if err := k.serve(ctx, run); err != nil {
+		cancel(err)
+	}
 	k.housekeeping(run)
 	wg.Wait()
 	p.workers.Wait()

@@ -24,6 +24,18 @@ type podRecord struct {
 	told     map[string]string      // container name -> last back-off told in an event; guarded by mu
 	admitted bool                   // guarded by mu
 	final    *corev1.PodStatus      // the status that the pod ended with; guarded by mu
+	exits    exits                  // who waits for a container's end; guarded by mu
+}
+
+// exits are the channels to close when a container has ended, by its ID.
+type exits map[string][]chan struct{}
+
+// close closes the channels of one container.
+func (e exits) close(id string) {
+	for _, ch := range e[id] {
+		close(ch)
+	}
+	delete(e, id)
 }
 
 type task struct{ cancel context.CancelFunc }
@@ -34,7 +46,7 @@ func newRecord() *podRecord {
 			Images: map[string]plan.Step{}, Starts: map[string]plan.Step{}, Crashes: map[string]plan.Crash{},
 			Stops: map[string]plan.Stop{},
 		},
-		refs: map[string]string{}, tasks: map[string]*task{}, told: map[string]string{},
+		refs: map[string]string{}, tasks: map[string]*task{}, told: map[string]string{}, exits: exits{},
 	}
 }
 

@@ -48,6 +48,7 @@ func (k *Kubelet) drive(ctx context.Context, r podworker.Request, rec *podRecord
 			}
 			return podworker.Result{Next: time.Now().Add(retryObserve)}
 		}
+		rec.with(func() { rec.announce(seen) })
 		probes, unhealthy := k.probe(r, seen)
 		mem := rec.memory()
 		mem.Unhealthy, mem.Started = unhealthy, map[string]bool{}
@@ -149,6 +150,14 @@ func (k *Kubelet) Ended(uid types.UID) {
 	k.parts.probes.Forget(uid)
 	k.parts.cache.Forget(uid)
 	k.parts.writer.Forget(uid)
+	rec, _ := k.known(uid)
+	if rec != nil {
+		rec.with(func() {
+			for id := range rec.exits {
+				rec.exits.close(id)
+			}
+		})
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.records, uid)

@@ -26,8 +26,8 @@ type Runtime struct {
 
 	// OnExec answers ExecSync; nil answers exit code 0. Set before use.
 	OnExec func(container string, cmd []string) (stdout string, code int32)
-	// StreamURL answers Exec, Attach and PortForward. Set before use.
-	StreamURL string
+	// Streams answers Exec, Attach and PortForward with addresses. Set before use.
+	Streams Streams
 	// IgnoreTerm makes StopContainer wait for its whole timeout. Set before use.
 	IgnoreTerm bool
 
@@ -39,6 +39,13 @@ type Runtime struct {
 	journal    []string
 	watchers   map[chan *runtimeapi.ContainerEventResponse]bool
 	fail       map[string]error
+}
+
+// Streams hands out addresses of streams; the published CRI streaming server is one.
+type Streams interface {
+	GetExec(*runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error)
+	GetAttach(*runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error)
+	GetPortForward(*runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error)
 }
 
 type box struct {

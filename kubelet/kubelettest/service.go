@@ -256,18 +256,18 @@ func (r *Runtime) ExecSync(_ context.Context, q *runtimeapi.ExecSyncRequest) (*r
 }
 
 // Exec implements CRI.
-func (r *Runtime) Exec(context.Context, *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	return &runtimeapi.ExecResponse{Url: r.StreamURL}, nil
+func (r *Runtime) Exec(_ context.Context, q *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
+	return r.Streams.GetExec(q)
 }
 
 // Attach implements CRI.
-func (r *Runtime) Attach(context.Context, *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	return &runtimeapi.AttachResponse{Url: r.StreamURL}, nil
+func (r *Runtime) Attach(_ context.Context, q *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
+	return r.Streams.GetAttach(q)
 }
 
 // PortForward implements CRI.
-func (r *Runtime) PortForward(context.Context, *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
-	return &runtimeapi.PortForwardResponse{Url: r.StreamURL}, nil
+func (r *Runtime) PortForward(_ context.Context, q *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
+	return r.Streams.GetPortForward(q)
 }
 
 // GetContainerEvents implements CRI.
