@@ -42,9 +42,6 @@ func (k *Kubelet) Clean(ctx context.Context, r podworker.Request) podworker.Resu
 func (k *Kubelet) clean(ctx context.Context, r podworker.Request, rec *podRecord) error {
 	pod := r.Pod
 	k.finalStatus(r, rec)
-	if err := k.parts.exec.UnmountSubPaths(k.parts.exec.PodDir(pod.UID)); err != nil {
-		return err
-	}
 	if err := k.volumes.Unmount(ctx, pod.UID); err != nil {
 		return fmt.Errorf("unmount volumes: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/kubelet/act"
+	"keelson.dev/keelson/volume"
 )
 
 // Config says how a node is run. Zero values get the defaults given with each field.
@@ -124,10 +125,17 @@ type ImageGC struct {
 	Age  time.Duration // an image younger than this is left; default 2 min
 }
 
-// Volumes mounts what pods ask for. Both methods are idempotent; the mount table is their record.
+// Volumes mounts what pods ask for. All methods are idempotent; the mount table is their record. *volume.Manager is one
+// but for the type of Mount's result.
 type Volumes interface {
 	// Mount makes all volumes of a pod available and says by volume name where. It may take long and ends with ctx.
 	Mount(ctx context.Context, pod *corev1.Pod) (map[string]act.Mounted, error)
+	// Refresh brings content that changes (ConfigMaps, Secrets, tokens) up to date in volumes that are mounted.
+	Refresh(ctx context.Context, pod *corev1.Pod) error
+	// RefreshAt is when Refresh is due although nothing changed (tokens expire); zero for never.
+	RefreshAt(uid types.UID) time.Time
+	// SubPath makes a part of a mounted volume usable and returns its host path, checked by descriptor.
+	SubPath(ctx context.Context, pod *corev1.Pod, container string, index int, v volume.Mounted, name, subPath string) (string, error)
 	// Unmount takes all volumes of a pod away, also those of a pod that this process has not mounted.
 	Unmount(ctx context.Context, uid types.UID) error
 }

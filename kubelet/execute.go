@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -99,6 +100,9 @@ func (k *Kubelet) mount(pod *corev1.Pod, rec *podRecord) {
 		if err == nil {
 			vols, err = k.volumes.Mount(ctx, pod)
 		}
+		if err == nil {
+			err = k.pullVolumes(ctx, pod, vols)
+		}
 		if err != nil && ctx.Err() == nil {
 			k.parts.exec.Event(pod, corev1.EventTypeWarning, "FailedMount", "%s", err)
 		}
@@ -110,6 +114,27 @@ func (k *Kubelet) mount(pod *corev1.Pod, rec *podRecord) {
 			rec.vols, rec.mem.Volumes = vols, plan.Step{Progress: plan.Done}
 		}
 	})
+}
+
+// pullVolumes makes sure that the images of image volumes are there, which the runtime mounts itself.
+func (k *Kubelet) pullVolumes(ctx context.Context, pod *corev1.Pod, vols map[string]act.Mounted) error {
+	for _, v := range pod.Spec.Volumes {
+		if v.Image == nil {
+			continue
+		}
+		box, err := k.parts.exec.SandboxConfig(pod, 0)
+		if err != nil {
+			return err
+		}
+		ref, err := k.parts.puller.Ensure(ctx, pod, &corev1.Container{Image: v.Image.Reference, ImagePullPolicy: v.Image.PullPolicy}, box)
+		if err != nil {
+			return fmt.Errorf("volume %q: %w", v.Name, err)
+		}
+		m := vols[v.Name]
+		m.Image, m.ReadOnly = ref, true
+		vols[v.Name] = m
+	}
+	return nil
 }
 
 func (k *Kubelet) pull(pod *corev1.Pod, rec *podRecord, a plan.Action) {

@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/kubelet"
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/kubelet/kubelettest"
+	"keelson.dev/keelson/volume"
 )
 
 // node is one kubelet with a model runtime, an in-memory API and directories of its own.
@@ -168,6 +169,17 @@ func (v *volumes) Mount(ctx context.Context, pod *corev1.Pod) (map[string]act.Mo
 	}
 	v.mounted[pod.UID] = true
 	return out, nil
+}
+
+func (v *volumes) Refresh(ctx context.Context, pod *corev1.Pod) error {
+	_, err := v.Mount(ctx, pod)
+	return err
+}
+
+func (v *volumes) RefreshAt(types.UID) time.Time { return time.Time{} }
+
+func (v *volumes) SubPath(_ context.Context, _ *corev1.Pod, _ string, _ int, m volume.Mounted, _, sub string) (string, error) {
+	return filepath.Join(m.HostPath, sub), nil
 }
 
 func (v *volumes) Unmount(_ context.Context, uid types.UID) error {

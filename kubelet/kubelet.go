@@ -120,7 +120,7 @@ func (k *Kubelet) wire(d Deps) error {
 		NodeName: cfg.Node.Name, Hostname: cfg.Node.Hostname, DNS: k.dns(),
 		SeccompDefault: !cfg.NoSeccompDefault, NodeMemory: machine.MemoryBytes,
 	}, act.Deps{
-		CRI: p.cri, API: p.cluster, Tree: p.tree, Log: k.log,
+		CRI: p.cri, API: p.cluster, Tree: p.tree, SubPath: d.Volumes.SubPath, Log: k.log,
 		Events: p.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.Node.Name}),
 	})
 	p.workers = podworker.New(k, k.log)

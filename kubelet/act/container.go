@@ -127,7 +127,7 @@ func (e *Executor) containerConfig(ctx context.Context, t Target, c *corev1.Cont
 	if err := os.MkdirAll(filepath.Join(e.LogDir(t.Pod), c.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
-	cfg.Mounts, err = e.mounts(t, c, table)
+	cfg.Mounts, err = e.mounts(ctx, t, c, table)
 	return cfg, err
 }
 

@@ -16,6 +16,7 @@ import (
 	"keelson.dev/keelson/kubelet/criclient"
 	"keelson.dev/keelson/kubelet/observe"
 	"keelson.dev/keelson/kubelet/qos"
+	"keelson.dev/keelson/volume"
 )
 
 // Config of an Executor. All fields are required unless said otherwise.
@@ -51,7 +52,9 @@ type Deps struct {
 	API    API
 	Events record.EventRecorder
 	Tree   *qos.Tree
-	Log    *slog.Logger
+	// SubPath makes a part of a mounted volume usable, see kubelet.Volumes.
+	SubPath func(ctx context.Context, pod *corev1.Pod, container string, index int, v volume.Mounted, name, subPath string) (string, error)
+	Log     *slog.Logger
 }
 
 // Executor carries out actions.
@@ -127,7 +130,9 @@ func Reference(pod *corev1.Pod, name string) *corev1.ObjectReference {
 	if err != nil { // only for a kind that the scheme lacks
 		ref = &corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
 	}
-	ref.FieldPath = fieldPath(pod, name)
+	if name != "" {
+		ref.FieldPath = fieldPath(pod, name)
+	}
 	return ref
 }
 

@@ -1,6 +1,7 @@
 package act
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path"
@@ -9,17 +10,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/volume"
 )
 
 // mounts computes a container's mounts: its volumes, /etc/hosts and the termination log.
-func (e *Executor) mounts(t Target, c *corev1.Container, env map[string]string) ([]*runtimeapi.Mount, error) {
+func (e *Executor) mounts(ctx context.Context, t Target, c *corev1.Container, env map[string]string) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
 	hosts := true
 	for i, m := range c.VolumeMounts {
 		if path.Clean(m.MountPath) == "/etc/hosts" {
 			hosts = false
 		}
-		mount, err := e.volumeMount(t, c, i, m, env)
+		mount, err := e.volumeMount(ctx, t, c, i, m, env)
 		if err != nil {
 			return nil, err
 		}
@@ -42,7 +45,7 @@ func (e *Executor) mounts(t Target, c *corev1.Container, env map[string]string) 
 	return out, nil
 }
 
-func (e *Executor) volumeMount(t Target, c *corev1.Container, i int, m corev1.VolumeMount, env map[string]string) (*runtimeapi.Mount, error) {
+func (e *Executor) volumeMount(ctx context.Context, t Target, c *corev1.Container, i int, m corev1.VolumeMount, env map[string]string) (*runtimeapi.Mount, error) {
 	vol, has := t.Volumes[m.Name]
 	if !has {
 		return nil, fmt.Errorf("volume %q of container %q is not mounted", m.Name, c.Name)
@@ -72,12 +75,23 @@ func (e *Executor) volumeMount(t Target, c *corev1.Container, i int, m corev1.Vo
 	if sub == "" {
 		return out, nil
 	}
-	p, err := e.subPath(t.Pod, c.Name, m.Name, i, vol.HostPath, sub, vol.ReadOnly)
+	from := volume.Mounted{HostPath: vol.HostPath, ReadOnly: vol.ReadOnly, Live: live(t.Pod, m.Name)}
+	p, err := e.SubPath(ctx, t.Pod, c.Name, i, from, m.Name, sub)
 	if err != nil {
 		return nil, err
 	}
 	out.HostPath = p
 	return out, nil
+}
+
+// live tells whether a volume's content is written by the node, so that a missing subPath in it is an error.
+func live(pod *corev1.Pod, name string) bool {
+	for _, v := range pod.Spec.Volumes {
+		if v.Name == name {
+			return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
+		}
+	}
+	return false
 }
 
 // expandStrictly is Expand where every name must be known, since a path with a hole in it is another path.
