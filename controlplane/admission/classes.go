@@ -1,0 +1,156 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/utils/ptr"
+)
+
+// newRuntimeClass adds a runtime class's overhead and placement to the pods that choose it.
+func newRuntimeClass(c *cluster) admission.Interface {
+	return both{
+		admitter: admitter{admission.NewHandler(admission.Create), func(ctx context.Context, a admission.Attributes) error {
+			pod, ok := object[*corev1.Pod](a, pods)
+			if !ok {
+				return nil
+			}
+			class, err := c.runtimeClass(ctx, a, pod)
+			if err != nil || class == nil {
+				return err
+			}
+			if err := addOverhead(pod, class); err != nil {
+				return admission.NewForbidden(a, err)
+			}
+			if err := addPlacement(pod, class); err != nil {
+				return admission.NewForbidden(a, err)
+			}
+			return nil
+		}},
+		validate: func(ctx context.Context, a admission.Attributes) error {
+			pod, ok := object[*corev1.Pod](a, pods)
+			if !ok {
+				return nil
+			}
+			class, err := c.runtimeClass(ctx, a, pod)
+			if err != nil {
+				return err
+			}
+			switch {
+			case class != nil && class.Overhead != nil:
+				if !equality.Semantic.DeepEqual(class.Overhead.PodFixed, pod.Spec.Overhead) {
+					return admission.NewForbidden(a, errors.New("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
+				}
+			case len(pod.Spec.Overhead) > 0:
+				return admission.NewForbidden(a, errors.New("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
+			}
+			return nil
+		},
+	}
+}
+
+func (c *cluster) runtimeClass(ctx context.Context, a admission.Attributes, pod *corev1.Pod) (*nodev1.RuntimeClass, error) {
+	name := ptr.Deref(pod.Spec.RuntimeClassName, "")
+	if name == "" {
+		return nil, nil
+	}
+	class, err := c.runtimes.Get(ctx, "", name)
+	if notFound(err) {
+		return nil, admission.NewForbidden(a, fmt.Errorf("pod rejected: RuntimeClass %q not found", name))
+	}
+	return class, err
+}
+
+func addOverhead(pod *corev1.Pod, class *nodev1.RuntimeClass) error {
+	if class.Overhead == nil {
+		return nil
+	}
+	if len(pod.Spec.Overhead) > 0 && !equality.Semantic.DeepEqual(class.Overhead.PodFixed, pod.Spec.Overhead) {
+		return errors.New("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+	}
+	pod.Spec.Overhead = class.Overhead.PodFixed.DeepCopy()
+	return nil
+}
+
+func addPlacement(pod *corev1.Pod, class *nodev1.RuntimeClass) error {
+	if class.Scheduling == nil {
+		return nil
+	}
+	for k, v := range class.Scheduling.NodeSelector {
+		if own, ok := pod.Spec.NodeSelector[k]; ok && own != v {
+			return fmt.Errorf("conflict: runtimeClass.scheduling.nodeSelector[%s] = %s; pod.spec.nodeSelector[%s] = %s", k, v, k, own)
+		}
+		if pod.Spec.NodeSelector == nil {
+			pod.Spec.NodeSelector = map[string]string{}
+		}
+		pod.Spec.NodeSelector[k] = v
+	}
+	for _, t := range class.Scheduling.Tolerations {
+		if !slices.ContainsFunc(pod.Spec.Tolerations, func(own corev1.Toleration) bool { return equality.Semantic.DeepEqual(own, t) }) {
+			pod.Spec.Tolerations = append(pod.Spec.Tolerations, *t.DeepCopy())
+		}
+	}
+	return nil
+}
+
+const (
+	ingressAnnotation = "kubernetes.io/ingress.class"
+	defaultIngress    = "ingressclass.kubernetes.io/is-default-class"
+)
+
+var ingresses = schema.GroupResource{Group: networkingv1.GroupName, Resource: "ingresses"}
+
+// newDefaultIngressClass gives an ingress that names no class the default one.
+func newDefaultIngressClass(c *cluster) admission.Interface {
+	return admitter{admission.NewHandler(admission.Create), func(ctx context.Context, a admission.Attributes) error {
+		ingress, ok := object[*networkingv1.Ingress](a, ingresses)
+		if !ok || ingress.Spec.IngressClassName != nil || ingress.Annotations[ingressAnnotation] != "" {
+			return nil
+		}
+		list, err := c.ingresses.List(ctx, "")
+		if err != nil {
+			return admission.NewForbidden(a, err)
+		}
+		class := newestDefault(list, func(i *networkingv1.IngressClass) metav1.ObjectMeta { return i.ObjectMeta },
+			func(m metav1.ObjectMeta) bool { return m.Annotations[defaultIngress] == "true" })
+		if class != nil {
+			ingress.Spec.IngressClassName = ptr.To((*class).Name)
+		}
+		return nil
+	}}
+}
+
+// newTopologyLabels writes a node's zone and region onto the binding of a pod to it, from where they become the pod's labels.
+func newTopologyLabels(c *cluster) admission.Interface {
+	return admitter{admission.NewHandler(admission.Create), func(ctx context.Context, a admission.Attributes) error {
+		binding, ok := a.GetObject().(*corev1.Binding)
+		if !ok || a.GetResource().GroupResource() != pods || a.GetSubresource() != "binding" || binding.Target.Name == "" {
+			return nil
+		}
+		if binding.Target.Kind != "" && binding.Target.Kind != "Node" {
+			return nil
+		}
+		node, err := c.client.CoreV1().Nodes().Get(ctx, binding.Target.Name, metav1.GetOptions{ResourceVersion: "0"})
+		if err != nil {
+			return nil // binding to a node that is not there fails or not by its own rules
+		}
+		for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelTopologyRegion} {
+			if v, ok := node.Labels[key]; ok {
+				if binding.Labels == nil {
+					binding.Labels = map[string]string{}
+				}
+				binding.Labels[key] = v
+			}
+		}
+		return nil
+	}}
+}

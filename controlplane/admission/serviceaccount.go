@@ -1,0 +1,230 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	defaultAccount = "default"
+	tokenPath      = "/var/run/secrets/kubernetes.io/serviceaccount"
+	tokenVolume    = "kube-api-access-"
+	rootCA         = "kube-root-ca.crt"
+	// tokenSeconds is an hour and a bit: the odd number tells the token issuer that the token is one of these.
+	tokenSeconds = 3607
+	// mountableAnnotation on a service account limits pods to the secrets that the account lists.
+	mountableAnnotation = "kubernetes.io/enforce-mountable-secrets"
+	// accountPatience is how long a pod waits for the default account of a namespace just made.
+	accountPatience = 2 * time.Second
+)
+
+// newServiceAccount gives every pod an account, and its containers the means to speak to the API as that account.
+func newServiceAccount(c *cluster) admission.Interface {
+	return both{
+		admitter: admitter{admission.NewHandler(admission.Create, admission.Update), c.admitAccount},
+		validate: c.validateAccount,
+	}
+}
+
+func (c *cluster) admitAccount(ctx context.Context, a admission.Attributes) error {
+	pod, ok := object[*corev1.Pod](a, pods)
+	if !ok || a.GetOperation() != admission.Create || isMirror(pod) {
+		return nil
+	}
+	if pod.Spec.ServiceAccountName == "" {
+		pod.Spec.ServiceAccountName = defaultAccount
+	}
+	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
+	account, err := c.account(ctx, a.GetNamespace(), pod.Spec.ServiceAccountName)
+	if err != nil {
+		return admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", a.GetNamespace(), pod.Spec.ServiceAccountName, err))
+	}
+	if automounts(account, pod) {
+		mountToken(pod)
+	}
+	if len(pod.Spec.ImagePullSecrets) == 0 {
+		for _, s := range account.ImagePullSecrets {
+			pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: s.Name})
+		}
+	}
+	return nil
+}
+
+// account waits a moment for the default account, which a controller makes soon after its namespace.
+func (c *cluster) account(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
+	account, err := c.accounts.Get(ctx, namespace, name)
+	if name != defaultAccount || !notFound(err) {
+		return account, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, accountPatience)
+	defer cancel()
+	w, watchErr := c.client.CoreV1().ServiceAccounts(namespace).Watch(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String(),
+	})
+	if watchErr != nil {
+		return nil, err
+	}
+	defer w.Stop()
+	for {
+		select {
+		case e, ok := <-w.ResultChan():
+			if !ok {
+				return nil, err
+			}
+			if made, ok := e.Object.(*corev1.ServiceAccount); ok && e.Type != watch.Deleted {
+				return made, nil
+			}
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// automounts: the pod decides, else the account, else yes.
+func automounts(account *corev1.ServiceAccount, pod *corev1.Pod) bool {
+	if m := pod.Spec.AutomountServiceAccountToken; m != nil {
+		return *m
+	}
+	return ptr.Deref(account.AutomountServiceAccountToken, true)
+}
+
+// mountToken mounts token, CA and namespace into every container that has nothing at that path yet.
+func mountToken(pod *corev1.Pod) {
+	mount := corev1.VolumeMount{Name: names.SimpleNameGenerator.GenerateName(tokenVolume), ReadOnly: true, MountPath: tokenPath}
+	needed := false
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if !mounted(&list[i], tokenPath) {
+				list[i].VolumeMounts = append(list[i].VolumeMounts, mount)
+				needed = true
+			}
+		}
+	}
+	if needed {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
+			Name: mount.Name, VolumeSource: corev1.VolumeSource{Projected: tokenSources()},
+		})
+	}
+}
+
+func mounted(c *corev1.Container, path string) bool {
+	for _, m := range c.VolumeMounts {
+		if m.MountPath == path {
+			return true
+		}
+	}
+	return false
+}
+
+func tokenSources() *corev1.ProjectedVolumeSource {
+	return &corev1.ProjectedVolumeSource{
+		// Defaulting is over when admission comes, so the mode is set here.
+		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
+		Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](tokenSeconds)}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: rootCA},
+				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{
+				{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"}},
+			}}},
+		},
+	}
+}
+
+func (c *cluster) validateAccount(ctx context.Context, a admission.Attributes) error {
+	pod, ok := a.GetObject().(*corev1.Pod)
+	if !ok || a.GetResource().GroupResource() != pods {
+		return nil
+	}
+	switch {
+	case a.GetOperation() == admission.Update && a.GetSubresource() == "ephemeralcontainers":
+		return c.validateEphemeral(ctx, a, pod)
+	case a.GetOperation() != admission.Create || a.GetSubresource() != "":
+		return nil
+	}
+	if isMirror(pod) {
+		return validateMirror(a, pod)
+	}
+	if pod.Spec.ServiceAccountName == "" {
+		return admission.NewForbidden(a, fmt.Errorf("no service account specified for pod %s/%s", a.GetNamespace(), pod.Name))
+	}
+	account, err := c.account(ctx, a.GetNamespace(), pod.Spec.ServiceAccountName)
+	if err != nil {
+		return admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", a.GetNamespace(), pod.Spec.ServiceAccountName, err))
+	}
+	if account.Annotations[mountableAnnotation] == "true" {
+		if err := onlyListed(account, pod); err != nil {
+			return admission.NewForbidden(a, err)
+		}
+	}
+	return nil
+}
+
+// validateMirror: a mirror pod stands for one that runs without asking; it must gain no access by being shown.
+func validateMirror(a admission.Attributes, pod *corev1.Pod) error {
+	if pod.Spec.ServiceAccountName != "" {
+		return admission.NewForbidden(a, errors.New("a mirror pod may not reference service accounts"))
+	}
+	for range secretsOf(pod) {
+		return admission.NewForbidden(a, errors.New("a mirror pod may not reference secrets"))
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.Projected == nil {
+			continue
+		}
+		for _, s := range v.Projected.Sources {
+			if s.ServiceAccountToken != nil {
+				return admission.NewForbidden(a, errors.New("a mirror pod may not use ServiceAccountToken volume projections"))
+			}
+		}
+	}
+	return nil
+}
+
+func (c *cluster) validateEphemeral(ctx context.Context, a admission.Attributes, pod *corev1.Pod) error {
+	if pod.Spec.ServiceAccountName == "" {
+		return nil
+	}
+	account, err := c.account(ctx, a.GetNamespace(), pod.Spec.ServiceAccountName)
+	if err != nil {
+		return admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", a.GetNamespace(), pod.Spec.ServiceAccountName, err))
+	}
+	if account.Annotations[mountableAnnotation] == "true" {
+		if err := onlyListed(account, pod); err != nil {
+			return admission.NewForbidden(a, err)
+		}
+	}
+	return nil
+}
+
+// onlyListed holds a pod to the secrets that its account lists.
+func onlyListed(account *corev1.ServiceAccount, pod *corev1.Pod) error {
+	mountable, pullable := map[string]bool{}, map[string]bool{}
+	for _, s := range account.Secrets {
+		mountable[s.Name] = true
+	}
+	for _, s := range account.ImagePullSecrets {
+		pullable[s.Name] = true
+	}
+	for where, name := range secretsOf(pod) {
+		switch {
+		case where == "imagePullSecret" && !pullable[name]:
+			return fmt.Errorf("imagePullSecret is not permitted because serviceAccount %q does not reference that imagePullSecret: %q", account.Name, name)
+		case where != "imagePullSecret" && !mountable[name]:
+			return fmt.Errorf("%s with secret.secretName=%q is not allowed because service account %s does not reference that secret", where, name, account.Name)
+		}
+	}
+	return nil
+}
