@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -162,7 +163,11 @@ func (e *Executor) RemoveContainer(ctx context.Context, pod *corev1.Pod, c obser
 	}
 	e.unlink(pod, c)
 	if c.LogPath != "" && strings.HasPrefix(c.LogPath, e.cfg.LogRoot) {
-		_ = os.Remove(c.LogPath) // an instance that nobody can ask about keeps no log
+		// An instance that nobody can ask about keeps no log, nor its rotated ones.
+		rotated, _ := filepath.Glob(c.LogPath + ".*")
+		for _, f := range append(rotated, c.LogPath) {
+			_ = os.Remove(f)
+		}
 	}
 	return nil
 }

@@ -143,7 +143,9 @@ func (p *planner) images(starts []Action) {
 		if step.Progress != Failed {
 			continue
 		}
-		p.wake(step.RetryAt)
+		if p.Now.Before(step.RetryAt) {
+			p.wake(step.RetryAt)
+		}
 		p.out.Waiting[s.Container] = p.pullWaiting(s.Container, step)
 	}
 }

@@ -1,0 +1,158 @@
+package podstatus
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/kubelet/observe"
+	"keelson.dev/keelson/kubelet/plan"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func input(policy corev1.RestartPolicy, containers ...string) In {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u", Generation: 3}}
+	p.Spec.RestartPolicy = policy
+	for _, c := range containers {
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: c, Image: c + ":1"})
+	}
+	return In{Pod: p, Runtime: "keelson", HostIPs: []string{"192.0.2.1"}, Now: noon, QOS: corev1.PodQOSBestEffort,
+		Observed: observe.Pod{Sandboxes: []observe.Sandbox{{ID: "box", Ready: true, IPs: []string{"10.244.0.2"}}}}}
+}
+
+func running(name string, attempt uint32) observe.Container {
+	return observe.Container{ID: name + "-id", SandboxID: "box", Name: name, Attempt: attempt, State: observe.Running, StartedAt: noon}
+}
+
+func exited(name string, attempt uint32, code int32) observe.Container {
+	return observe.Container{ID: name + "-dead", SandboxID: "box", Name: name, Attempt: attempt, State: observe.Exited, ExitCode: code, FinishedAt: noon}
+}
+
+func TestPhase(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		policy corev1.RestartPolicy
+		have   []observe.Container
+		over   bool
+		want   corev1.PodPhase
+	}{
+		{"nothing yet", corev1.RestartPolicyAlways, nil, false, corev1.PodPending},
+		{"one of two runs", corev1.RestartPolicyAlways, []observe.Container{running("a", 0)}, false, corev1.PodPending},
+		{"both run", corev1.RestartPolicyAlways, []observe.Container{running("a", 0), running("b", 0)}, false, corev1.PodRunning},
+		{"one between two lives", corev1.RestartPolicyAlways, []observe.Container{running("a", 0), exited("b", 0, 1)}, false, corev1.PodRunning},
+		{"both done, more to come", corev1.RestartPolicyOnFailure, []observe.Container{exited("a", 0, 0), exited("b", 0, 1)}, false, corev1.PodRunning},
+		{"over, all well", corev1.RestartPolicyNever, []observe.Container{exited("a", 0, 0), exited("b", 0, 0)}, true, corev1.PodSucceeded},
+		{"over, one failed", corev1.RestartPolicyNever, []observe.Container{exited("a", 0, 0), exited("b", 0, 1)}, true, corev1.PodFailed},
+		{"over before it began", corev1.RestartPolicyAlways, nil, true, corev1.PodFailed},
+	} {
+		in := input(c.policy, "a", "b")
+		in.Observed.Containers, in.Over = c.have, c.over
+		if got := Compute(in).Phase; got != c.want {
+			t.Errorf("%s: phase = %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestTerminalPhaseStays(t *testing.T) {
+	for _, p := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed} {
+		in := input(corev1.RestartPolicyAlways, "a")
+		in.Pod.Status.Phase = p
+		in.Observed.Containers = []observe.Container{running("a", 0)}
+		got := Compute(in)
+		if got.Phase != p || got.ContainerStatuses[0].Ready || got.ContainerStatuses[0].State.Running != nil {
+			t.Errorf("a %s pod became %+v", p, got)
+		}
+	}
+}
+
+func TestContainerStates(t *testing.T) {
+	in := input(corev1.RestartPolicyAlways, "a")
+	in.Observed.Containers = []observe.Container{exited("a", 1, 3), exited("a", 0, 2)}
+	in.Waiting = map[string]plan.Waiting{"a": {Reason: "CrashLoopBackOff", Message: "back-off 10s"}}
+	s := Compute(in).ContainerStatuses[0]
+	if s.State.Waiting == nil || s.State.Waiting.Reason != "CrashLoopBackOff" || s.RestartCount != 1 ||
+		s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 3 {
+		t.Errorf("back-off: %+v", s)
+	}
+	in.Observed.Containers = []observe.Container{running("a", 2), exited("a", 1, 137)}
+	in.Observed.Containers[1].Reason = "OOMKilled"
+	in.Waiting = nil
+	s = Compute(in).ContainerStatuses[0]
+	if s.State.Running == nil || !s.Ready || s.LastTerminationState.Terminated.Reason != "OOMKilled" || s.ContainerID != "keelson://a-id" {
+		t.Errorf("running again: %+v", s)
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	in := input(corev1.RestartPolicyAlways, "a")
+	in.Pod.Spec.Containers[0].ReadinessProbe = &corev1.Probe{}
+	in.Pod.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/gate"}}
+	in.Observed.Containers = []observe.Container{running("a", 0)}
+	check := func(what string, ready, containers corev1.ConditionStatus) {
+		t.Helper()
+		s := Compute(in)
+		if g := get(&s, corev1.PodReady); g.Status != ready {
+			t.Errorf("%s: Ready = %+v, want %s", what, g, ready)
+		}
+		if g := get(&s, corev1.ContainersReady); g.Status != containers {
+			t.Errorf("%s: ContainersReady = %+v, want %s", what, g, containers)
+		}
+		in.Pod.Status = s
+		in.Now = in.Now.Add(time.Minute)
+	}
+	check("not probed yet", "False", "False")
+	in.Probes = map[string]Probe{"a-id": {Started: true, Ready: true}}
+	check("gate missing", "False", "True")
+	in.Pod.Status.Conditions = append(in.Pod.Status.Conditions, corev1.PodCondition{Type: "example.com/gate", Status: "True"})
+	check("gate open", "True", "True")
+	since := get(&in.Pod.Status, corev1.PodReady).LastTransitionTime
+	check("unchanged", "True", "True")
+	if now := get(&in.Pod.Status, corev1.PodReady).LastTransitionTime; !now.Equal(&since) {
+		t.Errorf("transition time moved from %s to %s without a transition", since, now)
+	}
+	if get(&in.Pod.Status, "example.com/gate") == nil {
+		t.Error("someone else's condition was lost")
+	}
+}
+
+func TestInitContainers(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	in := input(corev1.RestartPolicyAlways, "app")
+	in.Pod.Spec.InitContainers = []corev1.Container{{Name: "setup"}, {Name: "proxy", RestartPolicy: &always}}
+	s := Compute(in)
+	if w := s.ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "PodInitializing" {
+		t.Errorf("app waits for %+v, want PodInitializing", w)
+	}
+	if c := get(&s, corev1.PodInitialized); c.Status != "False" || c.Message != "containers with incomplete status: [setup proxy]" {
+		t.Errorf("Initialized = %+v", c)
+	}
+	in.Observed.Containers = []observe.Container{running("proxy", 0), exited("setup", 0, 0)}
+	s = Compute(in)
+	if c := get(&s, corev1.PodInitialized); c.Status != "True" || s.Phase != corev1.PodPending {
+		t.Errorf("Initialized = %+v in phase %s, want True in Pending", c, s.Phase)
+	}
+}
+
+// A container that the runtime has forgotten keeps its restart count and says that its end is not known.
+func TestForgottenContainer(t *testing.T) {
+	in := input(corev1.RestartPolicyAlways, "a")
+	in.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "a", ContainerID: "keelson://old", RestartCount: 4,
+		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	s := Compute(in).ContainerStatuses[0]
+	if s.RestartCount != 4 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.Reason != "ContainerStatusUnknown" {
+		t.Errorf("status = %+v", s)
+	}
+}
+
+// UIDs beyond 2^31 and failures of the node.
+func TestFailure(t *testing.T) {
+	in := input(corev1.RestartPolicyAlways, "a")
+	in.Over, in.Failure = true, Failure{"Evicted", "The node was low on resource: memory."}
+	s := Compute(in)
+	if s.Phase != corev1.PodFailed || s.Reason != "Evicted" || s.Message == "" {
+		t.Errorf("status = %s %s %q", s.Phase, s.Reason, s.Message)
+	}
+}
