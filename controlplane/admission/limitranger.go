@@ -180,7 +180,9 @@ func bounds(item corev1.LimitRangeItem, requests, limits corev1.ResourceList) []
 	return errs
 }
 
-func sortedNames(list corev1.ResourceList) []corev1.ResourceName { return slices.Sorted(maps.Keys(list)) }
+func sortedNames(list corev1.ResourceList) []corev1.ResourceName {
+	return slices.Sorted(maps.Keys(list))
+}
 
 func quantity(list corev1.ResourceList, name corev1.ResourceName) string {
 	q := list[name]
