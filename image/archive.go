@@ -22,6 +22,13 @@ type archive struct {
 	store *Store
 	files map[string]spooled // by cleaned name
 	links map[string]string  // symlinks (docker save points layers at each other)
+
+	releases []func() // of the leases on all blobs
+}
+
+func (a *archive) claim(d digest.Digest) {
+	a.releases = append(a.releases, a.store.lease(d))
+	a.store.settled(d)
 }
 
 type spooled struct {
@@ -70,7 +77,7 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (*archive, error) {
 			if left -= hdr.Size; left < 0 {
 				return a, fmt.Errorf("%w: image archive: too many bytes", ErrLimit)
 			}
-			d, size, err := s.blobs.PutStream(tr, hdr.Size)
+			d, size, err := s.blobs.PutStream(tr, hdr.Size, a.claim)
 			if err != nil {
 				return a, fmt.Errorf("image archive: %s: %w", name, err)
 			}

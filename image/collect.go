@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -154,18 +155,28 @@ const orphanAge = time.Hour
 
 // sweep removes what interrupted pulls and imports left long ago.
 func (s *Store) sweep() error {
+	old, err := s.blobs.Stale(time.Now().Add(-orphanAge))
 	s.mu.Lock()
 	use := s.used()
 	s.mu.Unlock()
-	return s.blobs.Sweep(time.Now().Add(-orphanAge), func(d digest.Digest) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return use.Blobs[d] || s.leases[d] > 0
-	})
+	errs := []error{err}
+	for _, d := range old {
+		if !use.Blobs[d] {
+			errs = append(errs, s.dropBlob(d))
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// dropBlob removes a blob unless somebody has begun to want it.
+// dropBlob removes a blob that no image had when it was looked at, unless
+// somebody has begun to want it since. Whoever takes a lease waits for a drop
+// under way (settled), so that what it then sees of the blob stays.
 func (s *Store) dropBlob(d digest.Digest) error {
+	unlock, err := s.drops.lock(context.Background(), string(d))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s.mu.Lock()
 	wanted := s.leases[d] > 0
 	s.mu.Unlock()
@@ -173,6 +184,15 @@ func (s *Store) dropBlob(d digest.Digest) error {
 		return nil
 	}
 	return s.blobs.Drop(d)
+}
+
+// settled waits until drops of ds that began before they were leased have ended.
+func (s *Store) settled(ds ...digest.Digest) {
+	for _, d := range ds {
+		if unlock, err := s.drops.lock(context.Background(), string(d)); err == nil {
+			unlock()
+		}
+	}
 }
 
 // viewPrefix sets views apart from containers in Store.mounted; no id has a slash.

@@ -32,9 +32,10 @@ func (s *Store) Import(ctx context.Context, r io.Reader) ([]Image, error) {
 	if a == nil {
 		return nil, err
 	}
-	release := s.lease(a.blobs()...)
 	defer func() {
-		release()
+		for _, f := range a.releases {
+			f()
+		}
 		if err := s.collect(a.blobs()); err != nil {
 			s.cfg.Log.Warn("import left something behind", "err", err)
 		}
@@ -136,6 +137,7 @@ func (a *archive) dockerImages() ([]candidate, error) {
 			return nil, err
 		}
 		d := digest.FromBytes(b)
+		a.claim(d)
 		if err := a.store.blobs.Put(d, b); err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"keelson.dev/keelson/image/content"
 	"keelson.dev/keelson/image/ledger"
+	"keelson.dev/keelson/image/registry"
 	"keelson.dev/keelson/image/snapshot"
 	"keelson.dev/keelson/image/unpack"
 )
@@ -274,7 +275,7 @@ func (r *blobReader) failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
-	bad := errors.Is(err, ErrCorrupt) || errors.Is(err, ErrInvalidLayer) || errors.Is(err, ErrLimit) || errors.Is(err, io.ErrUnexpectedEOF)
+	bad := errors.Is(err, ErrCorrupt) || errors.Is(err, ErrInvalidLayer) || errors.Is(err, ErrLimit) || errors.Is(err, registry.ErrSize)
 	if !bad || errors.Is(err, ErrUnreachable) {
 		return err
 	}

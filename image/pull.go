@@ -106,6 +106,7 @@ func (p *puller) release() {
 // keep leases what the pull needs from now on.
 func (p *puller) keep(ds ...digest.Digest) {
 	p.releases = append(p.releases, p.store.lease(ds...))
+	p.store.settled(ds...)
 }
 
 // maxIndexDepth: an index may list indexes, those only manifests.
@@ -124,12 +125,12 @@ func (p *puller) resolve(ctx context.Context) error {
 // walk goes from the target, whose bytes are body, to the manifest.
 func (p *puller) walk(ctx context.Context, body []byte) (err error) {
 	desc := p.target
+	p.keep(desc.Digest)
 	for depth := 0; ; depth++ {
 		doc, err := manifest.Parse(desc.MediaType, body)
 		if err != nil {
 			return err
 		}
-		p.keep(desc.Digest)
 		if err := p.store.blobs.Put(desc.Digest, body); err != nil {
 			return err
 		}
@@ -144,6 +145,7 @@ func (p *puller) walk(ctx context.Context, body []byte) (err error) {
 		if desc, err = manifest.Choose(doc.Index, p.store.cfg.Platform); err != nil {
 			return err
 		}
+		p.keep(desc.Digest)
 		if body, err = p.store.blobs.Read(desc.Digest, manifest.MaxBytes); err == nil && int64(len(body)) == desc.Size {
 			continue
 		}

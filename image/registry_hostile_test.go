@@ -174,19 +174,17 @@ func TestHostile_IM14(t *testing.T) {
 			}
 		})
 	}
-	// Chunked, so that Content-Length cannot give a longer blob away.
-	b.reg.SetBlob(d.String(), append(bytes.Clone(right), right...))
-	b.reg.SetFaults(imagetest.On("/blobs/", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) bool {
+	// Chunked, so that no Content-Length gives the longer blob away.
+	b.reg.SetFaults(imagetest.On(d.Hex, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) bool {
 		w.Write(right[:10])
 		http.NewResponseController(w).Flush()
 		w.Write(right[10:])
-		w.Write(right)
+		for range 100 {
+			w.Write(right)
+		}
 		return true
 	}))
-	cf, _ := img.ConfigName()
-	raw, _ := img.RawConfigFile()
-	b.reg.AddBlob(raw)
-	_ = cf
+	b.fails("x:1", nil, registry.ErrSize)
 	b.reg.SetFaults()
 	b.reg.SetBlob(d.String(), right)
 	b.pull("x:1")
@@ -322,7 +320,8 @@ func TestHostile_IM17(t *testing.T) {
 	whole := func(ref string) {
 		t.Helper()
 		b.pull(ref)
-		root := b.mount("c-"+strings.Trim(ref, ":1"), ref)
+		root := b.mount("c", ref)
+		defer b.store.UnmountRootfs(t.Context(), "c")
 		if got, err := os.ReadFile(filepath.Join(root, "file")); string(got) != content {
 			t.Errorf("content differs: %d bytes, %v", len(got), err)
 		}
@@ -457,7 +456,8 @@ func TestHostile_IM18(t *testing.T) {
 	t.Cleanup(mtls.Close)
 	hosts(fmt.Sprintf("server = %q\nskip_verify = true\n", mtls.URL))
 	b.fails("x:1", nil, image.ErrUnreachable)
-	hosts(fmt.Sprintf("server = %q\nskip_verify = true\nclient = [[%q, %q]]\n", mtls.URL, clientPair(t)[0], clientPair(t)[1]))
+	pair := clientPair(t)
+	hosts(fmt.Sprintf("server = %q\nskip_verify = true\nclient = [[%q, %q]]\n", mtls.URL, pair[0], pair[1]))
 	b.pull("x:1")
 }
 

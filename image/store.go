@@ -86,6 +86,7 @@ type Store struct {
 	pulls  flights[digest.Digest] // by reference and credentials
 	layers flights[struct{}]      // by chain ID
 	fetch  keyed                  // by blob digest: who downloads
+	drops  keyed                  // by blob digest: who removes
 	mounts keyed                  // by container or view id
 	slots  chan struct{}          // Parallel
 	ledger keyed                  // by file: whose turn it is to write

@@ -43,7 +43,8 @@ func (s *Store) path(d digest.Digest) string {
 }
 
 func (s *Store) ingestPath(d digest.Digest) string {
-	return filepath.Join(s.dir, "ingest", string(d.Algorithm())+"-"+d.Encoded())
+	a, hex, _ := strings.Cut(string(d), ":")
+	return filepath.Join(s.dir, "ingest", a+"-"+hex)
 }
 
 // Size tells a stored blob's length in bytes; ErrNotFound if there is none.
@@ -111,8 +112,8 @@ func (s *Store) Put(d digest.Digest, b []byte) error {
 }
 
 // PutStream stores whatever r has, at most limit bytes, under its sha256. More is
-// an error and nothing stays.
-func (s *Store) PutStream(r io.Reader, limit int64) (digest.Digest, int64, error) {
+// an error and nothing stays. claim is told the digest before the blob appears.
+func (s *Store) PutStream(r io.Reader, limit int64, claim func(digest.Digest)) (digest.Digest, int64, error) {
 	f, err := os.CreateTemp(filepath.Join(s.dir, "ingest"), "stream-*")
 	if err != nil {
 		return "", 0, fmt.Errorf("store blob: %w", err)
@@ -128,6 +129,7 @@ func (s *Store) PutStream(r io.Reader, limit int64) (digest.Digest, int64, error
 		return "", 0, fmt.Errorf("store blob: more than %d bytes", limit)
 	}
 	d := digest.NewDigest(digest.SHA256, h)
+	claim(d)
 	if err := os.Rename(f.Name(), s.path(d)); err != nil {
 		return "", 0, fmt.Errorf("store blob: %w", err)
 	}
@@ -147,30 +149,26 @@ func (s *Store) Drop(d digest.Digest) error {
 	return nil
 }
 
-// Sweep removes blobs and partial blobs last written before, unless keep wants
-// them, and leftovers of PutStream.
-func (s *Store) Sweep(before time.Time, keep func(digest.Digest) bool) error {
+// Stale lists blobs and partial blobs last written before, and removes leftovers
+// of PutStream as old as that.
+func (s *Store) Stale(before time.Time) ([]digest.Digest, error) {
 	var old []digest.Digest
 	err := s.Each(func(d digest.Digest, _ int64, partial bool) {
 		p := s.path(d)
 		if partial {
-			p = filepath.Join(s.dir, "ingest", string(d.Algorithm())+"-"+d.Encoded())
+			p = s.ingestPath(d)
 		}
 		st, err := os.Stat(p)
 		if err != nil || !st.ModTime().Before(before) {
 			return
 		}
-		if d.Validate() != nil { // no blob's name: PutStream's
-			os.Remove(p)
-		} else if !keep(d) {
+		if d.Validate() == nil {
 			old = append(old, d)
+		} else if err := os.Remove(p); err != nil {
+			return // the next time
 		}
 	})
-	errs := []error{err}
-	for _, d := range old {
-		errs = append(errs, s.Drop(d))
-	}
-	return errors.Join(errs...)
+	return old, err
 }
 
 // Verify reads the whole blob and compares its digest; the error wraps

@@ -111,8 +111,16 @@ func (w *Writer) Abandon() error {
 	return err
 }
 
-// Close keeps what has arrived. Safe after Commit and Abandon.
-func (w *Writer) Close() error { return w.close() }
+// Close keeps what has arrived, if anything. Safe after Commit and Abandon.
+func (w *Writer) Close() error {
+	if w.f == nil {
+		return nil
+	}
+	if st, err := w.f.Stat(); err == nil && st.Size() == 0 {
+		return w.Abandon()
+	}
+	return w.close()
+}
 
 func (w *Writer) close() error {
 	if w.f == nil {

@@ -57,21 +57,22 @@ func Parse(mediaType string, b []byte) (Document, error) {
 	if err != nil {
 		return Document{}, fmt.Errorf("%w: media type %.80q: %w", ErrUnsupported, mediaType, err)
 	}
-	if err := unambiguous(base, b); err != nil {
-		return Document{}, err
-	}
 	switch base {
-	case v1.MediaTypeImageIndex, dockerList:
-		ix, err := parseIndex(b)
-		return Document{Index: ix}, err
-	case v1.MediaTypeImageManifest, dockerManifest:
-		m, err := parseManifest(b)
-		return Document{Manifest: m}, err
+	case v1.MediaTypeImageIndex, dockerList, v1.MediaTypeImageManifest, dockerManifest:
 	case "application/vnd.docker.distribution.manifest.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws":
 		return Document{}, fmt.Errorf("%w %q: Docker schema 1 is no longer supported: push the image again with a current tool", ErrUnsupported, base)
 	default:
 		return Document{}, fmt.Errorf("%w %.80q for an image manifest", ErrUnsupported, base)
 	}
+	if err := unambiguous(base, b); err != nil {
+		return Document{}, err
+	}
+	if base == v1.MediaTypeImageIndex || base == dockerList {
+		ix, err := parseIndex(b)
+		return Document{Index: ix}, err
+	}
+	m, err := parseManifest(b)
+	return Document{Manifest: m}, err
 }
 
 // unambiguous refuses a document that two readers could read as two things:

@@ -39,6 +39,7 @@ type blobReader struct {
 	since    int64 // bytes since the last failure
 
 	body   io.ReadCloser
+	length int64 // of body as the host says, -1 if it does not
 	cancel context.CancelCauseFunc
 	watch  *time.Timer
 	waited time.Duration // in Read, since windowAt bytes had arrived
@@ -57,7 +58,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		if err != nil {
-			b.err = b.recover(err)
+			b.err = b.next(err)
 		}
 	}
 	return 0, b.err
@@ -91,6 +92,13 @@ func (b *blobReader) read(p []byte) (int, error) {
 		n = copy(p, p[drop:n])
 	}
 	b.off += int64(n)
+	if b.off == b.desc.Size && b.length < 0 && err == nil {
+		err = b.expectEnd()
+	}
+	if errors.Is(err, ErrSize) {
+		b.off -= int64(n)
+		return 0, err
+	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
@@ -101,6 +109,17 @@ func (b *blobReader) read(p []byte) (int, error) {
 		err = unreachable(fmt.Errorf("read %s from %s at byte %d: %w", b.desc.Digest, b.hosts[0].ep.URL.Host, b.off, err))
 	}
 	return n, err
+}
+
+// expectEnd makes sure that an answer without a length is not longer than promised.
+func (b *blobReader) expectEnd() error {
+	var one [1]byte
+	b.watch.Reset(b.repo.cfg.ProgressTimeout)
+	defer b.watch.Stop()
+	if n, _ := b.body.Read(one[:]); n > 0 {
+		return fmt.Errorf("%w: longer than the promised %d bytes", ErrSize, b.desc.Size)
+	}
+	return nil
 }
 
 func errStalled(c Config) error {
@@ -125,7 +144,7 @@ func (b *blobReader) connect() error {
 		cancel(nil)
 		return err
 	}
-	b.body, b.cancel, b.since = resp.Body, cancel, 0
+	b.body, b.cancel, b.since, b.length = resp.Body, cancel, 0, resp.ContentLength
 	b.watch = time.AfterFunc(time.Hour, func() { cancel(errStalled(s.cfg)) })
 	b.watch.Stop()
 	return nil
@@ -148,14 +167,14 @@ func (b *blobReader) check(resp *http.Response) error {
 	}
 	if n := resp.ContentLength; n >= 0 && n != want {
 		resp.Body.Close()
-		return fmt.Errorf("blob %s: the registry has %d bytes, the manifest promised %d", b.desc.Digest, n, want)
+		return fmt.Errorf("%w: the registry has %d bytes, the manifest promised %d", ErrSize, n, want)
 	}
 	return nil
 }
 
-// recover decides after a failure: nil to go on (after a pause, or at the next
+// next decides after a failure: nil to go on (after a pause, or at the next
 // host), or the error to end with.
-func (b *blobReader) recover(err error) error {
+func (b *blobReader) next(err error) error {
 	b.disconnect()
 	if cause := b.ctx.Err(); cause != nil {
 		return fmt.Errorf("blob %s: %w", b.desc.Digest, context.Cause(b.ctx))

@@ -16,7 +16,8 @@ var (
 	ErrNotFound     = errors.New("not found")
 	ErrUnauthorized = errors.New("authorization failed")
 	ErrUnreachable  = errors.New("registry is unreachable") // no answer, a broken one, or 5xx and 429 to the end of the retries
-	ErrStalled      = errors.New("no progress")             // bytes came too slowly for too long
+	ErrSize         = errors.New("blob has the wrong size")
+	ErrStalled      = errors.New("no progress") // bytes came too slowly for too long
 )
 
 // StatusError is an answer with an unexpected status.

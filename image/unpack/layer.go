@@ -36,11 +36,11 @@ func Layer(ctx context.Context, src io.Reader, dir *os.File, b *Budget) (Report,
 	w := newWriter(ctx, root, b)
 	defer w.close()
 	if err := w.all(tar.NewReader(s)); err != nil {
-		return Report{}, asLayerError(err)
+		return Report{}, err
 	}
 	// What follows the archive's end marker belongs to the DiffID.
 	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{s}, w.buf); err != nil {
-		return Report{}, asLayerError(err)
+		return Report{}, err
 	}
 	if err := w.finish(); err != nil {
 		return Report{}, err
@@ -62,13 +62,15 @@ func (w *writer) all(tr *tar.Reader) error {
 		if err == io.EOF {
 			return nil
 		}
-		if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || err == io.ErrUnexpectedEOF {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		if err != nil {
 			return err
 		}
-		if err := w.entry(hdr, tr); err != nil {
+		if err := w.entry(hdr, tr); err == io.ErrUnexpectedEOF { // tar's own: a source's error is never bare
+			return fmt.Errorf("%w: layer entry %.120q: the archive ends in it", ErrInvalid, hdr.Name)
+		} else if err != nil {
 			return fmt.Errorf("layer entry %.120q: %w", hdr.Name, err)
 		}
 	}

@@ -35,6 +35,7 @@ func Settle(ctx context.Context, dir *os.File, lowers []*os.File, rep *Report) e
 	}
 	w := newWriter(ctx, s.root, NewBudget(Limits{}))
 	defer w.close()
+	delete(w.implied, "") // the root was dealt with above
 	for _, l := range rep.links {
 		if err := s.copyUp(w, l); err != nil {
 			return fmt.Errorf("%w: hard link %.120q to /%s: %w", ErrInvalid, l.name, l.target, err)
@@ -206,7 +207,7 @@ func (s *settler) follow(p string, low, hops int) error {
 	if err := moveAll(src, dst); err != nil {
 		return err
 	}
-	up, err := openIn(s.root, orDot(strings.TrimSuffix(path.Dir(p), ".")), unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
+	up, err := openIn(s.root, orDot(parentOf(p)), unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return err
 	}
@@ -259,6 +260,9 @@ func moveAll(src, dst int) error {
 // copyUp makes l's target appear in this layer, as a copy of the lower file, and
 // links to it: what overlayfs would have done.
 func (s *settler) copyUp(w *writer, l link) error {
+	if linked, err := s.tryLink(w, l); linked || err != nil { // an earlier link brought it up
+		return err
+	}
 	low, st, err := s.lower(l.target)
 	if err != nil {
 		return err
@@ -270,41 +274,44 @@ func (s *settler) copyUp(w *writer, l link) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fmt.Errorf("not a regular file")
 	}
-	before := len(w.implied)
-	tdir, err := w.dir(strings.TrimSuffix(path.Dir(l.target), "."))
+	dir, err := w.dir(parentOf(l.target))
 	if err != nil {
 		return err
 	}
-	if len(w.implied) > before {
-		for p := range w.implied {
-			if err := s.inherit(p, 0); err != nil {
-				return err
-			}
+	fd, err := unix.Openat(dir, path.Base(l.target), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = copyFile(fd, low, &st)
+	unix.Close(fd)
+	if err != nil {
+		return err
+	}
+	for p := range w.implied {
+		if err := s.inherit(p, 0); err != nil {
+			return err
 		}
 	}
-	base := path.Base(l.target)
-	fd, err := unix.Openat(tdir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		err = copyFile(fd, low, &st)
-		unix.Close(fd)
-	} else if err == unix.EEXIST {
-		err = nil // an earlier link brought it up
+	linked, err := s.tryLink(w, l)
+	if err == nil && !linked {
+		err = unix.ENOENT
 	}
-	if err != nil {
-		return err
-	}
-	tdup, err := unix.FcntlInt(uintptr(tdir), unix.F_DUPFD_CLOEXEC, 0) // dir may close tdir
-	if err != nil {
-		return err
-	}
-	defer unix.Close(tdup)
-	ndir, err := w.dir(strings.TrimSuffix(path.Dir(l.name), "."))
-	if err != nil {
-		return err
-	}
-	_, err = w.create(ndir, path.Base(l.name), func() error { return unix.Linkat(tdup, base, ndir, path.Base(l.name), 0) })
 	return err
 }
+
+// tryLink makes the hard link if its target is in this layer.
+func (s *settler) tryLink(w *writer, l link) (bool, error) {
+	dir, err := w.dir(parentOf(l.name))
+	if err != nil {
+		return false, err
+	}
+	err = w.link(dir, l.name, path.Base(l.name), l.target)
+	missing := len(w.rep.links) > 0
+	w.rep.links = nil
+	return !missing, err
+}
+
+func parentOf(p string) string { return strings.TrimSuffix(path.Dir(p), ".") }
 
 func copyFile(fd, low int, st *unix.Stat_t) error {
 	src, err := os.Open(procPath(low))

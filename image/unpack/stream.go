@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -33,14 +32,14 @@ func Decompress(src io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(br)
 		if err != nil {
-			return nil, fmt.Errorf("%w: gzip: %w", ErrInvalid, err)
+			return nil, fmt.Errorf("gzip: %w", err)
 		}
 		return z, nil
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippable(head):
 		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderMaxMemory(zstdWindow))
 		if err != nil {
-			return nil, fmt.Errorf("%w: zstd: %w", ErrInvalid, err)
+			return nil, fmt.Errorf("zstd: %w", err)
 		}
 		return z.IOReadCloser(), nil
 	}
@@ -81,9 +80,10 @@ func openStream(ctx context.Context, src io.Reader, spend func(n int64) error) *
 func (s *stream) run(ctx context.Context, src io.Reader, spend func(n int64) error) {
 	defer close(s.done)
 	defer close(s.full)
-	z, err := Decompress(src)
+	from := &tracked{Reader: src}
+	z, err := Decompress(from)
 	if err != nil {
-		s.err = err
+		s.err = from.blame(err)
 		return
 	}
 	defer z.Close()
@@ -106,8 +106,12 @@ func (s *stream) run(ctx context.Context, src io.Reader, spend func(n int64) err
 		if err == io.ErrUnexpectedEOF && n < len(buf) && streamEnded(z) {
 			err = io.EOF
 		}
-		if err != nil {
+		if err == io.EOF {
 			s.err = err
+			return
+		}
+		if err != nil {
+			s.err = from.blame(err)
 			return
 		}
 	}
@@ -171,14 +175,25 @@ func (s *stream) close() {
 	}
 }
 
-// asLayerError names decompression failures as the layer's fault; errors of the
-// source (network, context) pass through.
-func asLayerError(err error) error {
-	for _, z := range []error{gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch,
-		zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded, zstd.ErrReservedBlockType, zstd.ErrCompressedSizeTooBig} {
-		if errors.Is(err, z) {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
+// tracked remembers how its source ended, to tell a failing source from bytes
+// that do not decompress.
+type tracked struct {
+	io.Reader
+	err error
+}
+
+func (t *tracked) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	if err != nil {
+		t.err = err
 	}
-	return err
+	return n, err
+}
+
+// blame is the source's error if it had one, else says that the layer is at fault.
+func (t *tracked) blame(err error) error {
+	if t.err != nil && t.err != io.EOF {
+		return t.err
+	}
+	return fmt.Errorf("%w: %w", ErrInvalid, err)
 }
