@@ -31,18 +31,28 @@ func (g Group) Exists() bool {
 
 // Pids lists the processes in the group and in the groups below it, as this
 // process sees them. A group that does not exist has none.
-func (g Group) Pids() ([]int, error) {
+func (g Group) Pids() ([]int, error) { return g.pidsIn(g.procsDir()) }
+
+func (g Group) pidsIn(dirs ...string) ([]int, error) {
+	seen := map[int]bool{}
 	var pids []int
-	err := filepath.WalkDir(g.procsDir(), func(dir string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
+	for _, root := range dirs {
+		err := filepath.WalkDir(root, func(dir string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.IsDir() {
+				return ignoreGone(err)
+			}
+			more, err := readPids(filepath.Join(dir, "cgroup.procs"))
+			for _, pid := range more {
+				if !seen[pid] {
+					seen[pid] = true
+					pids = append(pids, pid)
+				}
+			}
 			return ignoreGone(err)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list processes of cgroup %s: %w", g.path, err)
 		}
-		more, err := readPids(filepath.Join(dir, "cgroup.procs"))
-		pids = append(pids, more...)
-		return ignoreGone(err)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list processes of cgroup %s: %w", g.path, err)
 	}
 	return pids, nil
 }
@@ -89,7 +99,9 @@ func (g Group) Kill(ctx context.Context) error {
 		// Frozen, the group cannot fork while its processes are signalled; they
 		// die when it thaws.
 		_ = g.Freeze(true)
-		pids, err := g.Pids()
+		// In every hierarchy: a process that was being moved when its mover
+		// died is in some of them only.
+		pids, err := g.pidsIn(g.dirs()...)
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
@@ -236,6 +248,29 @@ func removeDirs(dir string) error {
 	}
 	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// Add moves a process into the group, which exists.
+func (g Group) Add(pid int) error {
+	for _, dir := range g.dirs() {
+		err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+		if err != nil {
+			return fmt.Errorf("add process %d to cgroup %s: %w", pid, g.path, err)
+		}
+	}
+	return nil
+}
+
+// Prune removes the group if nothing is in it: no process and no group. It
+// kills nothing, and what is in use stays without an error.
+func (g Group) Prune() error {
+	for _, dir := range g.dirs() {
+		err := unix.Rmdir(dir)
+		if err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !isGone(err) {
+			return fmt.Errorf("prune cgroup: %w", &os.PathError{Op: "rmdir", Path: dir, Err: err})
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"maps"
+	"os"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/fs"
@@ -23,6 +24,14 @@ func (g Group) Create(limits *specs.LinuxResources) error {
 	}
 	if err := m.Apply(-1); err != nil {
 		return fmt.Errorf("create cgroup %s: %w", g.path, err)
+	}
+	if !g.hierarchy.Unified() {
+		// The library leaves out hierarchies that it sets nothing in.
+		for _, dir := range g.dirs() {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return fmt.Errorf("create cgroup %s: %w", g.path, err)
+			}
+		}
 	}
 	if err := m.Set(r); err != nil {
 		return fmt.Errorf("limit cgroup %s: %w", g.path, err)

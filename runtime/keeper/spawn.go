@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +52,7 @@ func Spawn(program, dir string, args ...string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("keeper socket in %s: %w", dir, err)
 	}
 	defer listener.Close()
-	sealed, err := sealedCopy(program)
+	sealed, err := SealedCopy(program)
 	if err != nil {
 		return nil, fmt.Errorf("load keeper %s: %w", program, err)
 	}
@@ -73,6 +75,26 @@ func Spawn(program, dir string, args ...string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("start keeper %s: %w", program, err)
 	}
 	return cmd, nil
+}
+
+// Find is the pid of the keeper whose directory is dir, 0 if there is none. It
+// goes by the command line, so that it finds one that does not answer too.
+func Find(dir string) int {
+	want := "keelson-keeper\x00--dir\x00" + dir + "\x00"
+	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil || !strings.HasPrefix(string(text), want) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
+			return pid
+		}
+	}
+	return 0
 }
 
 func takeLock(path string) (*os.File, error) {
@@ -130,7 +152,9 @@ func openLog(path string) (*os.File, error) {
 	return f, nil
 }
 
-func sealedCopy(program string) (*os.File, error) {
+// SealedCopy is a copy of program in memory that nobody can change, ready to
+// be executed by its descriptor.
+func SealedCopy(program string) (*os.File, error) {
 	src, err := os.Open(program)
 	if err != nil {
 		return nil, err

@@ -4,31 +4,17 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/runtime/keeper"
 )
 
-// KeeperPid is the pid of the node's keeper, 0 if there is none: the process
-// whose command line names the node's directory.
+// KeeperPid is the pid of the node's keeper, 0 if there is none.
 func (n *Node) KeeperPid() int {
-	want := "keelson-keeper\x00--dir\x00" + filepath.Join(n.StateDir(), ".keeper") + "\x00"
-	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		n.T.Fatal(err)
-	}
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err == nil && string(text) == want {
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-			if err == nil {
-				return pid
-			}
-		}
-	}
-	return 0
+	return keeper.Find(filepath.Join(n.StateDir(), ".keeper"))
 }
 
 // awaitKeeperEnd waits for the keeper to see that it is not needed any more.

@@ -1,0 +1,353 @@
+package runtimetest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/runtime/container"
+	"keelson.dev/keelson/runtime/logfile"
+)
+
+// killKeeper kills the node's keeper and waits until it is gone.
+func (n *Node) killKeeper() {
+	n.T.Helper()
+	pid := n.KeeperPid()
+	if pid == 0 {
+		n.T.Fatal("there is no keeper to kill")
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		n.T.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		n.T.Fatal(err)
+	}
+	set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		if count, err := unix.Poll(set, -1); err == nil && count > 0 {
+			return
+		}
+	}
+}
+
+func TestKillKeeper(t *testing.T) {
+	n := New(t)
+	ctx := t.Context()
+	n.Run(n.Sh("counter", "i=1; while [ $i -le 200000 ]; do echo $i; i=$((i+1)); done; exit 11"))
+	n.Run(n.Sh("sleeper", "trap 'echo got it; exit 12' TERM; while :; do sleep 1000 & wait $!; done"))
+	cfg := n.Config("tty", "sh")
+	cfg.TTY, cfg.Stdin = true, true
+	n.Run(cfg)
+	before, err := n.State("sleeper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Exec, as it goes through the keeper, says that a new one is up.
+	for round := range 20 {
+		n.killKeeper()
+		out, _, code, err := n.exec("sleeper", "echo alive", container.ExecConfig{})
+		if err != nil || code != 0 || out != "alive\n" {
+			t.Fatalf("round %d: exec after kill: %q, code %d, %v", round, out, code, err)
+		}
+	}
+	after, err := n.State("sleeper")
+	if err != nil || after != before {
+		t.Errorf("state changed from %+v to %+v (%v)", before, after, err)
+	}
+	if s := n.Await("counter"); s.ExitCode != 11 || s.Reason != container.ReasonError {
+		t.Errorf("counter: %+v", s)
+	}
+	wantSeq(t, "counter", n.Output("counter", logfile.Stdout), 1, 200000)
+	if err := n.Stop(ctx, "sleeper", unix.SIGTERM, 20e9); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.Await("sleeper"); s.ExitCode != 12 {
+		t.Errorf("sleeper: %+v", s)
+	}
+	if got := n.Output("sleeper", logfile.Stdout); got != "got it\n" {
+		t.Errorf("sleeper's log: %q", got)
+	}
+	if s, err := n.State("tty"); err != nil || s.Status != container.Running {
+		t.Errorf("terminal container: %+v, %v", s, err)
+	}
+}
+
+// TestKillKeeperAtEnd lets containers end while there is no keeper.
+func TestKillKeeperAtEnd(t *testing.T) {
+	n := New(t)
+	const count = 8
+	for i := range count {
+		id := fmt.Sprint("c", i)
+		n.Run(n.Sh(id, fmt.Sprintf("while ! [ -e /tmp/go ]; do sleep 0.01; done; echo last words; exit %d", 20+i)))
+	}
+	for i := range count {
+		s, err := n.State(fmt.Sprint("c", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == count/2 {
+			n.killKeeper()
+		}
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", s.Pid), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range count {
+		id := fmt.Sprint("c", i)
+		if s := n.Await(id); s.ExitCode != int32(20+i) {
+			t.Errorf("%s: %+v", id, s)
+		}
+		if got := n.Output(id, logfile.Stdout); got != "last words\n" {
+			t.Errorf("%s said %q", id, got)
+		}
+	}
+}
+
+// daemonEnv makes the test binary a daemon: it opens the manager of a node,
+// runs the containers that it reads, says their states, and waits to be killed.
+const daemonEnv = "KEELSON_TEST_DAEMON"
+
+func init() {
+	if os.Getenv(daemonEnv) == "" {
+		return
+	}
+	if err := daemon(); err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+}
+
+func daemon() error {
+	m, err := container.Open(container.ManagerConfig{StateDir: os.Getenv(daemonEnv), KeeperPath: os.Getenv("KEELSON_KEEPER")})
+	if err != nil {
+		return err
+	}
+	lines := bufio.NewReader(os.Stdin)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			return err
+		}
+		var cfg container.Config
+		if err := json.Unmarshal(line, &cfg); err != nil {
+			return err
+		}
+		ctx := contextBackground()
+		if err := m.Create(ctx, cfg); err != nil {
+			return err
+		}
+		s, err := m.Start(ctx, cfg.ID)
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s\n", text)
+	}
+}
+
+// child is a daemon in a process of its own.
+type child struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  *json.Encoder
+	out *bufio.Reader
+}
+
+func (n *Node) startDaemon() *child {
+	n.T.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), daemonEnv+"="+n.StateDir(), "KEELSON_KEEPER="+Keeper(n.T))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		n.T.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		n.T.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		n.T.Fatal(err)
+	}
+	return &child{t: n.T, cmd: cmd, in: json.NewEncoder(in), out: bufio.NewReader(out)}
+}
+
+func (c *child) run(cfg container.Config) container.State {
+	c.t.Helper()
+	if err := c.in.Encode(cfg); err != nil {
+		c.t.Fatal(err)
+	}
+	line, err := c.out.ReadString('\n')
+	if err != nil || strings.HasPrefix(line, "error:") {
+		c.t.Fatalf("daemon: %s %v", line, err)
+	}
+	var s container.State
+	if err := json.Unmarshal([]byte(line), &s); err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+func (c *child) kill() {
+	c.t.Helper()
+	if err := c.cmd.Process.Kill(); err != nil {
+		c.t.Fatal(err)
+	}
+	_ = c.cmd.Wait()
+}
+
+func TestKillDaemon(t *testing.T) {
+	n := New(t)
+	ctx := t.Context()
+	if err := n.Manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d := n.startDaemon()
+	before := d.run(n.Sh("stays", "trap 'exit 33' TERM; i=1; while :; do echo $i; i=$((i+1)); sleep 0.01; done"))
+	d.run(n.Sh("ends", "while ! [ -e /tmp/go ]; do sleep 0.01; done; seq 1 5000; exit 44"))
+	ends := d.run(n.Sh("ends2", "while ! [ -e /tmp/go ]; do sleep 0.01; done; exit 45"))
+	d.kill()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", ends.Pid), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.Open()
+	if s := n.Await("ends2"); s.ExitCode != 45 {
+		t.Errorf("ended without a daemon: %+v", s)
+	}
+	after, err := n.State("stays")
+	if err != nil || after.Pid != before.Pid || !after.StartedAt.Equal(before.StartedAt) || after.Status != container.Running {
+		t.Errorf("before %+v, after %+v, %v", before, after, err)
+	}
+	s, err := n.State("ends")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", s.Pid), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.Await("ends"); s.ExitCode != 44 {
+		t.Errorf("ended under the second daemon: %+v", s)
+	}
+	wantSeq(t, "ends", n.Output("ends", logfile.Stdout), 1, 5000)
+	if err := n.Stop(ctx, "stays", unix.SIGTERM, 20e9); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.Await("stays"); s.ExitCode != 33 {
+		t.Errorf("stopped by the second daemon: %+v", s)
+	}
+	text := n.Output("stays", logfile.Stdout)
+	wantSeq(t, "stays", text, 1, strings.Count(text, "\n"))
+}
+
+// TestKillBoth kills daemon and keeper; the containers run on and are adopted
+// by path and pid.
+func TestKillBoth(t *testing.T) {
+	n := New(t)
+	ctx := t.Context()
+	if err := n.Manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d := n.startDaemon()
+	before := d.run(n.Sh("stays", "i=1; while [ $i -le 50000 ]; do echo $i; i=$((i+1)); done; exit 66"))
+	d.run(n.Sh("sleeps", "sleep 1000"))
+	gone := d.run(n.Sh("gone", "while ! [ -e /tmp/go ]; do sleep 0.01; done; exit 45"))
+	keeper := n.KeeperPid()
+	if err := unix.Kill(keeper, unix.SIGSTOP); err != nil { // it must not see the daemon's end
+		t.Fatal(err)
+	}
+	d.kill()
+	n.killKeeper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", gone.Pid), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	awaitGone(t, gone.Pid)
+	n.Open()
+	after, err := n.State("stays")
+	if err != nil || after.Pid != 0 && after.Pid != before.Pid {
+		t.Errorf("before %+v, after %+v, %v", before, after, err)
+	}
+	if s := n.Await("stays"); s.ExitCode != 66 {
+		t.Errorf("adopted: %+v", s)
+	}
+	wantSeq(t, "stays", n.Output("stays", logfile.Stdout), 1, 50000)
+	if s := n.Await("gone"); s.Reason != container.ReasonUnknown || s.ExitCode != container.CodeUnknown {
+		t.Errorf("ended while nobody lived: %+v", s)
+	}
+	if err := n.Stop(ctx, "sleeps", unix.SIGTERM, 0); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.Await("sleeps"); s.ExitCode != 137 {
+		t.Errorf("killed after adoption: %+v", s)
+	}
+}
+
+func awaitGone(t *testing.T, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		if n, err := unix.Poll(set, -1); err == nil && n > 0 {
+			return
+		}
+	}
+}
+
+// TestHalfMade leaves what a daemon leaves that is killed in between.
+func TestHalfMade(t *testing.T) {
+	n := New(t)
+	ctx := t.Context()
+	for _, id := range []string{"created", "starting", "removing"} {
+		if err := n.Create(ctx, n.Sh(id, "sleep 100")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.Manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit := func(id, phase string) {
+		name := filepath.Join(n.StateDir(), id, "record.json")
+		text, err := os.ReadFile(name)
+		if err == nil {
+			text = []byte(strings.Replace(string(text), `"phase":"created"`, `"phase":"`+phase+`"`, 1))
+			err = os.WriteFile(name, text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit("starting", "starting")
+	edit("removing", "removing")
+	if err := os.MkdirAll(filepath.Join(n.StateDir(), "norecord"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.Open()
+	var got []string
+	for _, s := range n.List() {
+		got = append(got, s.ID+" "+s.Status.String()+" "+s.Reason)
+	}
+	if want := "created created |starting exited StartError"; strings.Join(got, "|") != want {
+		t.Errorf("after reopening: %q, want %q", strings.Join(got, "|"), want)
+	}
+	if s, err := n.Start(ctx, "created"); err != nil || s.Status != container.Running {
+		t.Errorf("start what was created before: %+v, %v", s, err)
+	}
+	if _, err := os.Stat(filepath.Join(n.StateDir(), "norecord")); err == nil {
+		t.Error("a directory without a record is left")
+	}
+}
