@@ -1,0 +1,37 @@
+package main
+
+import (
+	"os"
+
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	componentcli "k8s.io/component-base/cli"
+	"k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/plugin"
+)
+
+// kubectl runs kubectl on our arguments and returns its exit code. direct: we were called by the name kubectl.
+// Without KUBECONFIG and with no --kubeconfig of the user's, this node's kubeconfig is taken.
+func kubectl(direct bool) int {
+	args := os.Args
+	if !direct {
+		args = append([]string{"kubectl"}, os.Args[2:]...)
+	}
+	if os.Getenv("KUBECONFIG") == "" {
+		own := places{Config: "/etc/keelson"}.kubeconfig()
+		if _, err := os.Stat(own); err == nil {
+			os.Setenv("KUBECONFIG", own)
+		}
+	}
+	os.Args = args // kubectl's completion and plugins look here
+	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50).WithWarningPrinter(streams)
+	command := cmd.NewDefaultKubectlCommandWithArgs(cmd.KubectlOptions{
+		PluginHandler: cmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
+		Arguments:     args,
+		ConfigFlags:   flags,
+		IOStreams:     streams,
+	})
+	command.SetArgs(args[1:])
+	return componentcli.Run(command)
+}

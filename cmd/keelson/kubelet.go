@@ -1,0 +1,59 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/controlplane/auth"
+	"keelson.dev/keelson/kubelet"
+)
+
+const controlPlaneRole = "node-role.kubernetes.io/control-plane"
+
+// kubelet makes the kubelet of this node: a client like any other, under the node's own identity.
+func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet, error) {
+	client, err := kubernetes.NewForConfig(p.server.ClientConfig(auth.NodeUser(o.node.Name)))
+	if err != nil {
+		return nil, err
+	}
+	ip, err := netip.ParseAddr(o.node.IP)
+	if err != nil {
+		return nil, fmt.Errorf("--node-ip: %w", err)
+	}
+	dns, err := netip.ParseAddr(o.plane.DNS)
+	if err != nil {
+		return nil, fmt.Errorf("--cluster-dns: %w", err)
+	}
+	pair, err := p.server.PKI().CA.Issue(auth.Leaf{CommonName: "system:node:" + o.node.Name, Organizations: []string{"system:nodes"},
+		DNSNames: []string{o.node.Name}, IPs: []net.IP{ip.AsSlice()}, Server: true})
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		return nil, err
+	}
+	health := ""
+	if o.node.HealthzPort != 0 {
+		health = net.JoinHostPort("127.0.0.1", strconv.Itoa(o.node.HealthzPort))
+	}
+	var taints []corev1.Taint
+	if o.plane.Taint {
+		taints = append(taints, corev1.Taint{Key: controlPlaneRole, Effect: corev1.TaintEffectNoSchedule})
+	}
+	return kubelet.New(kubelet.Config{
+		Node: kubelet.Node{Name: o.node.Name, IPs: []netip.Addr{ip}, Labels: map[string]string{controlPlaneRole: ""}, Taints: taints,
+			PodCIDRs: []string{o.node.PodCIDR}, MaxPods: o.node.MaxPods, Version: version},
+		Paths: kubelet.Paths{Root: o.place.KubeletRoot, PodLogs: o.place.PodLogs, Manifests: o.node.StaticPods, ResolvConf: o.node.ResolvConf},
+		Server: kubelet.Server{Addr: net.JoinHostPort("0.0.0.0", strconv.Itoa(o.node.KubeletPort)), HealthAddr: health,
+			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, ClientCA: p.server.PKI().CA.PEM},
+		CRIEndpoint: "unix://" + o.place.socket(), ClusterDNS: []netip.Addr{dns}, ClusterDomain: o.plane.Domain, CgroupRoot: o.node.CgroupRoot,
+	}, kubelet.Deps{Client: client, Volumes: mounts{newVolumes(o, client, log)}, Log: log.With("part", "kubelet")})
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"keelson.dev/keelson/cri"
+	"keelson.dev/keelson/image"
+	"keelson.dev/keelson/network"
+	"keelson.dev/keelson/network/netfilter"
+	"keelson.dev/keelson/runtime/container"
+	"keelson.dev/keelson/runtime/sandbox"
+)
+
+// node is the node's stack below the kubelet: images, processes, network, and the CRI server that composes them.
+type node struct {
+	images     *image.Store
+	containers *container.Manager
+	sandboxes  *sandbox.Manager
+	network    *network.Network
+	cri        *cri.Server
+	closers    []func() error
+	log        *slog.Logger
+}
+
+// newNode opens the stack. Everything that an earlier process left is taken over.
+func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err error) {
+	n = &node{log: log}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	keeperPath, err := keeper(o.place)
+	if err != nil {
+		return nil, err
+	}
+	if n.images, err = image.Open(image.Config{Root: o.place.images(), CertsDirs: o.place.certs(), Log: log.With("part", "image")}); err != nil {
+		return nil, fmt.Errorf("open the image store: %w", err)
+	}
+	n.closers = append(n.closers, n.images.Close)
+	run := filepath.Join(o.place.Run, "runtime")
+	n.containers, err = container.Open(container.ManagerConfig{StateDir: filepath.Join(run, "containers"),
+		DataDir: filepath.Join(o.place.agent(), "containers"), KeeperPath: keeperPath, Log: log.With("part", "runtime")})
+	if err != nil {
+		return nil, fmt.Errorf("open the runtime: %w", err)
+	}
+	n.closers = append(n.closers, n.containers.Close)
+	if n.sandboxes, err = sandbox.New(sandbox.ManagerConfig{StateDir: filepath.Join(run, "sandboxes"), KeeperPath: keeperPath, Log: log.With("part", "runtime")}); err != nil {
+		return nil, fmt.Errorf("open the sandboxes: %w", err)
+	}
+	if n.network, err = openNetwork(o, log); err != nil {
+		return nil, fmt.Errorf("open the network: %w", err)
+	}
+	n.closers = append(n.closers, n.network.Close)
+	n.cri, err = cri.New(cri.Config{RunDir: filepath.Join(o.place.Run, "cri"), Version: version[1:], Log: log.With("part", "cri")},
+		cri.Deps{Images: n.images, Rootfs: n.images, Containers: n.containers, Sandboxes: n.sandboxes, Network: n.network, ResolveUser: image.ResolveUser})
+	if err != nil {
+		return nil, fmt.Errorf("open the CRI server: %w", err)
+	}
+	n.closers = append(n.closers, n.cri.Close)
+	return n, loadHello(ctx, n.images)
+}
+
+func openNetwork(o *options, log *slog.Logger) (*network.Network, error) {
+	pods, err := netip.ParsePrefix(o.node.PodCIDR)
+	if err != nil {
+		return nil, fmt.Errorf("--pod-cidr: %w", err)
+	}
+	cluster, err := netip.ParsePrefix(o.node.ClusterCIDR)
+	if err != nil {
+		return nil, fmt.Errorf("--cluster-cidr: %w", err)
+	}
+	return network.New(network.Config{Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
+		RunDir: filepath.Join(o.place.Run, "network"), Filter: netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge)}), Log: log.With("part", "network")})
+}
+
+// removeNetwork removes the bridge, the rules and every pod's network.
+func removeNetwork(ctx context.Context, o *options) error {
+	log, err := o.logging.logger()
+	if err != nil {
+		return err
+	}
+	n, err := openNetwork(o, log)
+	if err != nil {
+		return err
+	}
+	return n.Uninstall(ctx)
+}
+
+// chainPrefix keeps two instances' packet filter chains apart: KEELSON, or seven characters made from the bridge's name.
+func chainPrefix(bridge string) string {
+	if bridge == "keelson0" {
+		return "KEELSON"
+	}
+	h := fnv.New32a()
+	fmt.Fprint(h, bridge)
+	return fmt.Sprintf("K%06X", h.Sum32()&0xffffff)
+}
+
+// tasks serve the node's sockets.
+func (n *node) tasks(o *options) []task {
+	return []task{
+		{"CRI server", func(ctx context.Context) error {
+			l, err := listenUnix(o.place.socket(), 0o660)
+			if err != nil {
+				return err
+			}
+			return n.cri.Serve(ctx, l)
+		}},
+		{"admin socket", func(ctx context.Context) error {
+			l, err := listenUnix(o.place.admin(), 0o600)
+			if err != nil {
+				return err
+			}
+			server := &http.Server{Handler: adminHandler(n.images)}
+			stop := context.AfterFunc(ctx, func() { server.Close() })
+			defer stop()
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		}},
+	}
+}
+
+// close ends the parts, the last opened first. Pods go on.
+func (n *node) close() {
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		if err := n.closers[i](); err != nil {
+			n.log.Warn("closing a part of the node", "err", err)
+		}
+	}
+}
+
+func criCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "cri", Short: "Run the container runtime alone, on a CRI socket for any kubelet", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := o.logging.logger()
+			if err != nil {
+				return err
+			}
+			libraryLogs(log)
+			if _, err := claim(o); err != nil {
+				return err
+			}
+			n, err := newNode(cmd.Context(), o, log)
+			if err != nil {
+				return err
+			}
+			defer n.close()
+			group, ctx := errgroup.WithContext(cmd.Context())
+			together(ctx, group, n.tasks(o)...)
+			log.Info("the runtime is ready", "socket", o.place.socket())
+			return group.Wait()
+		},
+	}
+	o.nodeFlags(cmd)
+	return cmd
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// options are every command's flags. Two instances on one machine need their own paths, ports, bridge and CIDRs.
+type options struct {
+	place   places
+	node    nodeOptions
+	plane   planeOptions
+	logging logOptions
+}
+
+// places are the folders and sockets of one instance.
+type places struct {
+	Data, Run, KubeletRoot, PodLogs, Kubeconfig, Config string
+}
+
+type nodeOptions struct {
+	Name, IP, Bridge, PodCIDR, ClusterCIDR, CgroupRoot, StaticPods string
+	KubeletPort, HealthzPort, MaxPods                              int
+	ResolvConf                                                     string
+}
+
+type planeOptions struct {
+	Address, Advertise, ServiceCIDR, DNS, Domain string
+	Port                                         int
+	TLSSANs                                      []string
+	Taint                                        bool
+}
+
+type logOptions struct{ Format, Level string }
+
+const defaultData = "/var/lib/keelson"
+
+func (o *options) paths(f *pflag.FlagSet) {
+	p := &o.place
+	f.StringVar(&p.Data, "data-dir", defaultData, "state that must survive a reboot")
+	f.StringVar(&p.Run, "run-dir", "/run/keelson", "state that must not (a tmpfs)")
+	f.StringVar(&p.KubeletRoot, "kubelet-dir", "/var/lib/kubelet", "pods' volumes, plugins")
+	f.StringVar(&p.PodLogs, "pod-logs-dir", "/var/log/pods", "containers' logs")
+	f.StringVar(&p.Config, "config-dir", "/etc/keelson", "registries (certs.d), static pods (manifests)")
+	f.StringVar(&p.Kubeconfig, "kubeconfig", "", "admin kubeconfig (default <config-dir>/keelson.yaml)")
+	f.StringVar(&o.logging.Format, "log-format", "text", "text or json")
+	f.StringVar(&o.logging.Level, "log-level", "info", "debug, info, warn or error")
+}
+
+func (p places) kubeconfig() string {
+	if p.Kubeconfig != "" {
+		return p.Kubeconfig
+	}
+	return filepath.Join(p.Config, "keelson.yaml")
+}
+
+func (p places) socket() string    { return filepath.Join(p.Run, "cri.sock") }
+func (p places) admin() string     { return filepath.Join(p.Run, "node.sock") }
+func (p places) agent() string     { return filepath.Join(p.Data, "agent") }
+func (p places) server() string    { return filepath.Join(p.Data, "server") }
+func (p places) images() string    { return filepath.Join(p.Data, "agent", "images") }
+func (p places) manifests() string { return filepath.Join(p.Config, "manifests") }
+func (p places) certs() []string {
+	return []string{filepath.Join(p.Config, "certs.d"), "/etc/containerd/certs.d"}
+}
+
+func (o *options) nodeFlags(cmd *cobra.Command) {
+	f, n := cmd.Flags(), &o.node
+	f.StringVar(&n.Bridge, "bridge", "keelson0", "the pods' bridge")
+	f.StringVar(&n.PodCIDR, "pod-cidr", "10.244.0.0/24", "this node's pod addresses")
+	f.StringVar(&n.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "all nodes' pod addresses")
+	f.StringVar(&n.CgroupRoot, "cgroup-root", "/", "the cgroup under which kubepods is made")
+}
+
+func (o *options) serverFlags(cmd *cobra.Command) {
+	o.nodeFlags(cmd)
+	f, n, p := cmd.Flags(), &o.node, &o.plane
+	f.StringVar(&n.Name, "node-name", "", "the Node's name (default: the host's name)")
+	f.StringVar(&n.IP, "node-ip", "", "the Node's address (default: the one of the default route)")
+	f.IntVar(&n.KubeletPort, "kubelet-port", 10250, "the kubelet's API")
+	f.IntVar(&n.HealthzPort, "healthz-port", 10248, "the kubelet's health, on loopback; 0 turns it off")
+	f.IntVar(&n.MaxPods, "max-pods", 250, "pods this node takes")
+	f.StringVar(&n.StaticPods, "pod-manifest-path", "", "static pods' folder (default <config-dir>/manifests)")
+	f.StringVar(&n.ResolvConf, "resolv-conf", "/etc/resolv.conf", "the node's own resolver, for pods with dnsPolicy Default")
+	f.StringVar(&p.Address, "bind-address", "0.0.0.0", "the API server's listening address")
+	f.IntVar(&p.Port, "https-port", 6443, "the API server's port")
+	f.StringVar(&p.Advertise, "advertise-address", "", "the address by which others reach the API server (default: the Node's)")
+	f.StringVar(&p.ServiceCIDR, "service-cidr", "10.96.0.0/12", "Service addresses")
+	f.StringVar(&p.DNS, "cluster-dns", "", "the cluster DNS' Service address (default: the tenth of the Service range)")
+	f.StringVar(&p.Domain, "cluster-domain", "cluster.local", "the cluster's DNS domain")
+	f.StringSliceVar(&p.TLSSANs, "tls-san", nil, "more names or addresses for the API server's certificate")
+	f.BoolVar(&p.Taint, "taint-control-plane", false, "keep ordinary pods off this node")
+}
+
+// finish fills what depends on the machine and refuses what cannot work, naming the flag.
+func (o *options) finish() error {
+	if o.node.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("--node-name: the host has no name: %w", err)
+		}
+		o.node.Name = strings.ToLower(host)
+	}
+	if o.node.IP == "" {
+		ip, err := outboundIP()
+		if err != nil {
+			return fmt.Errorf("--node-ip: no address found on this machine (%w); name one", err)
+		}
+		o.node.IP = ip.String()
+	}
+	if o.plane.Advertise == "" {
+		o.plane.Advertise = o.node.IP
+	}
+	if o.node.StaticPods == "" {
+		o.node.StaticPods = o.place.manifests()
+	}
+	services, err := netip.ParsePrefix(o.plane.ServiceCIDR)
+	if err != nil {
+		return fmt.Errorf("--service-cidr: %w", err)
+	}
+	pods, err := netip.ParsePrefix(o.node.ClusterCIDR)
+	if err != nil {
+		return fmt.Errorf("--cluster-cidr: %w", err)
+	}
+	if pods.Overlaps(services) {
+		return fmt.Errorf("--service-cidr %s overlaps --cluster-cidr %s: choose ranges apart", services, pods)
+	}
+	if o.plane.DNS == "" {
+		addr := services.Masked().Addr()
+		for range 10 {
+			addr = addr.Next()
+		}
+		o.plane.DNS = addr.String()
+	}
+	return nil
+}
+
+// outboundIP returns the address that the kernel would send from: no packet leaves. Without a default route, the first global one.
+func outboundIP() (netip.Addr, error) {
+	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
+		defer conn.Close()
+		return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr(), nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() && p.Addr().Is4() {
+			return p.Addr(), nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no global IPv4 address")
+}
+
+func (l logOptions) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch l.Format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: text or json", l.Format)
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/tools/record"
+
+	"keelson.dev/keelson/controlplane/apiserver"
+	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/daemonset"
+	"keelson.dev/keelson/controlplane/controller/deployment"
+	"keelson.dev/keelson/controlplane/controller/endpointslice"
+	"keelson.dev/keelson/controlplane/controller/garbage"
+	"keelson.dev/keelson/controlplane/controller/namespace"
+	"keelson.dev/keelson/controlplane/controller/nodelifecycle"
+	"keelson.dev/keelson/controlplane/controller/podgc"
+	"keelson.dev/keelson/controlplane/controller/replicaset"
+	"keelson.dev/keelson/controlplane/controller/rootca"
+	accounts "keelson.dev/keelson/controlplane/controller/serviceaccount"
+	"keelson.dev/keelson/controlplane/controller/statefulset"
+	"keelson.dev/keelson/controlplane/scheduler"
+)
+
+// plane is the control plane in one process: the API server, and scheduler and controllers as its in-process clients.
+type plane struct {
+	server *apiserver.Server
+	log    *slog.Logger
+}
+
+func newPlane(o *options, log *slog.Logger) (*plane, error) {
+	bind, err := netip.ParseAddr(o.plane.Address)
+	if err != nil {
+		return nil, fmt.Errorf("--bind-address: %w", err)
+	}
+	advertise, err := netip.ParseAddr(o.plane.Advertise)
+	if err != nil {
+		return nil, fmt.Errorf("--advertise-address: %w", err)
+	}
+	services, err := netip.ParsePrefix(o.plane.ServiceCIDR)
+	if err != nil {
+		return nil, fmt.Errorf("--service-cidr: %w", err)
+	}
+	server, err := apiserver.New(apiserver.Config{
+		DataDir: o.place.server(), BindAddress: bind, Port: o.plane.Port, AdvertiseAddress: advertise, ServiceCIDR: services,
+		ClusterDomain: o.plane.Domain, NodeName: o.node.Name, ExtraSANs: append(o.plane.TLSSANs, o.node.IP), KubeletPort: o.node.KubeletPort,
+	}, apiserver.Deps{Log: log.With("part", "apiserver")})
+	if err != nil {
+		return nil, err
+	}
+	return &plane{server: server, log: log}, nil
+}
+
+// as returns an in-process client configuration of a user.
+func (p *plane) as(name string, groups ...string) *rest.Config {
+	return p.server.ClientConfig(&user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)})
+}
+
+// asAccount returns a client of a controller's service account in kube-system.
+func (p *plane) asAccount(name string) (kubernetes.Interface, error) {
+	groups := serviceaccount.MakeGroupNames("kube-system")
+	return kubernetes.NewForConfig(p.as(serviceaccount.MakeUsername("kube-system", name), groups...))
+}
+
+// control makes scheduler and controllers and returns what runs them. Informers are shared by all; managed fields,
+// which none of them reads, are dropped from the copies.
+func (p *plane) control() ([]task, error) {
+	config := p.as(user.KubeControllerManager)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	shared := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(dropManagedFields))
+	loops, watcher, err := p.controllers(client, shared)
+	if err != nil {
+		return nil, err
+	}
+	sched, broadcast, err := p.scheduler(shared)
+	if err != nil {
+		return nil, err
+	}
+	tasks := []task{
+		{"informers", p.whenReady(func(ctx context.Context) error {
+			shared.Start(ctx.Done())
+			<-ctx.Done()
+			shared.Shutdown()
+			return nil
+		})},
+		{"scheduler", sched.Run}, {"scheduler events", broadcast}, {"garbage watcher", p.whenReady(watcher.Run)},
+	}
+	for _, loop := range loops {
+		tasks = append(tasks, task{"controller " + loop.Name(), loop.Run})
+	}
+	return tasks, nil
+}
+
+// whenReady starts a client once the server answers: before, RBAC would refuse it and it would back off.
+func (p *plane) whenReady(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-p.server.Ready():
+			return run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (p *plane) scheduler(shared informers.SharedInformerFactory) (*scheduler.Scheduler, func(context.Context) error, error) {
+	client, err := kubernetes.NewForConfig(p.as(user.KubeScheduler))
+	if err != nil {
+		return nil, nil, err
+	}
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	broadcast := func(ctx context.Context) error {
+		defer broadcaster.Shutdown()
+		if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}
+	s, err := scheduler.New(scheduler.Config{Log: p.log.With("part", "scheduler")}, scheduler.Deps{
+		Client: client, Informers: shared, Events: broadcaster.NewRecorder(scheme.Scheme, corev1.DefaultSchedulerName)})
+	return s, broadcast, err
+}
+
+// controllers are listed once, each under its own identity. The watcher feeds the garbage collector.
+func (p *plane) controllers(client kubernetes.Interface, shared informers.SharedInformerFactory) ([]*controller.Loop, *garbage.Watcher, error) {
+	cleaner, finder, err := p.metadataClients("namespace-controller")
+	if err != nil {
+		return nil, nil, err
+	}
+	collector, everything, err := p.metadataClients("generic-garbage-collector")
+	if err != nil {
+		return nil, nil, err
+	}
+	broadcaster := record.NewBroadcaster()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	var watcher *garbage.Watcher
+	list := []struct {
+		account string
+		make    func(controller.Deps) (*controller.Loop, error)
+	}{
+		{"namespace-controller", func(d controller.Deps) (*controller.Loop, error) {
+			return namespace.New(namespace.Deps{Deps: d, Discovery: finder, Metadata: cleaner})
+		}},
+		{"generic-garbage-collector", func(d controller.Deps) (loop *controller.Loop, err error) {
+			cached := memory.NewMemCacheClient(everything)
+			loop, watcher = garbage.New(garbage.Deps{Deps: d, Discovery: cached, Metadata: collector,
+				Mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)})
+			return loop, nil
+		}},
+		{"service-account-controller", accounts.New},
+		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
+		{"endpointslice-controller", endpointslice.New},
+		{"replicaset-controller", replicaset.New},
+		{"replication-controller", replicaset.NewReplicationController},
+		{"deployment-controller", deployment.New},
+		{"statefulset-controller", statefulset.New},
+		{"daemon-set-controller", daemonset.New},
+		{"node-controller", nodelifecycle.New},
+		{"pod-garbage-collector", podgc.New},
+	}
+	var loops []*controller.Loop
+	var errs []error
+	for _, c := range list {
+		own, err := p.asAccount(c.account)
+		if err != nil {
+			return nil, nil, err
+		}
+		loop, err := c.make(controller.Deps{Client: own, Informers: shared, Log: p.log,
+			Events: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: c.account})})
+		loops, errs = append(loops, loop), append(errs, err)
+	}
+	return loops, watcher, errors.Join(errs...)
+}
+
+// metadataClients returns clients that see every kind, of a service account in kube-system.
+func (p *plane) metadataClients(account string) (metadata.Interface, *discovery.DiscoveryClient, error) {
+	config := p.as(serviceaccount.MakeUsername("kube-system", account), serviceaccount.MakeGroupNames("kube-system")...)
+	client, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	finder, err := discovery.NewDiscoveryClientForConfig(config)
+	return client, finder, err
+}
+
+func dropManagedFields(obj any) (any, error) {
+	if o, ok := obj.(runtime.Object); ok {
+		if m, err := meta.Accessor(o); err == nil {
+			m.SetManagedFields(nil)
+		}
+	}
+	return obj, nil
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+)
+
+func serverCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run control plane and node in one process", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
+	}
+	o.serverFlags(cmd)
+	return cmd
+}
+
+// serve runs everything until ctx ends or a part fails. Pods outlive it.
+func serve(ctx context.Context, o *options) error {
+	began := time.Now()
+	log, err := o.logging.logger()
+	if err != nil {
+		return err
+	}
+	libraryLogs(log)
+	if os.Geteuid() != 0 {
+		return errors.New("a node needs root: run it with sudo")
+	}
+	if err := o.finish(); err != nil {
+		return err
+	}
+	if _, err := claim(o); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	p, err := newPlane(o, log)
+	if err != nil {
+		return err
+	}
+	together(ctx, group, task{"API server", p.server.Run})
+	control, err := p.control()
+	if err != nil {
+		return err
+	}
+	together(ctx, group, control...)
+	together(ctx, group, task{"kubeconfig", func(ctx context.Context) error {
+		return p.whenReady(func(context.Context) error { return p.server.WriteAdminKubeconfig(o.place.kubeconfig()) })(ctx)
+	}})
+	group.Go(func() error { return runNode(ctx, o, p, log, began) })
+	return group.Wait()
+}
+
+// runNode makes the node's parts beside the starting API server and runs them; they are closed in the opposite order.
+func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began time.Time) error {
+	n, err := newNode(ctx, o, log)
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	defer n.close()
+	k, err := n.kubelet(o, p, log)
+	if err != nil {
+		return fmt.Errorf("kubelet: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	together(ctx, group, n.tasks(o)...)
+	together(ctx, group, task{"kubelet", k.Run}, task{"ready", func(ctx context.Context) error {
+		select {
+		case <-k.Ready():
+			log.Info("the node is ready", "node", o.node.Name, "api", p.server.URL(), "kubeconfig", o.place.kubeconfig(), "after", time.Since(began).Round(time.Millisecond))
+			_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}})
+	return group.Wait()
+}
+
+// libraryLogs sends what Kubernetes' libraries log through klog to ours. Their information is our debugging.
+func libraryLogs(log *slog.Logger) {
+	klog.SetSlogLogger(slog.New(demoted{log.Handler()}))
+}
+
+// demoted turns a library's Info into Debug.
+type demoted struct{ slog.Handler }
+
+func (d demoted) Enabled(ctx context.Context, l slog.Level) bool {
+	if l == slog.LevelInfo {
+		l = slog.LevelDebug
+	}
+	return d.Handler.Enabled(ctx, l)
+}
+
+func (d demoted) WithAttrs(a []slog.Attr) slog.Handler { return demoted{d.Handler.WithAttrs(a)} }
+func (d demoted) WithGroup(g string) slog.Handler      { return demoted{d.Handler.WithGroup(g)} }
