@@ -9,11 +9,14 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
+
+	"keelson.dev/keelson/controlplane/resource/scheduling"
 )
 
 // namespaces that every cluster has.
@@ -45,6 +48,22 @@ func (s *Server) bootstrap(ctx context.Context) error {
 		func() error { return bootstrapRBAC(ctx, client) },
 		func() error { return s.publishAuthentication(ctx, client) },
 		func() error { return s.publishEndpoint(ctx, client) },
+		func() error { return s.bootstrapCluster(ctx, client) },
+	})
+}
+
+// bootstrapCluster makes the cluster-wide objects that belong to no component.
+func (s *Server) bootstrapCluster(ctx context.Context, client kubernetes.Interface) error {
+	for _, c := range scheduling.System() {
+		classes := client.SchedulingV1().PriorityClasses()
+		if err := ensure(ctx, c.Name, classes.Get, classes.Create, c); err != nil {
+			return fmt.Errorf("priority class: %w", err)
+		}
+	}
+	ranges := client.NetworkingV1().ServiceCIDRs()
+	return ensure(ctx, "kubernetes", ranges.Get, ranges.Create, &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{s.cfg.ServiceCIDR.String()}},
 	})
 }
 

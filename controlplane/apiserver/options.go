@@ -21,19 +21,27 @@ var connectOptions = []struct {
 	read   conversion.ConversionFunc
 }{
 	{&corev1.PodLogOptions{}, fromQuery(nil)},
-	// Who asks for no stream by name gets both outputs, as upstream.
-	{&corev1.PodExecOptions{}, fromQuery(url.Values{"stdout": {"true"}, "stderr": {"true"}})},
-	{&corev1.PodAttachOptions{}, fromQuery(url.Values{"stdout": {"true"}, "stderr": {"true"}})},
+	{&corev1.PodExecOptions{}, fromQuery(outputs)},
+	{&corev1.PodAttachOptions{}, fromQuery(outputs)},
 	{&corev1.PodPortForwardOptions{}, fromQuery(nil)},
 	{&corev1.PodProxyOptions{}, fromQuery(nil)},
 	{&corev1.NodeProxyOptions{}, fromQuery(nil)},
 	{&corev1.ServiceProxyOptions{}, fromQuery(nil)},
 }
 
-// fromQuery converts a query to an options object by the names of its JSON fields; defaults fill absent ones.
+// outputs are the streams of who names none. Who names one gets only what is named: a kubelet waits for each stream
+// that it is told of, and a client that did not ask for it would never open it.
+var outputs = url.Values{"stdout": {"true"}, "stderr": {"true"}}
+
+// fromQuery converts a query to an options object by the names of its JSON fields. defaults hold if the query names no
+// stream.
 func fromQuery(defaults url.Values) conversion.ConversionFunc {
 	return func(in, out any, _ conversion.Scope) error {
 		values := *in.(*url.Values)
+		defaults := defaults
+		if values.Has("stdin") || values.Has("stdout") || values.Has("stderr") {
+			defaults = nil
+		}
 		v := reflect.ValueOf(out).Elem()
 		for i := range v.NumField() {
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
