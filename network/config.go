@@ -18,6 +18,7 @@ type Config struct {
 	StateDir    string       // survives a reboot: the place in the address rotation; required
 	RunDir      string       // tmpfs: records and namespace pins; required
 	MTU         int          // of pod links; 0 takes that of the default route's device
+	DNS         netip.Addr   // optional: the cluster DNS address, put on the bridge for package dns to listen on
 	Spares      int          // attachments made in advance; 0 means none
 	Log         *slog.Logger // optional
 	Filter      Filter       // optional; default iptables with the chain prefix KEELSON

@@ -109,6 +109,11 @@ func (n *Network) open() error {
 	if err := n.links.EnsureNode(n.addresses.Gateway(), n.cfg.PodCIDR, n.cfg.MTU); err != nil {
 		return err
 	}
+	if n.cfg.DNS.IsValid() {
+		if err := n.links.AddAddress(n.cfg.DNS); err != nil {
+			return err
+		}
+	}
 	if err := n.recover(old); err != nil {
 		return err
 	}

@@ -13,6 +13,11 @@ import (
 	"testing"
 	"time"
 
+	mdns "github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/network/dns"
 	"keelson.dev/keelson/network/ipam"
 	"keelson.dev/keelson/network/netfilter"
 	"keelson.dev/keelson/network/netfilter/netfiltertest"
@@ -503,6 +508,73 @@ func TestHostile_NW9(t *testing.T) {
 	}
 	if b, _ := os.ReadFile("/proc/sys/net/ipv6/conf/" + n.links.Name(2) + "/disable_ipv6"); strings.TrimSpace(string(b)) == "0" {
 		t.Error("IPv6 is on at the node's end: router advertisements of a pod would be heard")
+	}
+}
+
+// Questions to the cluster DNS reach it from pods and from the node, and leave nothing in connection tracking.
+func TestHostile_NW3(t *testing.T) {
+	at := netip.MustParseAddrPort("10.96.0.10:53")
+	n := node(t, func(c *Config) { c.DNS = at.Addr() })
+	zone := dns.NewZone()
+	zone.SetService(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.1.1"}})
+	srv, err := dns.New(dns.Config{Listen: []netip.AddrPort{at}, ResolvConf: "/dev/null"}, zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	a := up(t, n, "a")
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, at.String())
+	}}
+	waitFor(t, "the server to listen", func() bool {
+		_, err := resolver.LookupNetIP(t.Context(), "ip4", "web.default.svc.cluster.local")
+		return err == nil
+	})
+	// One socket, A and AAAA at once, many times: what a C library does.
+	if err := netns.Do(a.NetNSPath, func() error {
+		c, err := net.Dial("udp4", at.String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		var ids [2000]bool
+		for i := range 1000 {
+			for j, typ := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
+				q := (&mdns.Msg{}).SetQuestion("web.default.svc.cluster.local.", typ)
+				q.Id = uint16(2*i + j)
+				b, _ := q.Pack()
+				if _, err := c.Write(b); err != nil {
+					return err
+				}
+			}
+			for range 2 {
+				buf := make([]byte, 512)
+				c.SetReadDeadline(time.Now().Add(3 * time.Second))
+				if _, err := c.Read(buf); err != nil {
+					return fmt.Errorf("after %d pairs: %w", i, err)
+				}
+				ids[uint16(buf[0])<<8|uint16(buf[1])] = true
+			}
+		}
+		for i, ok := range ids {
+			if !ok {
+				return fmt.Errorf("question %d was not answered", i)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if out := netfiltertest.Run(t, "conntrack", "-L", "-p", "udp"); strings.Contains(out, "10.96.0.10") {
+		t.Errorf("tracked: %s", out)
 	}
 }
 

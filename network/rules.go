@@ -14,7 +14,7 @@ func nodeRules(cfg Config, pods string) netfilter.Set {
 	loop := netip.MustParsePrefix("127.0.0.0/8")
 	multicast := netip.MustParsePrefix("224.0.0.0/4")
 	accept := netfilter.To(netfilter.Accept)
-	return netfilter.Set{
+	s := netfilter.Set{
 		Chains: []netfilter.Chain{
 			{Table: netfilter.Filter, Name: "FORWARD", Rules: []netfilter.Rule{
 				{Match: netfilter.Match{In: pods}, Target: accept, Comment: "from pods"},
@@ -39,6 +39,26 @@ func nodeRules(cfg Config, pods string) netfilter.Set {
 			{Table: netfilter.NAT, Base: "POSTROUTING", Chain: "POSTROUTING"},
 		},
 	}
+	if cfg.DNS.IsValid() {
+		untracked(&s, cfg.DNS)
+	}
+	return s
+}
+
+// untracked keeps the cluster DNS out of connection tracking: parallel questions of one socket have no entry to race for, and a
+// full table does not stop names from being found.
+func untracked(s *netfilter.Set, addr netip.Addr) {
+	at, off := netip.PrefixFrom(addr, addr.BitLen()), netfilter.To(netfilter.NoTrack)
+	var in, out []netfilter.Rule
+	for _, proto := range []string{"udp", "tcp"} {
+		to := netfilter.Rule{Match: netfilter.Match{Dst: at, Proto: proto, DstPorts: netfilter.Port(53)}, Target: off, Comment: "cluster DNS"}
+		from := netfilter.Rule{Match: netfilter.Match{Src: at, Proto: proto, SrcPorts: netfilter.Port(53)}, Target: off, Comment: "cluster DNS"}
+		in, out = append(in, to), append(out, to, from)
+	}
+	s.Chains = append(s.Chains, netfilter.Chain{Table: netfilter.Raw, Name: "PREROUTING", Rules: in},
+		netfilter.Chain{Table: netfilter.Raw, Name: "OUTPUT", Rules: out})
+	s.Hooks = append(s.Hooks, netfilter.Hook{Table: netfilter.Raw, Base: "PREROUTING", Chain: "PREROUTING"},
+		netfilter.Hook{Table: netfilter.Raw, Base: "OUTPUT", Chain: "OUTPUT"})
 }
 
 // mappings translates and checks a pod's host ports; those without a host port are left out.

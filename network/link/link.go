@@ -102,6 +102,18 @@ func (l *Links) EnsureNode(gateway netip.Addr, pods netip.Prefix, mtu int) error
 	return nil
 }
 
+// AddAddress gives the bridge one more address that the node answers on. It goes with the bridge. Idempotent.
+func (l *Links) AddAddress(a netip.Addr) error {
+	dev, err := l.h.LinkByName(l.bridge)
+	if err == nil {
+		err = l.h.AddrReplace(dev, &netlink.Addr{IPNet: host(a)})
+	}
+	if err != nil {
+		return fmt.Errorf("link: address %s on %s: %w", a, l.bridge, err)
+	}
+	return nil
+}
+
 // Node checks that the bridge is there and up.
 func (l *Links) Node() error {
 	dev, err := l.h.LinkByName(l.bridge)

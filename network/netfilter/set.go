@@ -40,4 +40,3 @@ func (s Set) validate(n names, o Owner) error {
 	}
 	return nil
 }
-
