@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
@@ -81,7 +82,7 @@ type Node struct {
 type Paths struct {
 	Root      string // default /var/lib/kubelet
 	PodLogs   string // default /var/log/pods
-	LogLinks  string // default /var/log/containers; "-" for none
+	LogLinks  string // default the folder "containers" beside PodLogs; "-" for none
 	Manifests string // folder of static pods; "" for none
 	// ResolvConf is the node's resolver configuration. Default /etc/resolv.conf; "-" for an empty one.
 	ResolvConf string
@@ -154,7 +155,7 @@ func (c *Config) complete() {
 	def(&c.Node.Version, "v1.37.2+keelson1")
 	def(&c.Paths.Root, "/var/lib/kubelet")
 	def(&c.Paths.PodLogs, "/var/log/pods")
-	def(&c.Paths.LogLinks, "/var/log/containers")
+	def(&c.Paths.LogLinks, filepath.Join(filepath.Dir(c.Paths.PodLogs), "containers"))
 	def(&c.Paths.ResolvConf, "/etc/resolv.conf")
 	for _, p := range []*string{&c.Paths.LogLinks, &c.Paths.ResolvConf} {
 		if *p == "-" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -219,6 +220,14 @@ func (k *Kubelet) begin(ctx context.Context) error {
 			timer.Stop()
 			return fmt.Errorf("kubelet: the container runtime never answered: %s", criclient.Message(err))
 		case <-timer.C:
+		}
+	}
+	for _, dir := range []string{k.cfg.Paths.PodLogs, k.cfg.Paths.LogLinks} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("kubelet: make log directory: %w", err)
 		}
 	}
 	if err := k.parts.tree.Setup(); err != nil {

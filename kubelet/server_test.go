@@ -214,7 +214,9 @@ func TestServerStreams(t *testing.T) {
 
 func TestServerLogs(t *testing.T) {
 	n, conf := serving(t)
-	p := n.create(pod("web", corev1.Container{Name: "web", Image: "nginx:1"}))
+	once := pod("web", corev1.Container{Name: "web", Image: "nginx:1"})
+	once.Spec.RestartPolicy = corev1.RestartPolicyNever // so that the log asked for is always this one
+	p := n.create(once)
 	n.until("web", "Running", running)
 	dir := filepath.Join(n.cfg.Paths.PodLogs, "default_web_"+string(p.UID), "web")
 	line := "2026-11-22T17:00:00.000000000Z stdout F hello\n"

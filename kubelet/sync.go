@@ -59,7 +59,7 @@ func (k *Kubelet) drive(ctx context.Context, r podworker.Request, rec *podRecord
 		out := plan.Plan(plan.In{Pod: r.Pod, Observed: seen, Memory: mem, Now: now, Ending: r.Ending})
 		k.tell(r.Pod, rec, seen, out.Waiting)
 		over := r.Ending != nil && out.Finished
-		status := k.report(r, rec, seen, out.Waiting, probes, over, now)
+		status := k.report(r, rec, seen, out, probes, over, now)
 		switch {
 		case out.End != nil:
 			return podworker.Result{End: out.End}
@@ -105,7 +105,7 @@ func (k *Kubelet) hostIPs() []string {
 }
 
 // report computes the pod's status and hands it to the writer.
-func (k *Kubelet) report(r podworker.Request, rec *podRecord, seen observe.Pod, waiting map[string]plan.Waiting,
+func (k *Kubelet) report(r podworker.Request, rec *podRecord, seen observe.Pod, out plan.Out,
 	probes map[string]podstatus.Probe, over bool, now time.Time,
 ) corev1.PodStatus {
 	pod := r.Pod
@@ -116,14 +116,14 @@ func (k *Kubelet) report(r podworker.Request, rec *podRecord, seen observe.Pod, 
 		keepForeign(&pod.Status, foreign)
 	}
 	in := podstatus.In{
-		Pod: pod, Observed: seen, Waiting: waiting, Probes: probes, HostIPs: k.hostIPs(),
+		Pod: pod, Observed: seen, Waiting: out.Waiting, Probes: probes, HostIPs: k.hostIPs(),
 		Runtime: k.runtimeName(), Over: over, QOS: qos.Class(pod), Now: now,
 	}
 	if r.Ending != nil && r.Ending.Reason != "" {
 		in.Failure = podstatus.Failure{Reason: r.Ending.Reason, Message: r.Ending.Message}
 	}
 	status := podstatus.Compute(in)
-	k.parts.writer.Set(pod.UID, status)
+	k.parts.writer.Set(pod.UID, status, len(out.Actions) > 0 && !over)
 	return status
 }
 

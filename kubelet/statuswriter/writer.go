@@ -58,16 +58,29 @@ func New(cfg Config) *Writer {
 	}
 }
 
-// Set says what the pod's status is to be. The same status again costs nothing.
-func (w *Writer) Set(uid types.UID, status corev1.PodStatus) {
+// interimDelay is how long a status waits that is expected to be overtaken: one write instead of three for a pod that
+// starts quickly, and news all the same of one that does not.
+const interimDelay = 100 * time.Millisecond
+
+// Set says what the pod's status is to be. The same status again costs nothing. An interim status is written only if
+// no other comes within a moment.
+func (w *Writer) Set(uid types.UID, status corev1.PodStatus, interim bool) {
 	w.mu.Lock()
 	old, known := w.want[uid]
 	if known && equality.Semantic.DeepEqual(old, status) {
+		open := w.open[uid]
 		w.mu.Unlock()
+		if open && !interim { // it was an interim one and has turned out to stay
+			w.queue.Add(uid)
+		}
 		return
 	}
 	w.want[uid], w.open[uid] = status, true
 	w.mu.Unlock()
+	if interim {
+		w.queue.AddAfter(uid, interimDelay)
+		return
+	}
 	w.queue.Add(uid)
 }
 
