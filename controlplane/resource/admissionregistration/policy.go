@@ -1,0 +1,326 @@
+package admissionregistration
+
+import (
+	"fmt"
+	"strings"
+
+	celgo "github.com/google/cel-go/cel"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+
+	"keelson.dev/keelson/controlplane/resource/check"
+)
+
+const maxAuditAnnotations = 20
+
+// common is what both kinds of policy have.
+type common struct {
+	failurePolicy *admissionv1.FailurePolicyType
+	paramKind     *admissionv1.ParamKind
+	match         *admissionv1.MatchResources
+	conditions    []admissionv1.MatchCondition
+	variables     []admissionv1.Variable
+}
+
+func (p common) options() variables {
+	return variables{HasParams: p.paramKind != nil, HasAuthorizer: true}
+}
+
+// validate checks the common part and returns the compiler that knows the policy's variables.
+func (p common) validate(known map[string]bool, at *field.Path) (*plugincel.CompositedCompiler, field.ErrorList) {
+	var errs field.ErrorList
+	if p.failurePolicy == nil {
+		errs = append(errs, field.Required(at.Child("failurePolicy"), ""))
+	} else {
+		errs = append(errs, check.OneOf(*p.failurePolicy, at.Child("failurePolicy"), admissionv1.Fail, admissionv1.Ignore)...)
+	}
+	if p.paramKind != nil {
+		errs = append(errs, validateParamKind(p.paramKind, at.Child("paramKind"))...)
+	}
+	if p.match == nil {
+		errs = append(errs, field.Required(at.Child("matchConstraints"), ""))
+	} else {
+		errs = append(errs, validateMatch(p.match, at.Child("matchConstraints"))...)
+		if len(p.match.ResourceRules) == 0 {
+			errs = append(errs, field.Required(at.Child("matchConstraints", "resourceRules"), ""))
+		}
+	}
+	errs = append(errs, validateConditions(p.conditions, p.options(), known, at.Child("matchConditions"))...)
+	c, err := composed()
+	if err != nil {
+		return nil, append(errs, field.InternalError(at, err))
+	}
+	for i, v := range p.variables {
+		errs = append(errs, p.validateVariable(c, v, known, at.Child("variables").Index(i))...)
+	}
+	return c, errs
+}
+
+func (p common) validateVariable(c *plugincel.CompositedCompiler, v admissionv1.Variable, known map[string]bool, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if strings.TrimSpace(v.Name) == "" {
+		errs = append(errs, field.Required(at.Child("name"), "name is not specified"))
+	} else if !apiservercelIdentifier(v.Name) {
+		errs = append(errs, field.Invalid(at.Child("name"), v.Name, "name is not a valid CEL identifier"))
+	}
+	if strings.TrimSpace(v.Expression) == "" {
+		return append(errs, field.Required(at.Child("expression"), "expression is not specified"))
+	}
+	mode := environment.NewExpressions
+	if known[v.Expression] {
+		mode = environment.StoredExpressions
+	}
+	r := c.CompileAndStoreVariable(&validating.Variable{Name: v.Name, Expression: v.Expression}, p.options(), mode)
+	return append(errs, failure(r.Error, v.Expression, at.Child("expression"))...)
+}
+
+func apiservercelIdentifier(name string) bool {
+	_, ok := apiservercel.Escape(name)
+	return ok && len(validation.IsCIdentifier(name)) == 0
+}
+
+func validateParamKind(k *admissionv1.ParamKind, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if k.APIVersion == "" {
+		errs = append(errs, field.Required(at.Child("apiVersion"), ""))
+	} else if gv, err := schema.ParseGroupVersion(k.APIVersion); err != nil {
+		errs = append(errs, field.Invalid(at.Child("apiVersion"), k.APIVersion, err.Error()))
+	} else {
+		// A group that is not a valid name parses all the same.
+		if gv.Group != "" {
+			errs = append(errs, check.Strings(validation.IsDNS1123Subdomain(gv.Group), at.Child("apiVersion"), gv.Group)...)
+		}
+		errs = append(errs, check.Strings(validation.IsDNS1035Label(gv.Version), at.Child("apiVersion"), gv.Version)...)
+	}
+	if k.Kind == "" {
+		return append(errs, field.Required(at.Child("kind"), ""))
+	}
+	return append(errs, check.Strings(validation.IsDNS1035Label(strings.ToLower(k.Kind)), at.Child("kind"), k.Kind)...)
+}
+
+func validateValidatingPolicy(s, old *admissionv1.ValidatingAdmissionPolicySpec, at *field.Path) field.ErrorList {
+	known := map[string]bool{}
+	if old != nil {
+		known = validatingExpressions(old)
+	}
+	p := common{s.FailurePolicy, s.ParamKind, s.MatchConstraints, s.MatchConditions, s.Variables}
+	c, errs := p.validate(known, at)
+	if c == nil {
+		return errs
+	}
+	if len(s.Validations)+len(s.AuditAnnotations) == 0 {
+		const message = "validations or auditAnnotations must contain at least one item"
+		return append(errs, field.Required(at.Child("validations"), message), field.Required(at.Child("auditAnnotations"), message))
+	}
+	for i := range s.Validations {
+		errs = append(errs, p.validateValidation(c, &s.Validations[i], known, at.Child("validations").Index(i))...)
+	}
+	annotations := at.Child("auditAnnotations")
+	if n := len(s.AuditAnnotations); n > maxAuditAnnotations {
+		errs = append(errs, field.Invalid(annotations, s.AuditAnnotations, fmt.Sprintf("must not have more than %d auditAnnotations", maxAuditAnnotations)))
+	}
+	seen := map[string]bool{}
+	for i, a := range s.AuditAnnotations {
+		errs = append(errs, p.validateAnnotation(c, a, known, annotations.Index(i))...)
+		if seen[a.Key] {
+			errs = append(errs, field.Duplicate(annotations.Index(i).Child("key"), a.Key))
+		}
+		seen[a.Key] = true
+	}
+	return errs
+}
+
+func validatingExpressions(s *admissionv1.ValidatingAdmissionPolicySpec) map[string]bool {
+	known := map[string]bool{}
+	for _, v := range s.Validations {
+		known[v.Expression], known[v.MessageExpression] = true, true
+	}
+	for _, a := range s.AuditAnnotations {
+		known[a.ValueExpression] = true
+	}
+	for _, c := range s.MatchConditions {
+		known[c.Expression] = true
+	}
+	for _, v := range s.Variables {
+		known[v.Expression] = true
+	}
+	return known
+}
+
+func (p common) validateValidation(c *plugincel.CompositedCompiler, v *admissionv1.Validation, known map[string]bool, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	text, message := strings.TrimSpace(v.Expression), strings.TrimSpace(v.Message)
+	if text == "" {
+		errs = append(errs, field.Required(at.Child("expression"), "expression is not specified"))
+	} else {
+		errs = append(errs, compiled(c, expression{text, []*celgo.Type{celgo.BoolType}}, p.options(), known, at.Child("expression"))...)
+	}
+	if v.MessageExpression != "" && strings.TrimSpace(v.MessageExpression) == "" {
+		errs = append(errs, field.Invalid(at.Child("messageExpression"), v.MessageExpression, "must be non-empty if specified"))
+	} else if v.MessageExpression != "" {
+		o := p.options()
+		o.HasAuthorizer = false
+		errs = append(errs, compiled(c, expression{v.MessageExpression, []*celgo.Type{celgo.StringType}}, o, known, at.Child("messageExpression"))...)
+	}
+	switch {
+	case v.Message != "" && message == "":
+		errs = append(errs, field.Invalid(at.Child("message"), v.Message, "message must be non-empty if specified"))
+	case strings.ContainsAny(message, "\n\r"):
+		errs = append(errs, field.Invalid(at.Child("message"), v.Message, "message must not contain line breaks"))
+	case strings.ContainsAny(text, "\n\r") && message == "":
+		errs = append(errs, field.Required(at.Child("message"), "message must be specified if expression contains line breaks"))
+	}
+	if v.Reason != nil {
+		errs = append(errs, check.OneOf(*v.Reason, at.Child("reason"), metav1.StatusReasonForbidden, metav1.StatusReasonInvalid,
+			metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnauthorized)...)
+	}
+	return errs
+}
+
+func (p common) validateAnnotation(c *plugincel.CompositedCompiler, a admissionv1.AuditAnnotation, known map[string]bool, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if a.Key == "" {
+		errs = append(errs, field.Required(at.Child("key"), ""))
+	} else {
+		errs = append(errs, check.Strings(validation.IsQualifiedName(a.Key), at.Child("key"), a.Key)...)
+	}
+	text := strings.TrimSpace(a.ValueExpression)
+	if text == "" {
+		return append(errs, field.Required(at.Child("valueExpression"), "valueExpression is not specified"))
+	}
+	return append(errs, compiled(c, expression{text, []*celgo.Type{celgo.StringType, celgo.NullType}}, p.options(), known, at.Child("valueExpression"))...)
+}
+
+func validateMutatingPolicy(s, old *admissionv1.MutatingAdmissionPolicySpec, at *field.Path) field.ErrorList {
+	known := map[string]bool{}
+	if old != nil {
+		known = mutatingExpressions(old)
+	}
+	p := common{s.FailurePolicy, s.ParamKind, s.MatchConstraints, s.MatchConditions, s.Variables}
+	c, errs := p.validate(known, at)
+	if c == nil {
+		return errs
+	}
+	if len(s.Mutations) == 0 {
+		errs = append(errs, field.Required(at.Child("mutations"), "mutations must contain at least one item"))
+	}
+	for i := range s.Mutations {
+		errs = append(errs, p.validateMutation(c, &s.Mutations[i], known, at.Child("mutations").Index(i))...)
+	}
+	if s.ReinvocationPolicy == "" {
+		return append(errs, field.Required(at.Child("reinvocationPolicy"), ""))
+	}
+	return append(errs, check.OneOf(s.ReinvocationPolicy, at.Child("reinvocationPolicy"),
+		admissionv1.IfNeededReinvocationPolicy, admissionv1.NeverReinvocationPolicy)...)
+}
+
+func mutatingExpressions(s *admissionv1.MutatingAdmissionPolicySpec) map[string]bool {
+	known := map[string]bool{}
+	for _, m := range s.Mutations {
+		if m.ApplyConfiguration != nil {
+			known[m.ApplyConfiguration.Expression] = true
+		}
+		if m.JSONPatch != nil {
+			known[m.JSONPatch.Expression] = true
+		}
+	}
+	for _, c := range s.MatchConditions {
+		known[c.Expression] = true
+	}
+	for _, v := range s.Variables {
+		known[v.Expression] = true
+	}
+	return known
+}
+
+func (p common) validateMutation(c *plugincel.CompositedCompiler, m *admissionv1.Mutation, known map[string]bool, at *field.Path) field.ErrorList {
+	o := p.options()
+	o.HasPatchTypes = true
+	var text string
+	var types []*celgo.Type
+	var part *field.Path
+	switch m.PatchType {
+	case admissionv1.PatchTypeApplyConfiguration:
+		part = at.Child("applyConfiguration")
+		if m.ApplyConfiguration == nil {
+			return field.ErrorList{field.Required(part, "must be specified when patchType is ApplyConfiguration")}
+		}
+		text, types = m.ApplyConfiguration.Expression, (&patch.ApplyConfigurationCondition{}).ReturnTypes()
+	case admissionv1.PatchTypeJSONPatch:
+		part = at.Child("jsonPatch")
+		if m.JSONPatch == nil {
+			return field.ErrorList{field.Required(part, "must be specified when patchType is JSONPatch")}
+		}
+		text, types = m.JSONPatch.Expression, (&patch.JSONPatchCondition{}).ReturnTypes()
+	case "":
+		return field.ErrorList{field.Required(at.Child("patchType"), "")}
+	default:
+		return field.ErrorList{field.NotSupported(at.Child("patchType"), m.PatchType,
+			[]admissionv1.PatchType{admissionv1.PatchTypeApplyConfiguration, admissionv1.PatchTypeJSONPatch})}
+	}
+	if strings.TrimSpace(text) == "" {
+		return field.ErrorList{field.Required(part.Child("expression"), "expression is not specified")}
+	}
+	return compiled(c, expression{text, types}, o, known, part.Child("expression"))
+}
+
+func validateBinding(policy string, param *admissionv1.ParamRef, match *admissionv1.MatchResources, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if policy == "" {
+		errs = append(errs, field.Required(at.Child("policyName"), ""))
+	} else {
+		errs = append(errs, check.Strings(validation.IsDNS1123Subdomain(policy), at.Child("policyName"), policy)...)
+	}
+	if param != nil {
+		errs = append(errs, validateParamRef(param, at.Child("paramRef"))...)
+	}
+	return append(errs, validateMatch(match, at.Child("matchResources"))...)
+}
+
+func validateParamRef(p *admissionv1.ParamRef, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if p.Name != "" {
+		errs = append(errs, check.Strings(path.IsValidPathSegmentName(p.Name), at.Child("name"), p.Name)...)
+		if p.Selector != nil {
+			errs = append(errs, field.Forbidden(at.Child("name"), "name and selector are mutually exclusive"))
+		}
+	}
+	if p.Selector != nil {
+		errs = append(errs, check.Selector(p.Selector, at.Child("selector"))...)
+	} else if p.Name == "" {
+		errs = append(errs, field.Required(at, "one of name or selector must be specified"))
+	}
+	if p.ParameterNotFoundAction == nil {
+		return append(errs, field.Required(at.Child("parameterNotFoundAction"), ""))
+	}
+	return append(errs, check.OneOf(*p.ParameterNotFoundAction, at.Child("parameterNotFoundAction"), admissionv1.DenyAction, admissionv1.AllowAction)...)
+}
+
+func validateValidatingBinding(s *admissionv1.ValidatingAdmissionPolicyBindingSpec, at *field.Path) field.ErrorList {
+	errs := validateBinding(s.PolicyName, s.ParamRef, s.MatchResources, at)
+	actions := at.Child("validationActions")
+	seen := map[admissionv1.ValidationAction]bool{}
+	for i, a := range s.ValidationActions {
+		errs = append(errs, check.OneOf(a, actions.Index(i), admissionv1.Audit, admissionv1.Deny, admissionv1.Warn)...)
+		if seen[a] {
+			errs = append(errs, field.Duplicate(actions.Index(i), a))
+		}
+		seen[a] = true
+	}
+	if seen[admissionv1.Deny] && seen[admissionv1.Warn] {
+		errs = append(errs, field.Invalid(actions, s.ValidationActions, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"))
+	}
+	if len(s.ValidationActions) == 0 {
+		errs = append(errs, field.Required(actions, "at least one validation action is required"))
+	}
+	return errs
+}
