@@ -43,11 +43,11 @@ func (m *Manager) attach(ctx context.Context, c *container, s Streams) error {
 		return err
 	}
 	defer out.close()
-	input, err := c.input(r)
+	input, err := c.input(r, s.Stdin != nil)
 	if err != nil {
 		return err
 	}
-	defer input.Close()
+	defer c.closeInput(input)
 
 	cause, err := m.askAttach(ctx, c, out)
 	if err != nil {
@@ -101,11 +101,8 @@ func (m *Manager) askAttach(ctx context.Context, c *container, out *execIO) (<-c
 	id := fmt.Sprintf("%d-%d", os.Getpid(), m.serial)
 	m.attached[id] = cause
 	m.mu.Unlock()
-	client, err := m.link.get(ctx)
-	if err == nil {
-		_, err = client.Call(ctx, keeper.OpAttach, keeper.Attach{ID: c.id, AttachID: id, Stdio: out.stdio}, nil, out.theirs...)
-	}
-	if err != nil {
+	req := keeper.Attach{ID: c.id, AttachID: id, Stdio: out.stdio}
+	if _, err := m.link.call(ctx, true, keeper.OpAttach, req, nil, out.theirs...); err != nil {
 		m.detached(id, "")
 		return nil, execError(err)
 	}
@@ -123,32 +120,39 @@ func (m *Manager) detached(id, cause string) {
 }
 
 // input opens a way into the container: a copy of its terminal's master, or
-// the writing end of its stdin; /dev/null if it has neither.
-func (c *container) input(r record) (*os.File, error) {
-	if !r.TTY {
-		if !r.Stdin {
-			return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-		}
-		// Non-blocking, so that closing it ends a Write that waits.
-		return os.OpenFile(filepath.Join(c.dir, bundle.StdinName), os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	}
+// the writing end of its stdin; /dev/null if there is nothing to write to.
+func (c *container) input(r record, write bool) (*os.File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.handles.console == nil {
-		return nil, ErrNotRunning
+	var f *os.File
+	var err error
+	switch {
+	case r.TTY && c.handles.console == nil:
+		err = ErrNotRunning
+	case r.TTY:
+		f, err = duplicate(c.handles.console)
+	case r.Stdin && write && c.handles.stdin != nil:
+		// Non-blocking, so that closing it ends a Write that waits.
+		f, err = os.OpenFile(filepath.Join(c.dir, bundle.StdinName), os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	default:
+		f, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	}
-	var dup int
-	err := onFD(c.handles.console, func(fd int) (err error) {
-		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-		return err
-	})
 	if err != nil {
-		return nil, fmt.Errorf("terminal: %w", err)
+		return nil, fmt.Errorf("input: %w", err)
 	}
-	return os.NewFile(uintptr(dup), "terminal"), nil
+	c.inputs[f] = true
+	return f, nil
 }
 
-// feed copies into the container.
+func (c *container) closeInput(f *os.File) {
+	c.mu.Lock()
+	delete(c.inputs, f)
+	c.mu.Unlock()
+	f.Close()
+}
+
+// feed copies into the container. With StdinOnce its end is the end of the
+// container's stdin, whoever else is attached to it.
 func (m *Manager) feed(c *container, r record, to *os.File, from io.Reader) {
 	_, err := io.Copy(onlyWriter{to}, from)
 	if err != nil || !r.StdinOnce || r.TTY {
@@ -159,9 +163,11 @@ func (m *Manager) feed(c *container, r record, to *os.File, from io.Reader) {
 		c.handles.stdin.Close()
 		c.handles.stdin = nil
 	}
+	for f := range c.inputs {
+		f.Close()
+	}
 	c.mu.Unlock()
-	to.Close()
-	if err := m.link.call(m.ctx, keeper.OpCloseStdin, keeper.Target{ID: c.id}, nil); err != nil {
+	if err := m.link.ask(m.ctx, keeper.OpCloseStdin, keeper.Target{ID: c.id}, nil); err != nil {
 		m.cfg.Log.Warn("close stdin", "container", c.id, "err", err)
 	}
 }

@@ -22,7 +22,7 @@ func (m *Manager) ReopenLog(ctx context.Context, id string) error {
 	if c.record().Phase != phaseRunning {
 		return fmt.Errorf("reopen log of container %s: %w", id, ErrNotRunning)
 	}
-	if err := m.link.call(ctx, keeper.OpReopen, keeper.Target{ID: id}, nil); err != nil {
+	if err := m.link.ask(ctx, keeper.OpReopen, keeper.Target{ID: id}, nil); err != nil {
 		return fmt.Errorf("reopen log of container %s: %w", id, err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"keelson.dev/keelson/runtime/bundle"
 	"keelson.dev/keelson/runtime/keeper"
 )
@@ -53,16 +55,18 @@ func (m *Manager) exec(ctx context.Context, id string, cfg ExecConfig) (int32, e
 	defer e.pidfd.Close()
 	if err := io.begin(cfg); err != nil {
 		killTree(e.pid, e.pidfd)
-		<-e.code
+		e.wait()
 		return -1, err
 	}
+	ended := make(chan int32, 1)
+	go func() { ended <- e.wait() }() // ends with the exec, which ctx ends
 	select {
-	case code := <-e.code:
+	case code := <-ended:
 		io.finish()
 		return code, nil
 	case <-ctx.Done():
 		killTree(e.pid, e.pidfd)
-		<-e.code
+		<-ended
 		io.finish()
 		return -1, context.Cause(ctx)
 	}
@@ -85,21 +89,20 @@ func (m *Manager) launchExec(ctx context.Context, c *container, cfg ExecConfig, 
 		m.execExited(execID, -1)
 		return nil, err
 	}
-	client, err := m.link.get(ctx)
-	if err != nil {
-		m.execExited(execID, -1)
-		return nil, err
-	}
 	req := keeper.Exec{ID: c.id, ExecID: execID, Process: path, TTY: cfg.TTY, Stdio: io.stdio}
 	// Not under ctx: a process that was started must be known to be killed.
 	var r keeper.Running
-	files, err := client.Call(m.ctx, keeper.OpExec, req, &r, io.theirs...)
+	files, err := m.link.call(m.ctx, false, keeper.OpExec, req, &r, io.theirs...)
 	io.closeTheirs()
 	if err != nil || len(files) == 0 {
 		m.execExited(execID, -1)
 		return nil, execError(err)
 	}
-	return &runningExec{pid: r.Pid, pidfd: files[0], code: code}, nil
+	pidfd, err := pollable(files[0])
+	if err != nil {
+		return nil, err
+	}
+	return &runningExec{pid: r.Pid, pidfd: pidfd, code: code}, nil
 }
 
 func execError(err error) error {
@@ -135,19 +138,51 @@ func (m *Manager) execExited(id string, code int32) {
 	}
 }
 
-// loseExecs ends the waiting for execs whose keeper is gone: their codes are
-// lost, and with them their streams' owner.
-func (m *Manager) loseExecs() {
+// loseStreams is for when the keeper is gone: attachments end with it. Execs
+// go on, but how they end is to be learnt from their pidfds.
+func (m *Manager) loseStreams() {
 	m.mu.Lock()
-	lost := m.execs
-	m.execs = map[string]chan int32{}
-	gone := m.attached
-	m.attached = map[string]chan string{}
+	execs, attached := m.execs, m.attached
+	m.execs, m.attached = map[string]chan int32{}, map[string]chan string{}
 	m.mu.Unlock()
-	for _, ch := range lost {
-		ch <- CodeUnknown
+	for _, ch := range execs {
+		close(ch)
 	}
-	for _, ch := range gone {
+	for _, ch := range attached {
 		ch <- "the keeper was killed"
 	}
+}
+
+// wait waits for an exec's end and says its exit code.
+func (e *runningExec) wait() int32 {
+	if code, ok := <-e.code; ok {
+		return code
+	}
+	raw, err := e.pidfd.SyscallConn()
+	if err != nil {
+		return CodeUnknown
+	}
+	code := int32(CodeUnknown)
+	_ = raw.Read(func(fd uintptr) bool { // woken by each change of the pidfd
+		word, ok := keeper.WaitStatusOf(int(fd))
+		if ok {
+			code = keeper.ExitCode(word)
+		}
+		return ok || hungUp(int(fd))
+	})
+	return code
+}
+
+// hungUp says that nothing more is to be learnt from a pidfd: its process was
+// reaped.
+func hungUp(pidfd int) bool {
+	set := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(set, 0)
+	if err != nil || n == 0 {
+		return false
+	}
+	if set[0].Revents&unix.POLLHUP != 0 {
+		return true
+	}
+	return false
 }

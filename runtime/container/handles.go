@@ -125,3 +125,25 @@ func pidfdOf(pid int, ticks uint64) (*os.File, bool) {
 	}
 	return f, true
 }
+
+// duplicate is a second descriptor of f's open file.
+func duplicate(f *os.File) (*os.File, error) {
+	dup := -1
+	err := onFD(f, func(fd int) (err error) {
+		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(dup), f.Name()), nil
+}
+
+// pollable is f in a form that Go's poller waits for; f is closed.
+func pollable(f *os.File) (*os.File, error) {
+	defer f.Close()
+	if err := onFD(f, func(fd int) error { return unix.SetNonblock(fd, true) }); err != nil {
+		return nil, fmt.Errorf("make %s pollable: %w", f.Name(), err)
+	}
+	return duplicate(f)
+}

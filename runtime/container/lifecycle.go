@@ -115,7 +115,8 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 		return m.startFailed(c, err)
 	}
 	var running keeper.Running
-	files, err := m.run(ctx, keeper.Run{ID: r.ID, Dir: c.dir, LogPath: r.LogPath, TTY: r.TTY, Stdin: r.Stdin}, &running)
+	req := keeper.Run{ID: r.ID, Dir: c.dir, LogPath: r.LogPath, TTY: r.TTY, Stdin: r.Stdin}
+	files, err := m.link.call(ctx, false, keeper.OpRun, req, &running)
 	if err != nil {
 		held.close()
 		if errors.Is(err, keeper.ErrGone) {
@@ -135,14 +136,6 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 	}
 	m.hub.publish(c.id, EventStarted, running.StartedAt)
 	return nil
-}
-
-func (m *Manager) run(ctx context.Context, req keeper.Run, out *keeper.Running) ([]*os.File, error) {
-	client, err := m.link.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return client.Call(ctx, keeper.OpRun, req, out)
 }
 
 // startFailed records why a container cannot start.
@@ -244,7 +237,7 @@ func (m *Manager) remove(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
-	err = m.link.call(ctx, keeper.OpForget, keeper.Target{ID: c.id}, nil)
+	err = m.link.ask(ctx, keeper.OpForget, keeper.Target{ID: c.id}, nil)
 	if err != nil && keeper.KindOf(err) != keeper.KindNotFound {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -34,29 +35,37 @@ func newLink(m *Manager) *link {
 
 // connect reaches the keeper, starting one if none lives. It retries while a
 // keeper that holds the lock is not to be reached: one that is just ending.
-func (l *link) connect(ctx context.Context) error {
+func (l *link) connect(ctx context.Context) (*keeper.Client, error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
 		client, err := l.try(ctx)
 		if err == nil {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.closed {
-				client.Close()
-				return errClosed
-			}
-			l.client = client
-			close(l.ready)
-			return nil
+			return client, nil
 		}
 		if !errors.Is(err, keeper.ErrGone) && !errors.Is(err, keeper.ErrAlive) {
-			return err
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-time.After(pause):
 		}
 	}
+}
+
+// use makes a connection the one that everybody uses.
+func (l *link) use(client *keeper.Client) error {
+	l.mu.Lock()
+	closed := l.closed
+	if !closed {
+		l.client = client
+		close(l.ready)
+	}
+	l.mu.Unlock()
+	if closed {
+		client.Close()
+		return errClosed
+	}
+	return nil
 }
 
 var errClosed = errors.New("the container manager is closed")
@@ -84,6 +93,11 @@ func (l *link) get(ctx context.Context) (*keeper.Client, error) {
 	for {
 		l.mu.Lock()
 		client, ready, closed := l.client, l.ready, l.closed
+		if client != nil && client.Lost() && !closed {
+			// tend would do so in a moment.
+			l.client, l.ready = nil, make(chan struct{})
+			client, ready = nil, l.ready
+		}
 		l.mu.Unlock()
 		if closed {
 			return nil, errClosed
@@ -99,33 +113,62 @@ func (l *link) get(ctx context.Context) (*keeper.Client, error) {
 	}
 }
 
-// call asks the keeper.
-func (l *link) call(ctx context.Context, op keeper.Op, in, out any) error {
-	client, err := l.get(ctx)
-	if err != nil {
-		return err
+// call asks the keeper, and the next one if that one died before it was asked.
+// If again, it is also asked anew when it died before it answered: for what
+// may be done twice.
+func (l *link) call(ctx context.Context, again bool, op keeper.Op, in, out any, files ...*os.File) ([]*os.File, error) {
+	for {
+		client, err := l.get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		got, err := client.Call(ctx, op, in, out, files...)
+		retry := errors.Is(err, keeper.ErrNotSent) || again && errors.Is(err, keeper.ErrGone)
+		if !retry {
+			return got, err
+		}
+		select {
+		case <-client.Done():
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
-	_, err = client.Call(ctx, op, in, out)
+}
+
+// callAgain is call for what may be done twice.
+func (l *link) callAgain(ctx context.Context, op keeper.Op, in, out any, files ...*os.File) ([]*os.File, error) {
+	return l.call(ctx, true, op, in, out, files...)
+}
+
+// ask is call for what may be done twice and answers with no files.
+func (l *link) ask(ctx context.Context, op keeper.Op, in, out any) error {
+	files, err := l.call(ctx, true, op, in, out)
+	for _, f := range files {
+		f.Close()
+	}
 	return err
 }
 
 // tend starts a new keeper whenever one is lost and has it adopt what runs.
 func (l *link) tend() {
 	for {
-		client, err := l.get(l.m.ctx)
-		if err != nil {
-			return
-		}
-		select {
-		case <-client.Done():
-		case <-l.m.ctx.Done():
-			return
+		l.mu.Lock()
+		client := l.client
+		l.mu.Unlock()
+		if client != nil {
+			select {
+			case <-client.Done():
+			case <-l.m.ctx.Done():
+				return
+			}
 		}
 		l.mu.Lock()
-		l.client, l.ready = nil, make(chan struct{})
+		if l.client != nil {
+			l.client, l.ready = nil, make(chan struct{})
+		}
 		l.mu.Unlock()
 		l.m.cfg.Log.Warn("keeper lost; starting another")
-		l.m.loseExecs()
+		l.m.loseStreams()
 		if !l.renew() {
 			return
 		}
@@ -137,9 +180,13 @@ func (l *link) tend() {
 // the containers run meanwhile.
 func (l *link) renew() bool {
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-		err := l.connect(l.m.ctx)
+		client, err := l.connect(l.m.ctx)
 		if err == nil {
-			l.m.adoptAll(l.m.ctx)
+			// First: nobody shall be told that a container is unknown.
+			l.m.adoptAll(l.m.ctx, client.Call)
+			err = l.use(client)
+		}
+		if err == nil {
 			return true
 		}
 		if l.m.ctx.Err() != nil {

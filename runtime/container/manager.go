@@ -42,8 +42,9 @@ type container struct {
 	mu      sync.Mutex
 	rec     record
 	handles handles
-	ended   chan struct{} // closed when rec is exited
-	gone    bool          // removed; this value is out of the map
+	inputs  map[*os.File]bool // attachments' ways in
+	ended   chan struct{}     // closed when rec is exited
+	gone    bool              // removed; this value is out of the map
 }
 
 // handles are the daemon's own references to what a running container needs
@@ -63,7 +64,7 @@ func (h *handles) close() {
 }
 
 func newContainer(dir string, r record) *container {
-	c := &container{id: r.ID, dir: dir, rec: r, op: make(chan struct{}, 1), ended: make(chan struct{})}
+	c := &container{id: r.ID, dir: dir, rec: r, op: make(chan struct{}, 1), ended: make(chan struct{}), inputs: map[*os.File]bool{}}
 	c.op <- struct{}{}
 	if r.Phase == phaseExited || r.Phase == phaseRemoving {
 		close(c.ended)
@@ -102,8 +103,12 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 		return nil, fmt.Errorf("open containers: %w", err)
 	}
 	m.link = newLink(m)
-	if err := m.link.connect(m.ctx); err != nil {
+	client, err := m.link.connect(m.ctx)
+	if err != nil {
 		m.stop()
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
+	if err := m.link.use(client); err != nil {
 		return nil, fmt.Errorf("open containers: %w", err)
 	}
 	if err := m.recover(m.ctx); err != nil {

@@ -42,7 +42,7 @@ func (m *Manager) listKept(ctx context.Context) (map[string]keeper.Running, erro
 	out := map[string]keeper.Running{}
 	for after := ""; ; {
 		var page keeper.Listed
-		if err := m.link.call(ctx, keeper.OpList, keeper.ListAfter{After: after}, &page); err != nil {
+		if err := m.link.ask(ctx, keeper.OpList, keeper.ListAfter{After: after}, &page); err != nil {
 			return nil, fmt.Errorf("ask keeper for its containers: %w", err)
 		}
 		for _, k := range page.Containers {
@@ -88,7 +88,7 @@ func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running
 			return err
 		}
 		if v.adopt {
-			return m.adopt(ctx, c)
+			return m.adopt(ctx, c, m.link.callAgain)
 		}
 	}
 	return nil
@@ -134,12 +134,8 @@ func (m *Manager) hold(ctx context.Context, c *container, r record, fromKeeper b
 		return err
 	}
 	if fromKeeper {
-		client, err := m.link.get(ctx)
-		if err == nil {
-			files, callErr := client.Call(ctx, keeper.OpHandles, keeper.Target{ID: c.id}, nil)
-			h.take(files)
-			err = callErr
-		}
+		files, err := m.link.call(ctx, true, keeper.OpHandles, keeper.Target{ID: c.id}, nil)
+		h.take(files)
 		if err != nil && keeper.KindOf(err) != keeper.KindNotFound {
 			h.close()
 			return err
@@ -152,8 +148,12 @@ func (m *Manager) hold(ctx context.Context, c *container, r record, fromKeeper b
 	return nil
 }
 
+// call is how the keeper is asked: by the link, or by a connection that is not
+// the link's yet.
+type call func(ctx context.Context, op keeper.Op, in, out any, files ...*os.File) ([]*os.File, error)
+
 // adopt hands a running container to a keeper that does not know it.
-func (m *Manager) adopt(ctx context.Context, c *container) error {
+func (m *Manager) adopt(ctx context.Context, c *container, ask call) error {
 	c.mu.Lock()
 	r, h := c.rec, c.handles
 	var files []*os.File
@@ -171,15 +171,11 @@ func (m *Manager) adopt(ctx context.Context, c *container) error {
 		m.exited(keeper.Exit{ID: r.ID, Pid: r.Pid, Code: CodeUnknown, At: time.Now(), Unknown: true})
 		return nil
 	}
-	client, err := m.link.get(ctx)
-	if err != nil {
-		return err
-	}
 	req := keeper.Adopt{
 		Run: keeper.Run{ID: r.ID, Dir: c.dir, LogPath: r.LogPath, TTY: r.TTY, Stdin: r.Stdin},
 		Pid: r.Pid, StartTicks: r.StartTicks, StartedAt: r.StartedAt,
 	}
-	got, err := client.Call(ctx, keeper.OpAdopt, req, nil, files...)
+	got, err := ask(ctx, keeper.OpAdopt, req, nil, files...)
 	for _, f := range got {
 		f.Close()
 	}
@@ -191,7 +187,7 @@ func (m *Manager) adopt(ctx context.Context, c *container) error {
 
 // adoptAll hands every running container to a new keeper. An end that the old
 // one recorded but could not report is taken from its record.
-func (m *Manager) adoptAll(ctx context.Context) {
+func (m *Manager) adoptAll(ctx context.Context, ask call) {
 	m.mu.Lock()
 	all := make([]*container, 0, len(m.containers))
 	for _, c := range m.containers {
@@ -209,7 +205,7 @@ func (m *Manager) adoptAll(ctx context.Context) {
 				m.exited(exit)
 				return
 			}
-			if err := m.adopt(ctx, c); err != nil {
+			if err := m.adopt(ctx, c, ask); err != nil {
 				m.cfg.Log.Error("adopt container", "container", c.id, "err", err)
 			}
 		})

@@ -16,6 +16,9 @@ import (
 // or may not have happened.
 var ErrGone = errors.New("keeper is gone")
 
+// ErrNotSent goes with an ErrGone if what was asked has not happened.
+var ErrNotSent = errors.New("nothing was asked")
+
 // Client is the daemon's end of a connection to the keeper.
 type Client struct {
 	conn    *Conn
@@ -77,6 +80,16 @@ func (c *Client) Peer() Hello { return c.peer }
 // Done is closed when the connection is lost.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
+// Lost says that the connection is.
+func (c *Client) Lost() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Close ends the connection and waits for the reader. The keeper goes on.
 func (c *Client) Close() error {
 	err := c.conn.Close()
@@ -92,7 +105,7 @@ func (c *Client) Call(ctx context.Context, op Op, in, out any, files ...*os.File
 	c.mu.Lock()
 	if c.lost {
 		c.mu.Unlock()
-		return nil, ErrGone
+		return nil, fmt.Errorf("%w: %w", ErrGone, ErrNotSent)
 	}
 	c.seq++
 	seq := c.seq
@@ -100,7 +113,7 @@ func (c *Client) Call(ctx context.Context, op Op, in, out any, files ...*os.File
 	c.mu.Unlock()
 	if err := c.conn.Send(Header{Op: op, Seq: seq}, in, files...); err != nil {
 		c.forget(seq, wait)
-		return nil, fmt.Errorf("%w: %v", ErrGone, err)
+		return nil, fmt.Errorf("%w: %w: %v", ErrGone, ErrNotSent, err)
 	}
 	select {
 	case a, ok := <-wait:

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // StartTicks is the start time of process pid in clock ticks since boot. With
@@ -26,4 +29,40 @@ func StartTicks(pid int) (uint64, error) {
 		return 0, fmt.Errorf("start time of process %d: %s is short", pid, name)
 	}
 	return strconv.ParseUint(string(fields[at]), 10, 64)
+}
+
+// pidfdInfo is struct pidfd_info of linux/pidfd.h, its first published size.
+type pidfdInfo struct {
+	Mask, CgroupID  uint64
+	Pid, Tgid, Ppid uint32
+	_               [8]uint32 // credentials
+	ExitCode        int32
+	_               [2]uint32
+}
+
+// WaitStatusOf is the wait status word of an ended process that was reaped,
+// by its parent, whoever that was. It needs Linux 6.15 and a pidfd from before
+// the reaping; false says that it is not to be had (yet).
+func WaitStatusOf(pidfd int) (int, bool) {
+	const (
+		infoExit = 1 << 3 // PIDFD_INFO_EXIT
+		size     = 64     // PIDFD_INFO_SIZE_VER0
+		request  = 3<<30 | size<<16 | 0xFF<<8 | 11
+	)
+	info := pidfdInfo{Mask: infoExit}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), request, uintptr(unsafe.Pointer(&info)))
+	if errno != 0 || info.Mask&infoExit == 0 {
+		return 0, false
+	}
+	return int(info.ExitCode), true
+}
+
+// ExitCode is the exit code that a wait status word means: the process's own,
+// or 128 plus the signal.
+func ExitCode(word int) int32 {
+	ws := unix.WaitStatus(word)
+	if ws.Signaled() {
+		return 128 + int32(ws.Signal())
+	}
+	return int32(ws.ExitStatus())
 }

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/runtime/keeper"
 )
 
 // childInfo is the part of siginfo_t that waitid fills in.
@@ -73,27 +75,8 @@ func statusFromWait(word int) waitStatus {
 	return waitStatus{code: ws.ExitStatus()}
 }
 
-// pidfdInfo is struct pidfd_info of linux/pidfd.h, its first published size.
-type pidfdInfo struct {
-	Mask, CgroupID  uint64
-	Pid, Tgid, Ppid uint32
-	_               [8]uint32 // credentials
-	ExitCode        int32
-	_               [2]uint32
-}
-
-// exitOf asks the kernel how a process that somebody else reaped ended. It
-// works from Linux 6.15 on, for a pidfd opened before the reaping.
+// exitOf asks the kernel how a process that somebody else reaped ended.
 func exitOf(pidfd int) (waitStatus, bool) {
-	const (
-		infoExit = 1 << 3 // PIDFD_INFO_EXIT
-		size     = 64     // PIDFD_INFO_SIZE_VER0
-		request  = 3<<30 | size<<16 | 0xFF<<8 | 11
-	)
-	info := pidfdInfo{Mask: infoExit}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), request, uintptr(unsafe.Pointer(&info)))
-	if errno != 0 || info.Mask&infoExit == 0 {
-		return waitStatus{}, false
-	}
-	return statusFromWait(int(info.ExitCode)), true
+	word, ok := keeper.WaitStatusOf(pidfd)
+	return statusFromWait(word), ok
 }
