@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	nf "keelson.dev/keelson/network/netfilter"
@@ -21,12 +22,15 @@ type Table struct {
 	stale   map[string]bool                 // buckets to build anew
 	node    [2][]nf.Rule                    // NODEPORTS and its refusals, as last built
 	nodeOld bool
+	local   map[netip.Addr]int // endpoints on this node -> ports that have them
+	masq    []nf.Rule          // MASQ as last built
+	masqOld bool
 }
 
 // NewTable returns an empty one.
 func NewTable(c Cluster) *Table {
 	return &Table{c: c, ports: map[string]Port{}, buckets: map[string]map[string][]nf.Rule{}, chains: map[string]nf.Chain{},
-		stale: map[string]bool{}, nodeOld: true}
+		stale: map[string]bool{}, nodeOld: true, local: map[netip.Addr]int{}, masqOld: true}
 }
 
 // Put makes p the part of the port called id; a p without anything removes it.
@@ -34,14 +38,26 @@ func (t *Table) Put(id string, p Port) {
 	old := t.ports[id]
 	t.unlist(id, "B", old.entries)
 	t.unlist(id, "R", old.refuse)
+	t.count(old.local, -1)
+	t.count(p.local, 1)
 	t.nodeOld = t.nodeOld || len(old.node)+len(p.node)+len(old.noNode)+len(p.noNode) > 0
 	delete(t.ports, id)
-	if len(p.Chains)+len(p.entries)+len(p.refuse)+len(p.node)+len(p.noNode) == 0 {
+	if len(p.Chains)+len(p.entries)+len(p.refuse)+len(p.node)+len(p.noNode)+len(p.local) == 0 {
 		return
 	}
 	t.ports[id] = p
 	t.list(id, "B", p.entries)
 	t.list(id, "R", p.refuse)
+}
+
+func (t *Table) count(addrs []netip.Addr, by int) {
+	for _, a := range addrs {
+		was := t.local[a]
+		if t.local[a] += by; t.local[a] == 0 {
+			delete(t.local, a)
+		}
+		t.masqOld = t.masqOld || was == 0 || t.local[a] == 0
+	}
 }
 
 func (t *Table) unlist(id, kind string, es []entry) {
@@ -102,6 +118,13 @@ func (t *Table) build() {
 		}
 	}
 	t.stale = map[string]bool{}
+	if t.masqOld {
+		t.masq = []nf.Rule{{Match: nf.Match{Mark: masq}, Target: nf.To(nf.Masquerade)}}
+		for _, a := range slices.SortedFunc(maps.Keys(t.local), netip.Addr.Compare) {
+			t.masq = append(t.masq, nf.Rule{Match: nf.Match{Src: host(a), Dst: host(a), State: nf.DNATed}, Target: nf.To(nf.Masquerade)})
+		}
+		t.masqOld = false
+	}
 	if !t.nodeOld {
 		return
 	}
@@ -126,7 +149,7 @@ func (t *Table) fixed() []nf.Chain {
 	return []nf.Chain{
 		{Table: nf.NAT, Name: "SERVICES", Rules: services},
 		{Table: nf.NAT, Name: "NODEPORTS", Rules: t.node[0]},
-		{Table: nf.NAT, Name: "MASQ", Rules: []nf.Rule{{Match: nf.Match{Mark: masq}, Target: nf.To(nf.Masquerade)}}},
+		{Table: nf.NAT, Name: "MASQ", Rules: t.masq},
 		{Table: nf.Filter, Name: "REFUSE", Rules: refuse},
 		{Table: nf.Filter, Name: "NONODEPORTS", Rules: t.node[1]},
 		{Table: nf.Filter, Name: "FORWARD", Rules: []nf.Rule{

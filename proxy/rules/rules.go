@@ -27,6 +27,7 @@ type Port struct {
 	refuse  []entry // filter: dispatch by address
 	node    []nf.Rule
 	noNode  []nf.Rule
+	local   []netip.Addr // endpoints on this node: they may be reached by themselves
 }
 
 // entry is a rule for one destination address.
@@ -37,9 +38,12 @@ type entry struct {
 
 // ForPort builds one port's part.
 func ForPort(p model.Port, c Cluster) Port {
-	b := builder{p: p, c: c, hash: hash(p.Key.String(), p.Proto), comment: p.Key.String()}
+	b := &builder{p: p, c: c, hash: hash(p.Key.String(), p.Proto), comment: p.Key.String()}
 	b.internal()
 	b.external()
+	for _, ep := range p.Local {
+		b.out.local = append(b.out.local, ep.Addr())
+	}
 	return b.out
 }
 
@@ -168,19 +172,22 @@ func (b *builder) entrance() []nf.Rule {
 // spread sends a connection to one of the endpoints: the one the client used before, under affinity, or any with equal chance.
 func (b *builder) spread(eps []netip.AddrPort) []nf.Rule {
 	var rules []nf.Rule
-	for _, ep := range eps {
-		b.endpoint(ep)
-		if b.p.Affinity > 0 {
+	if b.p.Affinity > 0 {
+		for _, ep := range eps {
+			b.endpoint(ep)
 			rules = append(rules, nf.Rule{Target: nf.JumpTo(b.endpointName(ep)), Match: nf.Match{
 				Recent: nf.Recent{List: b.list(ep), Seconds: int(b.p.Affinity.Seconds())}}})
 		}
 	}
 	for i, ep := range eps {
-		var m nf.Match
+		m, to := nf.Match{Proto: b.p.Proto}, nf.Target{Verb: nf.DNAT, To: ep}
+		if b.p.Affinity > 0 {
+			to = nf.JumpTo(b.endpointName(ep))
+		}
 		if left := len(eps) - i; left > 1 {
 			m.Probability = 1 / float64(left)
 		}
-		rules = append(rules, nf.Rule{Match: m, Target: nf.JumpTo(b.endpointName(ep)), Comment: ep.String()})
+		rules = append(rules, nf.Rule{Match: m, Target: to})
 	}
 	return rules
 }
@@ -191,6 +198,7 @@ func (b *builder) endpointName(ep netip.AddrPort) string {
 
 func (b *builder) list(ep netip.AddrPort) string { return "KEELSON-" + b.endpointName(ep) }
 
+// endpoint makes the chain that remembers the client and translates, for a port with affinity.
 func (b *builder) endpoint(ep netip.AddrPort) {
 	if b.made[ep] {
 		return
@@ -199,13 +207,8 @@ func (b *builder) endpoint(ep netip.AddrPort) {
 		b.made = map[netip.AddrPort]bool{}
 	}
 	b.made[ep] = true
-	m := nf.Match{Proto: b.p.Proto}
-	if b.p.Affinity > 0 {
-		m.Recent = nf.Recent{List: b.list(ep), Set: true}
-	}
 	b.chain(b.endpointName(ep), []nf.Rule{
-		{Match: nf.Match{Src: host(ep.Addr())}, Target: mark()},
-		{Match: m, Target: nf.Target{Verb: nf.DNAT, To: ep}, Comment: b.comment},
+		{Match: nf.Match{Proto: b.p.Proto, Recent: nf.Recent{List: b.list(ep), Set: true}}, Target: nf.Target{Verb: nf.DNAT, To: ep}},
 	})
 }
 

@@ -172,7 +172,7 @@ func TestSourceRanges(t *testing.T) {
 
 func TestAffinity(t *testing.T) {
 	p := port(func(p *model.Port) { p.Affinity = 3 * time.Hour })
-	b := builder{p: p, hash: hash(p.Key.String(), p.Proto)}
+	b := &builder{p: p, hash: hash(p.Key.String(), p.Proto)}
 	check(t, table(p), theNode(), "tcp", []packet{{"k-2", "10.244.0.9", "10.96.1.1:80", both}})
 	for _, ep := range p.Internal {
 		check(t, table(p), theNode(b.list(ep)), "tcp", []packet{{"k-2", "10.244.0.9", "10.96.1.1:80", "forward " + ep.String()}})
@@ -229,7 +229,10 @@ func TestTableForgetsNothingAndKeepsNothing(t *testing.T) {
 		step(fmt.Sprint(i), &p)
 	}
 	for i := range 65 {
-		p := port(func(p *model.Port) { p.Key.Name = fmt.Sprint(i); p.ClusterIP = netip.AddrFrom4([4]byte{10, 96, 3, byte(i)}) })
+		p := port(func(p *model.Port) {
+			p.Key.Name = fmt.Sprint(i)
+			p.ClusterIP = netip.AddrFrom4([4]byte{10, 96, 3, byte(i)})
+		})
 		step(fmt.Sprint(i), &p)
 	}
 	for i := range 130 {
