@@ -26,8 +26,8 @@ func (k *Kubelet) admit(pod *corev1.Pod, rec *podRecord) *plan.Ending {
 	if done {
 		return nil
 	}
-	k.admission.Lock()
-	defer k.admission.Unlock()
+	k.admission <- struct{}{}
+	defer func() { <-k.admission }()
 	node, err := k.parts.cluster.Node()
 	started := slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.ContainerID != "" })
 	if err != nil || started || source.IsStatic(pod) || qos.Critical(pod) {

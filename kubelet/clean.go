@@ -30,6 +30,7 @@ func (k *Kubelet) Clean(ctx context.Context, r podworker.Request) podworker.Resu
 	rec := k.entry(r.Pod)
 	rec.cancel(func(string) bool { return true })
 	rec.wg.Wait()
+	k.parts.objects.set(ctx, r.Pod.UID, nil)
 	if err := k.clean(ctx, r, rec); err != nil {
 		if ctx.Err() == nil {
 			k.log.Warn("clean up pod: will try again", "pod", full(r.Pod), "err", err)

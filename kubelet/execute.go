@@ -106,6 +106,9 @@ func (k *Kubelet) mount(pod *corev1.Pod, rec *podRecord) {
 		if err != nil && ctx.Err() == nil {
 			k.parts.exec.Event(pod, corev1.EventTypeWarning, "FailedMount", "%s", err)
 		}
+		if ctx.Err() == nil {
+			k.parts.objects.set(k.background(), pod.UID, sources(pod))
+		}
 		return func() {
 			if err != nil {
 				rec.mem.Volumes = retry(rec.mem.Volumes, 500*time.Millisecond, 2*time.Minute, "FailedMount", err.Error())

@@ -18,6 +18,7 @@ import (
 
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/kubelet/criclient"
+	"keelson.dev/keelson/kubelet/eviction"
 	"keelson.dev/keelson/kubelet/nodestatus"
 	"keelson.dev/keelson/kubelet/observe"
 	"keelson.dev/keelson/kubelet/podworker"
@@ -25,6 +26,7 @@ import (
 	"keelson.dev/keelson/kubelet/pull"
 	"keelson.dev/keelson/kubelet/qos"
 	"keelson.dev/keelson/kubelet/source"
+	"keelson.dev/keelson/kubelet/stats"
 	"keelson.dev/keelson/kubelet/statuswriter"
 )
 
@@ -38,7 +40,10 @@ type Kubelet struct {
 	ready   chan struct{}
 
 	mirrorWake chan struct{} // capacity 1: level, not count
-	admission  sync.Mutex    // held while one pod is judged; taken before mu
+	admission  chan struct{} // capacity 1: held while one pod is judged
+	usage      *stats.Source
+	images     imageUses
+	shortAt    map[eviction.Signal]time.Time // only the eviction goroutine's
 
 	mu      sync.Mutex
 	ctx     context.Context            // of Run, for tasks that outlive one call; guarded by mu
@@ -62,6 +67,7 @@ type parts struct {
 	tree    *qos.Tree
 	node    *nodestatus.Reporter
 	events  record.EventBroadcaster
+	objects *objectWatches
 }
 
 // recordEntry is a record with the last known version of its pod.
@@ -81,8 +87,9 @@ func New(cfg Config, d Deps) (*Kubelet, error) {
 	}
 	k := &Kubelet{
 		cfg: cfg, client: d.Client, log: d.Log, volumes: d.Volumes, ready: make(chan struct{}),
-		mirrorWake: make(chan struct{}, 1),
-		records:    map[types.UID]*recordEntry{}, statics: map[string]*corev1.Pod{}, runtime: "keelson",
+		mirrorWake: make(chan struct{}, 1), admission: make(chan struct{}, 1),
+		images: newImageUses(), shortAt: map[eviction.Signal]time.Time{},
+		records: map[types.UID]*recordEntry{}, statics: map[string]*corev1.Pod{}, runtime: "keelson",
 	}
 	p := &k.parts
 	p.metrics = newMetrics()
@@ -125,7 +132,9 @@ func (k *Kubelet) wire(d Deps) error {
 		Events: p.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.Node.Name}),
 	})
 	p.workers = podworker.New(k, k.log)
+	p.objects = newObjectWatches(d.Client, k.sourceChanged)
 	p.cache = observe.New(observe.Config{Wake: p.workers.Wake, Message: k.lastWords, Log: k.log}, p.cri)
+	k.usage = stats.New(stats.Config{Node: cfg.Node.Name, Root: cfg.Paths.Root, CRI: p.cri, Pods: nodeView{k}.Pods})
 	p.probes = probe.New(probe.Config{CRI: p.cri, Events: p.exec, Wake: p.workers.Wake})
 	p.puller = pull.New(pull.Config{Parallel: cfg.ParallelPulls}, p.cri, p.cluster, p.exec)
 	p.writer = statuswriter.New(statuswriter.Config{
@@ -197,6 +206,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	wg.Wait()
 	p.workers.Wait()
 	p.probes.Wait()
+	p.objects.wg.Wait()
 	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled && cause != context.DeadlineExceeded {
 		return cause
 	}

@@ -24,6 +24,8 @@ type podRecord struct {
 	told     map[string]string      // container name -> last back-off told in an event; guarded by mu
 	admitted bool                   // guarded by mu
 	final    *corev1.PodStatus      // the status that the pod ended with; guarded by mu
+	changed  bool                   // an object in its volumes changed; guarded by mu
+	shown    *corev1.Pod            // the version that downward API volumes show; guarded by mu
 	exits    exits                  // who waits for a container's end; guarded by mu
 }
 

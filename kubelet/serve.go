@@ -18,7 +18,6 @@ import (
 	"keelson.dev/keelson/kubelet/podworker"
 	"keelson.dev/keelson/kubelet/server"
 	"keelson.dev/keelson/kubelet/source"
-	"keelson.dev/keelson/kubelet/stats"
 )
 
 // serve starts the HTTPS API and the plain health page, as configured.
@@ -60,16 +59,15 @@ func (k *Kubelet) apiServer() (*server.Server, error) {
 			c.Authz = authz
 		}
 	}
-	usage := stats.New(stats.Config{Node: k.cfg.Node.Name, Root: k.cfg.Paths.Root, CRI: k.parts.cri, Pods: nodeView{k}.Pods})
 	return server.New(server.Config{
 		Node: k.cfg.Node.Name, Addr: c.Addr, TLS: c.TLS, LogRoot: k.cfg.Paths.PodLogs, HostLogs: "/var/log",
 		Authn: c.Authn, Authz: c.Authz, CRI: k.parts.cri, Log: k.log,
 		Extra: map[string]http.Handler{
 			"/metrics":          page(k.parts.metrics.registry),
-			"/metrics/resource": page(fresh(usage.Resource())),
-			"/metrics/cadvisor": page(fresh(usage.CAdvisor())),
+			"/metrics/resource": page(fresh(k.usage.Resource())),
+			"/metrics/cadvisor": page(fresh(k.usage.CAdvisor())),
 			"/metrics/probes":   page(fresh(probeCollector{k})),
-			"/stats/summary":    usage.Summary(),
+			"/stats/summary":    k.usage.Summary(),
 			"/configz":          http.HandlerFunc(k.configz),
 		},
 	}, nodeView{k}), nil
@@ -241,5 +239,3 @@ func (p probeCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	})
 }
-
-func (k *Kubelet) housekeeping(run func(string, func(context.Context) error)) {}

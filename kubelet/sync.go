@@ -26,7 +26,12 @@ func (k *Kubelet) Sync(ctx context.Context, r podworker.Request) podworker.Resul
 	if end := k.admit(r.Pod, rec); end != nil {
 		return podworker.Result{End: end}
 	}
-	return k.drive(ctx, r, rec)
+	token := k.refresh(r.Pod, rec)
+	res := k.drive(ctx, r, rec)
+	if !token.IsZero() && (res.Next.IsZero() || token.Before(res.Next)) {
+		res.Next = token
+	}
+	return res
 }
 
 // Terminate stops the pod. It implements podworker.Syncer.

@@ -95,6 +95,17 @@ func (c *Cache) Get(ctx context.Context, uid types.UID) (Pod, error) {
 	return fresh, nil
 }
 
+// Known returns all containers as last seen, without asking the runtime.
+func (c *Cache) Known() []Container {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Container
+	for _, e := range c.pods {
+		out = append(out, e.pod.Containers...)
+	}
+	return out
+}
+
 // Touch marks a pod's picture as out of date: its worker has just acted on the runtime.
 func (c *Cache) Touch(uid types.UID) {
 	c.mu.Lock()

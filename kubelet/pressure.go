@@ -1,0 +1,233 @@
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	helpers "k8s.io/component-helpers/resource"
+	"k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"keelson.dev/keelson/kubelet/eviction"
+	"keelson.dev/keelson/kubelet/nodestatus"
+	"keelson.dev/keelson/kubelet/plan"
+	"keelson.dev/keelson/kubelet/podworker"
+	"keelson.dev/keelson/kubelet/qos"
+	"keelson.dev/keelson/kubelet/source"
+)
+
+// checkPressure compares what is left of the node's resources with the thresholds, sets the node's conditions, and
+// evicts one pod at a time: the next look shows whether it was enough.
+func (k *Kubelet) checkPressure(ctx context.Context) {
+	k.checkLimits()
+	sum, err := k.usage.Read(ctx)
+	if err != nil {
+		return // a runtime that does not answer is reported by the node's status
+	}
+	levels := k.levels(sum)
+	k.parts.node.SetPressure(k.pressure(levels, time.Now()))
+	short, victim := eviction.Decide(levels, k.usages(sum))
+	if short == nil {
+		return
+	}
+	if short.Signal == eviction.Imagefs || short.Signal == eviction.Nodefs || short.Signal == eviction.Inodes {
+		// Room that nobody uses goes before anybody's pod.
+		before, free, _ := k.imageDisk(ctx)
+		k.removeImages(ctx, before)
+		if _, now, ok := k.imageDisk(ctx); ok && now > free {
+			return
+		}
+	}
+	if victim == nil {
+		k.log.Warn("the node is short of a resource and no pod may be evicted", "signal", short.Signal, "left", short.Left)
+		return
+	}
+	k.evict(victim.Pod, victim.Message)
+}
+
+// evict ends a pod as Failed.
+func (k *Kubelet) evict(pod *corev1.Pod, message string) {
+	k.log.Warn("evicting pod", "pod", full(pod), "why", message)
+	k.parts.exec.Event(pod, corev1.EventTypeWarning, "Evicted", "%s", message)
+	k.parts.workers.End(pod.UID, plan.Ending{Since: time.Now(), Grace: 0, Reason: "Evicted", Message: message})
+}
+
+// levels reads what is left. A negative threshold switches its signal off.
+func (k *Kubelet) levels(sum *v1alpha1.Summary) []eviction.Level {
+	var out []eviction.Level
+	e := k.cfg.Eviction
+	if m := sum.Node.Memory; e.MemoryAvailable > 0 && m != nil && m.AvailableBytes != nil {
+		out = append(out, eviction.Level{Signal: eviction.Memory, Left: *m.AvailableBytes, Threshold: uint64(e.MemoryAvailable)})
+	}
+	share := func(s eviction.Signal, percent float64, left, total *uint64) {
+		if percent > 0 && left != nil && total != nil && *total > 0 {
+			out = append(out, eviction.Level{Signal: s, Left: *left, Threshold: uint64(percent / 100 * float64(*total))})
+		}
+	}
+	if f := sum.Node.Fs; f != nil {
+		share(eviction.Nodefs, e.NodefsAvailable, f.AvailableBytes, f.CapacityBytes)
+		share(eviction.Inodes, e.NodefsInodesFree, f.InodesFree, f.Inodes)
+	}
+	if r := sum.Node.Runtime; r != nil && r.ImageFs != nil {
+		share(eviction.Imagefs, e.ImagefsAvailable, r.ImageFs.AvailableBytes, r.ImageFs.CapacityBytes)
+	}
+	if used, most, ok := processes(); ok {
+		left := most - min(used, most)
+		share(eviction.PIDs, e.PidsAvailable, &left, &most)
+	}
+	return out
+}
+
+// processes are how many tasks there are and may be.
+func processes() (used, most uint64, ok bool) {
+	b, err := os.ReadFile("/proc/loadavg") // "0.1 0.2 0.3 2/345 6789": running/all
+	if err != nil {
+		return 0, 0, false
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 4 {
+		return 0, 0, false
+	}
+	_, all, _ := strings.Cut(f[3], "/")
+	used, err = strconv.ParseUint(all, 10, 64)
+	if err != nil {
+		return 0, 0, false
+	}
+	for _, p := range []string{"/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"} {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil && (most == 0 || n < most) {
+			most = n
+		}
+	}
+	return used, most, most > 0
+}
+
+// pressure turns levels into conditions; one that held stays for a while, so that it does not flap while pods come
+// and go around the threshold. Only the eviction goroutine calls it.
+func (k *Kubelet) pressure(levels []eviction.Level, now time.Time) nodestatus.Pressure {
+	for _, l := range levels {
+		if l.Short() {
+			k.shortAt[l.Signal] = now
+		}
+	}
+	say := func(signals ...eviction.Signal) string {
+		for _, s := range signals {
+			if at, was := k.shortAt[s]; was && now.Sub(at) < k.cfg.Eviction.PressureCondition {
+				return fmt.Sprintf("kubelet has %s below its threshold", s)
+			}
+		}
+		return ""
+	}
+	return nodestatus.Pressure{
+		Memory: say(eviction.Memory), Disk: say(eviction.Nodefs, eviction.Inodes, eviction.Imagefs), PID: say(eviction.PIDs),
+	}
+}
+
+// usages is what each pod that may be evicted uses.
+func (k *Kubelet) usages(sum *v1alpha1.Summary) []eviction.Usage {
+	byUID := map[string]*v1alpha1.PodStats{}
+	for i := range sum.Pods {
+		byUID[sum.Pods[i].PodRef.UID] = &sum.Pods[i]
+	}
+	var out []eviction.Usage
+	k.parts.workers.Each(func(r podworker.Request, _ podworker.State) {
+		if r.Ending != nil {
+			return
+		}
+		u := eviction.Usage{Pod: r.Pod, Immune: qos.Critical(r.Pod) || source.IsStatic(r.Pod)}
+		if s := byUID[string(r.Pod.UID)]; s != nil {
+			if s.Memory != nil && s.Memory.WorkingSetBytes != nil {
+				u.Memory = *s.Memory.WorkingSetBytes
+			}
+			if s.ProcessStats != nil && s.ProcessStats.ProcessCount != nil {
+				u.PIDs = *s.ProcessStats.ProcessCount
+			}
+			for _, c := range s.Containers {
+				if c.Rootfs != nil && c.Rootfs.UsedBytes != nil {
+					u.Disk += *c.Rootfs.UsedBytes
+				}
+			}
+		}
+		out = append(out, u)
+	})
+	return out
+}
+
+// checkLimits evicts pods that have outgrown their own storage limits. Only those that have limits are measured.
+func (k *Kubelet) checkLimits() {
+	var pods []*corev1.Pod
+	k.parts.workers.Each(func(r podworker.Request, s podworker.State) {
+		if r.Ending == nil && s == podworker.Syncing && limited(r.Pod) {
+			pods = append(pods, r.Pod)
+		}
+	})
+	for _, p := range pods {
+		dir := k.parts.exec.PodDir(p.UID)
+		used, all := map[string]uint64{}, diskUse(k.parts.exec.LogDir(p))
+		for _, v := range p.Spec.Volumes {
+			if v.EmptyDir != nil {
+				n := diskUse(filepath.Join(dir, "volumes", "kubernetes.io~empty-dir", v.Name))
+				used[v.Name] = n
+				if v.EmptyDir.Medium == "" {
+					all += n
+				}
+			}
+		}
+		// What containers write into the files that the kubelet lends them counts too (HOSTILE PS7).
+		all += diskUse(filepath.Join(dir, "etc-hosts")) + diskUse(filepath.Join(dir, "containers"))
+		if why := eviction.OverLimit(p, all, used); why != "" {
+			k.evict(p, why)
+		}
+	}
+}
+
+func limited(p *corev1.Pod) bool {
+	for _, v := range p.Spec.Volumes {
+		if v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil {
+			return true
+		}
+	}
+	_, has := helpers.PodLimits(p, helpers.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
+	return has
+}
+
+// maxWalk bounds how many files of one volume are measured: a pod with millions is judged by the first of them.
+const maxWalk = 200_000
+
+// diskUse is the space that a file or tree takes on disk, in bytes: blocks, so that sparse files count for what they
+// take. Links are not followed and other filesystems not entered.
+func diskUse(root string) uint64 {
+	var total, files uint64
+	var dev uint64
+	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // vanished meanwhile
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) != nil {
+			return nil
+		}
+		if dev == 0 {
+			dev = uint64(st.Dev)
+		}
+		if uint64(st.Dev) != dev {
+			return fs.SkipDir
+		}
+		total += uint64(st.Blocks) * 512
+		if files++; files > maxWalk {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return total
+}
