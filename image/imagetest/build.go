@@ -68,6 +68,7 @@ func Build(s Spec) (v1.Image, error) {
 		img = mutate.MediaType(img, types.DockerManifestSchema2)
 		img = mutate.ConfigMediaType(img, types.DockerConfigJSON)
 	}
+	var adds []mutate.Addendum
 	for i, l := range s.Layers {
 		b, err := Tar(l)
 		if err != nil {
@@ -77,9 +78,11 @@ func Build(s Spec) (v1.Image, error) {
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
-		if img, err = mutate.Append(img, mutate.Addendum{Layer: layer, History: v1.History{Created: v1.Time{Time: epoch}}}); err != nil {
-			return nil, fmt.Errorf("layer %d: %w", i, err)
-		}
+		adds = append(adds, mutate.Addendum{Layer: layer, History: v1.History{Created: v1.Time{Time: epoch}}})
+	}
+	img, err := mutate.Append(img, adds...)
+	if err != nil {
+		return nil, err
 	}
 	cf, err := img.ConfigFile()
 	if err != nil {

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	_ "crypto/sha512" // makes sha512 digests known
 	"errors"
 	"fmt"
 
