@@ -23,6 +23,7 @@ func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handle
 	inner := s.innerChain(api, c)
 	local := serverfilters.WithPanicRecovery(inner, c.RequestInfoResolver)
 	local = filters.WithRequestInfo(local, c.RequestInfoResolver)
+	local = filters.WithRequestReceivedTimestamp(local)
 	s.loopback.handler.Store(ptr(filters.WithAuditInit(local)))
 
 	h := serverfilters.WithTimeoutForNonLongRunningRequests(inner, c.LongRunningFunc)

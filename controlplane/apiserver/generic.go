@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/token/cache"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/healthz"
@@ -39,6 +40,8 @@ func (s *Server) genericConfig() (*genericapiserver.Config, error) {
 	c.EnableProfiling = false
 	c.StorageObjectCountTracker = nil
 	c.BuildHandlerChainFunc = s.chain
+	// One for all servers in the chain of delegation, or clients would not see custom resources.
+	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	c.EquivalentResourceRegistry = runtime.NewEquivalentResourceRegistryWithIdentity(func(gr schema.GroupResource) string {
 		return prefixOf(gr)
 	})

@@ -251,3 +251,7 @@ func testTwoFacesOfEvents(t *testing.T, r *running) {
 		t.Errorf("as events.k8s.io: %v, %v", e, err)
 	}
 }
+
+func secret(name string) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string][]byte{"k": []byte("v")}}
+}

@@ -130,10 +130,18 @@ func (s *Server) serve(groups []resource.Group) error {
 		return err
 	}
 	completed := config.Complete(nil)
-	s.generic, err = completed.New("keelson", genericapiserver.NewEmptyDelegate())
+	custom, err := s.crdServer(config)
+	if err != nil {
+		return fmt.Errorf("build server of custom resources: %w", err)
+	}
+	s.generic, err = completed.New("keelson", custom.GenericAPIServer)
 	if err != nil {
 		return fmt.Errorf("build server: %w", err)
 	}
+	if err := s.announceCustomGroups(custom); err != nil {
+		return err
+	}
+	s.docs.Delegate(custom.GenericAPIServer.UnprotectedHandler())
 	// Not the library's default of a minute: the rest of the process waits for the server to end.
 	s.generic.ShutdownTimeout = 2 * time.Second
 	in := installer{server: s.generic, codecs: s.codecs, config: config, converter: s.convert}

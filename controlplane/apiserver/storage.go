@@ -6,12 +6,15 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -203,6 +206,15 @@ type standard interface {
 type endpoint struct {
 	standard
 	kind *resource.Kind
+}
+
+// Watch answers an unreadable resourceVersion as List does, where the library answers with an internal error.
+func (e endpoint) Watch(ctx context.Context, o *internalversion.ListOptions) (watch.Interface, error) {
+	w, err := e.standard.Watch(ctx, o)
+	if err != nil && storage.IsInvalidError(err) {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return w, err
 }
 
 func (e endpoint) ShortNames() []string { return e.kind.ShortNames }

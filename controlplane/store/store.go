@@ -125,6 +125,9 @@ func memberConfig(cfg Config, dir string) *embed.Config {
 // Ready is closed when the member has joined and there is a leader.
 func (s *Store) Ready() <-chan struct{} { return s.etcd.Server.ReadyNotify() }
 
+// Members of the cluster that are known now, this one included.
+func (s *Store) Members() int { return max(1, len(s.etcd.Server.Cluster().Members())) }
+
 // Err yields the error after which the store no longer works; the process must end.
 func (s *Store) Err() <-chan error { return s.etcd.Err() }
 

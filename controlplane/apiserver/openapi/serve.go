@@ -6,17 +6,20 @@ import (
 	"crypto/sha512"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/munnerz/goautoneg"
+	"k8s.io/kube-openapi/pkg/aggregator"
 	"k8s.io/kube-openapi/pkg/handler"
 	"k8s.io/kube-openapi/pkg/handler3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 //go:embed spec
@@ -40,17 +43,16 @@ type Entry struct {
 	URL string `json:"serverRelativeURL"`
 }
 
-// Documents are the embedded documents and those of others.
+// Documents are the embedded documents and those of a delegate.
 type Documents struct {
 	index map[string]Entry
-	mu    sync.RWMutex
-	// extra are documents of group versions that are not built in, as JSON.
-	extra map[string][]byte
+	// delegate serves further documents under the same paths; nil: there are none.
+	delegate http.Handler
 }
 
 // New returns the embedded documents.
 func New() (*Documents, error) {
-	d := &Documents{index: map[string]Entry{}, extra: map[string][]byte{}}
+	d := &Documents{}
 	b, err := files.ReadFile("spec/index.json")
 	if err != nil {
 		return nil, fmt.Errorf("OpenAPI index: %w", err)
@@ -63,16 +65,8 @@ func New() (*Documents, error) {
 	return d, nil
 }
 
-// Set adds or replaces the document of a path ("apis/example.com/v1"); nil removes it.
-func (d *Documents) Set(path string, document []byte) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if document == nil {
-		delete(d.extra, path)
-	} else {
-		d.extra[path] = document
-	}
-}
+// Delegate adds the documents that h serves. Call it before Install.
+func (d *Documents) Delegate(h http.Handler) { d.delegate = h }
 
 // entry makes the index entry of a document.
 func entry(path string, document []byte) Entry {
@@ -92,14 +86,34 @@ func (d *Documents) Install(m Mux) {
 	m.HandlePrefix("/openapi/v3/", http.HandlerFunc(d.serveV3))
 }
 
-func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
-	d.mu.RLock()
-	all := maps.Clone(d.index)
-	for p, doc := range d.extra {
-		all[p] = entry(p, doc)
+// ask gets a document of the delegate as JSON; nil if it has none.
+func (d *Documents) ask(r *http.Request, path string) []byte {
+	if d.delegate == nil {
+		return nil
 	}
-	d.mu.RUnlock()
-	b, err := json.Marshal(Index{Paths: all})
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, path, nil)
+	if err != nil {
+		return nil
+	}
+	req.Header.Set("Accept", "application/json")
+	rec := httptest.NewRecorder()
+	d.delegate.ServeHTTP(rec, req)
+	if rec.Code != http.StatusOK {
+		return nil
+	}
+	return rec.Body.Bytes()
+}
+
+func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
+	all := Index{Paths: map[string]Entry{}}
+	if b := d.ask(r, "/openapi/v3"); b != nil {
+		if err := json.Unmarshal(b, &all); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	maps.Copy(all.Paths, d.index)
+	b, err := json.Marshal(all)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -109,21 +123,19 @@ func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
 
 func (d *Documents) serveV3(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/openapi/v3/")
-	d.mu.RLock()
-	doc := document{json: d.extra[path]}
 	e, known := d.index[path]
-	d.mu.RUnlock()
-	if doc.json != nil {
-		e, known = entry(path, doc.json), true
-	} else if known {
-		doc.gzip, _ = files.ReadFile("spec/" + fileName(path))
+	if !known && d.delegate != nil {
+		d.delegate.ServeHTTP(w, r)
+		return
 	}
-	if !known {
+	b, err := files.ReadFile("spec/" + fileName(path))
+	if !known || err != nil {
 		http.NotFound(w, r)
 		return
 	}
+	_, own, _ := strings.Cut(e.URL, "hash=")
 	if hash := r.URL.Query().Get("hash"); hash != "" {
-		if !strings.HasSuffix(e.URL, "hash="+hash) {
+		if hash != own {
 			http.Redirect(w, r, e.URL, http.StatusMovedPermanently)
 			return
 		}
@@ -131,9 +143,8 @@ func (d *Documents) serveV3(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "public, immutable")
 		w.Header().Set("Expires", time.Now().AddDate(1, 0, 0).Format(time.RFC1123))
 	}
-	_, hash, _ := strings.Cut(e.URL, "hash=")
-	w.Header().Set("Etag", `"`+hash+`"`)
-	negotiate(w, r, doc, []string{"application/json", v3Proto, v3ProtoAt}, handler3.ToV3ProtoBinary)
+	w.Header().Set("Etag", `"`+own+`"`)
+	negotiate(w, r, document{gzip: b}, []string{"application/json", v3Proto, v3ProtoAt}, handler3.ToV3ProtoBinary)
 }
 
 func (d *Documents) serveV2(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +153,31 @@ func (d *Documents) serveV2(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	negotiate(w, r, document{gzip: b}, []string{"application/json", v2Proto, v2ProtoAt}, handler.ToProtoBinary)
+	doc := document{gzip: b}
+	if more := d.ask(r, "/openapi/v2"); more != nil {
+		if doc, err = merge(doc, more); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	negotiate(w, r, doc, []string{"application/json", v2Proto, v2ProtoAt}, handler.ToProtoBinary)
+}
+
+// merge adds the delegate's document to the built-in one.
+func merge(own document, more []byte) (document, error) {
+	b, err := own.plain()
+	if err != nil {
+		return own, err
+	}
+	var dest, source spec.Swagger
+	if err := errors.Join(json.Unmarshal(b, &dest), json.Unmarshal(more, &source)); err != nil {
+		return own, fmt.Errorf("merge OpenAPI documents: %w", err)
+	}
+	if err := aggregator.MergeSpecsIgnorePathConflictRenamingDefinitionsAndParameters(&dest, &source); err != nil {
+		return own, fmt.Errorf("merge OpenAPI documents: %w", err)
+	}
+	merged, err := json.Marshal(&dest)
+	return document{json: merged}, err
 }
 
 // fileName of a path's document under spec.
@@ -195,10 +230,4 @@ func write(w http.ResponseWriter, r *http.Request, doc document, mediaType strin
 		return
 	}
 	_, _ = w.Write(b)
-}
-
-// Has tells whether a path has a built-in document.
-func (d *Documents) Has(path string) bool {
-	_, ok := d.index[path]
-	return ok
 }

@@ -1,0 +1,163 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	crds "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	generatedopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/util/openapi"
+	"k8s.io/apiserver/pkg/util/proxy"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/cache"
+
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"keelson.dev/keelson/controlplane/store"
+)
+
+// crdServer serves CustomResourceDefinitions and what they define. It is next in the chain of delegation: a request
+// that no built-in kind answers comes to it.
+func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceDefinitions, error) {
+	c := *main // its own copy: what is set below is not for the built-in kinds
+	c.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	c.MergedResourceConfig = crds.DefaultAPIResourceConfigSource()
+	c.Serializer = crds.Codecs
+	c.RESTOptionsGetter = s.store.RESTOptions(definitionLayout)
+	// Requests come through the main server's chain; nothing passes this one's.
+	c.BuildHandlerChainFunc = func(api http.Handler, _ *genericapiserver.Config) http.Handler { return api }
+	c.SkipOpenAPIInstallation = false
+	definitions := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
+	names := openapinamer.NewDefinitionNamer(crds.Scheme, scheme.Scheme)
+	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, names)
+	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, names)
+	config := crds.Config{
+		GenericConfig: &genericapiserver.RecommendedConfig{Config: c},
+		ExtraConfig: crds.ExtraConfig{
+			CRDRESTOptionsGetter: s.store.RESTOptions(customLayout),
+			// With several servers a definition is announced only when the others have had time to see it.
+			MasterCount:         s.store.Members(),
+			ServiceResolver:     s.kubelets,
+			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, main.LoopbackClientConfig, noop.NewTracerProvider()),
+		},
+	}
+	return config.Complete().New(genericapiserver.NewEmptyDelegate())
+}
+
+// definitionLayout: definitions are kept as JSON, as upstream keeps them.
+func definitionLayout(gr schema.GroupResource, _ runtime.Object) (store.Resource, error) {
+	return store.Resource{
+		Codec:     crds.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion),
+		Versioner: apiextensionsv1.SchemeGroupVersion,
+		Prefix:    apiextensions.GroupName + "/" + gr.Resource,
+	}, nil
+}
+
+// customLayout: custom resources are JSON without a Go type.
+func customLayout(gr schema.GroupResource, _ runtime.Object) (store.Resource, error) {
+	return store.Resource{Codec: unstructured.UnstructuredJSONScheme, Prefix: gr.Group + "/" + gr.Resource}, nil
+}
+
+// announceCustomGroups keeps /apis in step with the definitions. The library does so for the aggregated form only; in
+// the other it leaves this to the aggregation layer.
+func (s *Server) announceCustomGroups(custom *crds.CustomResourceDefinitions) error {
+	lister := custom.Informers.Apiextensions().V1().CustomResourceDefinitions()
+	change := func(obj any) {
+		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+			obj = d.Obj
+		}
+		crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition)
+		if !ok {
+			return
+		}
+		all, err := lister.Lister().List(labels.Everything())
+		if err != nil {
+			return
+		}
+		if g := groupOf(crd.Spec.Group, all); len(g.Versions) > 0 {
+			s.generic.DiscoveryGroupManager.AddGroup(g)
+		} else {
+			s.generic.DiscoveryGroupManager.RemoveGroup(crd.Spec.Group)
+		}
+	}
+	_, err := lister.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: change, UpdateFunc: func(_, obj any) { change(obj) }, DeleteFunc: change,
+	})
+	if err != nil {
+		return fmt.Errorf("watch definitions: %w", err)
+	}
+	return nil
+}
+
+// groupOf describes a group by its established definitions, versions in the order of preference (v1 before v1beta1).
+func groupOf(name string, all []*apiextensionsv1.CustomResourceDefinition) metav1.APIGroup {
+	var versions []string
+	for _, crd := range all {
+		if crd.Spec.Group != name || !established(crd) {
+			continue
+		}
+		for _, v := range crd.Spec.Versions {
+			if v.Served && !slices.Contains(versions, v.Name) {
+				versions = append(versions, v.Name)
+			}
+		}
+	}
+	slices.SortFunc(versions, func(a, b string) int { return -version.CompareKubeAwareVersionStrings(a, b) })
+	g := metav1.APIGroup{Name: name}
+	for _, v := range versions {
+		g.Versions = append(g.Versions, metav1.GroupVersionForDiscovery{GroupVersion: name + "/" + v, Version: v})
+	}
+	if len(g.Versions) > 0 {
+		g.PreferredVersion = g.Versions[0]
+	}
+	return g
+}
+
+func established(crd *apiextensionsv1.CustomResourceDefinition) bool {
+	return slices.ContainsFunc(crd.Status.Conditions, func(c apiextensionsv1.CustomResourceDefinitionCondition) bool {
+		return c.Type == apiextensionsv1.Established && c.Status == apiextensionsv1.ConditionTrue
+	})
+}
+
+// ResolveEndpoint implements webhook.ServiceResolver: it finds a ready pod behind a Service, so that webhooks work
+// where this machine has no Service proxy.
+func (k *kubelets) ResolveEndpoint(namespace, name string, port int32) (*url.URL, error) {
+	ctx := apirequest.WithNamespace(context.Background(), namespace)
+	svc, err := read[*corev1.Service](ctx, k.objects, "services", namespace, name, false)
+	if err != nil {
+		return nil, err
+	}
+	portName, err := servicePort(svc, fmt.Sprint(port))
+	if err != nil {
+		return nil, err
+	}
+	if svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return &url.URL{Scheme: "https", Host: fmt.Sprintf("%s:%d", strings.TrimSuffix(svc.Spec.ExternalName, "."), port)}, nil
+	}
+	slices, err := k.slicesOf(ctx, svc)
+	if err != nil {
+		return nil, err
+	}
+	host, err := proxy.RandomEndpoint(name, slices, portName, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &url.URL{Scheme: "https", Host: host}, nil
+}

@@ -1,0 +1,108 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+
+	"keelson.dev/keelson/controlplane/apiserver/openapi"
+)
+
+var ships = schema.GroupVersionResource{Group: "keelson.test", Version: "v1", Resource: "ships"}
+
+// define makes a custom resource "ships" and waits until it is served.
+func define(t *testing.T, r *running, scope apiextensionsv1.ResourceScope) dynamic.NamespaceableResourceInterface {
+	t.Helper()
+	crds, err := clientset.NewForConfig(r.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := apiextensionsv1.JSONSchemaProps{Type: "object",
+		Properties:   map[string]apiextensionsv1.JSONSchemaProps{"masts": {Type: "integer", Maximum: ptr(7.0)}},
+		XValidations: apiextensionsv1.ValidationRules{{Rule: "self.masts > 0", Message: "a ship has masts"}}}
+	_, err = crds.ApiextensionsV1().CustomResourceDefinitions().Create(t.Context(), &apiextensionsv1.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: "ships.keelson.test"},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+			Group: ships.Group, Scope: scope, Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "ships", Singular: "ship", Kind: "Ship", ListKind: "ShipList"},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true,
+				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object",
+					Properties: map[string]apiextensionsv1.JSONSchemaProps{"spec": spec}}}}},
+		}}, createOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dyn, err := dynamic.NewForConfig(r.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ships are served", func() bool {
+		_, err := dyn.Resource(ships).List(t.Context(), metav1.ListOptions{})
+		return err == nil
+	})
+	return dyn.Resource(ships)
+}
+
+func ship(name string, masts int64) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "keelson.test/v1", "kind": "Ship",
+		"metadata": map[string]any{"name": name}, "spec": map[string]any{"masts": masts}}}
+}
+
+func TestCustomResources(t *testing.T) {
+	r := start(t, "")
+	api := define(t, r, apiextensionsv1.NamespaceScoped).Namespace("default")
+	must(t)(api.Create(t.Context(), ship("a", 3), createOptions))
+	if _, err := api.Create(t.Context(), ship("none", 0), createOptions); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "a ship has masts") {
+		t.Errorf("a rule's breach: %v", err)
+	}
+	if _, err := api.Create(t.Context(), ship("many", 8), createOptions); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.masts") {
+		t.Errorf("a schema's breach: %v", err)
+	}
+	groups, err := r.client.Discovery().ServerGroups()
+	if err != nil || !hasGroup(groups, ships.Group) {
+		t.Errorf("discovery: %v, %v", groups, err)
+	}
+	plain, err := r.client.Discovery().RESTClient().Get().AbsPath("/apis").SetHeader("Accept", "application/json").DoRaw(t.Context())
+	var list metav1.APIGroupList
+	if err != nil || json.Unmarshal(plain, &list) != nil || !hasGroup(&list, ships.Group) {
+		t.Errorf("plain /apis has no %s: %v", ships.Group, err)
+	}
+	b, err := r.client.Discovery().RESTClient().Get().AbsPath("/openapi/v3").DoRaw(t.Context())
+	var index openapi.Index
+	if err != nil || json.Unmarshal(b, &index) != nil || index.Paths["apis/keelson.test/v1"].URL == "" || index.Paths["api/v1"].URL == "" {
+		t.Errorf("OpenAPI index: %v, %v", index, err)
+	}
+	swagger, err := r.client.Discovery().OpenAPISchema()
+	if err != nil || !strings.Contains(swagger.String(), "keelson.test") || !strings.Contains(swagger.String(), "io.k8s.api.core.v1.Pod") {
+		t.Errorf("OpenAPI v2 without ships or without pods: %v", err)
+	}
+}
+
+func hasGroup(l *metav1.APIGroupList, name string) bool {
+	for _, g := range l.Groups {
+		if g.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// A cluster-scoped resource is not reached through a namespace.
+func TestHostile_AP10(t *testing.T) {
+	r := start(t, "")
+	api := define(t, r, apiextensionsv1.ClusterScoped)
+	must(t)(api.Create(t.Context(), ship("a", 3), createOptions))
+	if _, err := api.Namespace("default").Get(t.Context(), "a", getOptions); !apierrors.IsNotFound(err) {
+		t.Errorf("through a namespace: %v; want not found", err)
+	}
+	if code := get(t, r.admin, "/api/v1/namespaces/default/nodes"); code != 404 {
+		t.Errorf("nodes through a namespace: %d; want 404", code)
+	}
+}
