@@ -65,7 +65,14 @@ func installNode(_ resource.Deps, store *genericregistry.Store) (map[string]rest
 	return map[string]rest.Storage{"status": status}, nil
 }
 
+// defaultNode also keeps podCIDR and podCIDRs[0] equal; podCIDR wins, as older clients know only it.
 func defaultNode(n *corev1.Node) {
+	switch s := &n.Spec; {
+	case s.PodCIDR == "" && len(s.PodCIDRs) > 0:
+		s.PodCIDR = s.PodCIDRs[0]
+	case s.PodCIDR != "" && (len(s.PodCIDRs) == 0 || s.PodCIDRs[0] != s.PodCIDR):
+		s.PodCIDRs = []string{s.PodCIDR}
+	}
 	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
 		n.Status.Allocatable = n.Status.Capacity.DeepCopy()
 	}

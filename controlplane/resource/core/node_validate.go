@@ -39,15 +39,19 @@ func validateNode(n *corev1.Node) field.ErrorList {
 }
 
 func validateNodeAnnotations(annotations map[string]string, path *field.Path) field.ErrorList {
-	text := annotations[taintsKey]
-	if text == "" {
-		return nil
+	var errs field.ErrorList
+	if text := annotations[taintsKey]; text != "" {
+		var taints []corev1.Taint
+		if err := json.Unmarshal([]byte(text), &taints); err != nil {
+			errs = append(errs, field.Invalid(path, taintsKey, err.Error()))
+		} else {
+			errs = append(errs, validateTaints(taints, path.Child(taintsKey))...)
+		}
 	}
-	var taints []corev1.Taint
-	if err := json.Unmarshal([]byte(text), &taints); err != nil {
-		return field.ErrorList{field.Invalid(path, taintsKey, err.Error())}
+	if text := annotations[corev1.PreferAvoidPodsAnnotationKey]; text != "" {
+		errs = append(errs, validateAvoidPods(text, path)...)
 	}
-	return validateTaints(taints, path.Child(taintsKey))
+	return errs
 }
 
 func validateTaints(taints []corev1.Taint, path *field.Path) field.ErrorList {

@@ -147,7 +147,8 @@ func sameAffinity(now, was *corev1.VolumeNodeAffinity) bool {
 func validatePersistentSource(v *corev1.PersistentVolume, spec *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	count := 0
-	for _, s := range slices.Concat(localPersistent(v, spec), foreignPersistent(v)) {
+	local := localPersistent(v, spec)
+	for _, s := range slices.Concat(local[:1], foreignPersistent(v), local[1:]) {
 		switch {
 		case !s.set:
 		case count > 0:

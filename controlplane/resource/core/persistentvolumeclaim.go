@@ -200,8 +200,8 @@ func validateClaimStatus(c *corev1.PersistentVolumeClaim) field.ErrorList {
 	at := path.Child("allocatedResourceStatuses")
 	for name, status := range c.Status.AllocatedResourceStatuses {
 		errs = append(errs, claimResource(name, at)...)
-		known := []corev1.ClaimResourceStatus{corev1.PersistentVolumeClaimControllerResizeInfeasible, corev1.PersistentVolumeClaimControllerResizeInProgress,
-			corev1.PersistentVolumeClaimNodeResizeInfeasible, corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizePending}
+		known := []corev1.ClaimResourceStatus{corev1.PersistentVolumeClaimControllerResizeInProgress, corev1.PersistentVolumeClaimControllerResizeInfeasible,
+			corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible, corev1.PersistentVolumeClaimNodeResizePending}
 		if len(check.OneOf(status, at, known...)) > 0 {
 			errs = append(errs, field.NotSupported(at, name, known)) // upstream names the resource, not the status
 		}

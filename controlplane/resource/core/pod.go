@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/kubectl/pkg/util/qos"
 
 	"keelson.dev/keelson/controlplane/resource"
@@ -89,7 +90,7 @@ func podFields(p *corev1.Pod) fields.Set {
 	}
 }
 
-func prepareNewPod(_ context.Context, p *corev1.Pod) {
+func prepareNewPod(ctx context.Context, p *corev1.Pod) {
 	p.Generation = 1
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending}
 	dropDisabled(p)
@@ -100,6 +101,9 @@ func prepareNewPod(_ context.Context, p *corev1.Pod) {
 		})
 	}
 	mergeLabelKeys(p)
+	for _, text := range podspec.MoveAppArmor(&p.Spec, p.Annotations) {
+		warning.AddWarning(ctx, "", text)
+	}
 	defaultPodResources(p)
 	p.Status.QOSClass = qos.GetPodQOS(p)
 }
@@ -137,9 +141,6 @@ func preparePodStatus(_ context.Context, p, old *corev1.Pod) {
 	}
 	if s.ExtendedResourceClaimStatus == nil {
 		s.ExtendedResourceClaimStatus = was.ExtendedResourceClaimStatus
-	}
-	if s.NodeAllocatableResourceClaimStatuses == nil {
-		s.NodeAllocatableResourceClaimStatuses = was.NodeAllocatableResourceClaimStatuses
 	}
 	keepObservedGeneration(s, was)
 	dropDisabled(p)

@@ -22,7 +22,16 @@ func dropDisabled(p *corev1.Pod) {
 		delete(p.Annotations, key)
 	}
 	podspec.DropDisabled(&p.Spec)
-	p.Status.VolumeHealth = nil
+	p.Status.VolumeHealth, p.Status.NodeAllocatableResourceClaimStatuses = nil, nil
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses} {
+		for i := range list {
+			for j := range list[i].VolumeMounts {
+				if m := &list[i].VolumeMounts[j]; m.VolumeStatus != nil { // status may be the stored pod's own: write only if needed
+					m.VolumeStatus = nil
+				}
+			}
+		}
+	}
 }
 
 // mergeLabelKeys turns matchLabelKeys and mismatchLabelKeys into selector terms with this pod's own values, so that

@@ -50,12 +50,12 @@ func isMirror(p *corev1.Pod) bool {
 	return ok
 }
 
-// prepareResize keeps everything but resources and resize policies. If containers were added, removed, renamed or
-// moved it keeps what the client sent, for validation to refuse.
+// prepareResize keeps everything but resources and resize policies. If containers were added or removed it keeps what
+// the client sent, for validation to refuse.
 func prepareResize(_ context.Context, p, old *corev1.Pod) {
-	containers, same := withResources(p.Spec.Containers, old.Spec.Containers)
-	inits, sameInits := withResources(p.Spec.InitContainers, old.Spec.InitContainers)
-	if same && sameInits {
+	if len(p.Spec.Containers) == len(old.Spec.Containers) && len(p.Spec.InitContainers) == len(old.Spec.InitContainers) {
+		containers := withResources(p.Spec.Containers, old.Spec.Containers)
+		inits := withResources(p.Spec.InitContainers, old.Spec.InitContainers)
 		resources := p.Spec.Resources
 		p.Spec = *old.Spec.DeepCopy()
 		p.Spec.Containers, p.Spec.InitContainers, p.Spec.Resources = containers, inits, resources
@@ -70,18 +70,16 @@ func prepareResize(_ context.Context, p, old *corev1.Pod) {
 	countGeneration(p, old)
 }
 
-func withResources(now, was []corev1.Container) (merged []corev1.Container, same bool) {
-	if len(now) != len(was) {
-		return now, false
-	}
-	merged = slices.Clone(was)
+// withResources is was with the resources of now. Lists with renamed or moved containers stay, to be refused later.
+func withResources(now, was []corev1.Container) []corev1.Container {
+	merged := slices.Clone(was)
 	for i, c := range now {
 		if c.Name != was[i].Name {
-			return now, false
+			return now
 		}
 		merged[i].Resources, merged[i].ResizePolicy = c.Resources, c.ResizePolicy
 	}
-	return merged, true
+	return merged
 }
 
 // validateResize lets cpu and memory change, neither removed nor so that the pod's QoS class would be another.

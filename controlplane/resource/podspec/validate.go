@@ -48,8 +48,9 @@ func Validate(spec *corev1.PodSpec, meta *metav1.ObjectMeta, path *field.Path) f
 	volumes, volumeErrs := validateVolumes(spec.Volumes, meta, path.Child("volumes"))
 	errs = append(errs, volumeErrs...)
 	errs = append(errs, validateResourceClaims(meta, spec.ResourceClaims, path.Child("resourceClaims"))...)
-	errs = append(errs, newContainerRules(spec, volumes).all(path)...)
-	errs = append(errs, validatePodResources(spec, path)...)
+	rules := newContainerRules(spec, volumes)
+	errs = append(errs, rules.all(path)...)
+	errs = append(errs, validatePodResources(spec, rules.claims, path)...)
 	errs = append(errs, validateHostPorts(spec, meta != nil, path.Child("containers"))...)
 	errs = append(errs, oneOf(spec.RestartPolicy, path.Child("restartPolicy"),
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)...)

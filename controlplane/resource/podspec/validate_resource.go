@@ -77,7 +77,7 @@ func podResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList
 }
 
 // validatePodResources checks pod-level resources, also against those of the containers (KEP-2837).
-func validatePodResources(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
+func validatePodResources(spec *corev1.PodSpec, claims sets.Set[string], path *field.Path) field.ErrorList {
 	if spec.Resources == nil {
 		return nil
 	}
@@ -89,7 +89,7 @@ func validatePodResources(spec *corev1.PodSpec, path *field.Path) field.ErrorLis
 	if spec.Resources.Claims != nil {
 		errs = append(errs, field.Forbidden(at.Child("claims"), "claims may not be set for Resources at pod-level"))
 	}
-	errs = append(errs, requirements{name: podResourceName}.validate(spec.Resources, at)...)
+	errs = append(errs, requirements{name: podResourceName, claims: claims}.validate(spec.Resources, at)...)
 	pod := &corev1.Pod{Spec: *spec}
 	least := func(list corev1.ResourceList, name corev1.ResourceName, needed resource.Quantity, part, what string) {
 		if have, ok := list[name]; ok && needed.Cmp(have) > 0 {

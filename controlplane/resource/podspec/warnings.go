@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -136,7 +137,7 @@ func (w warner) volumes() []string {
 			name, message string
 		}{
 			{v.PhotonPersistentDisk != nil, "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"},
-			{v.GitRepo != nil, "gitRepo", "deprecated in v1.11"},
+			{v.GitRepo != nil, "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"},
 			{v.ScaleIO != nil, "scaleIO", "deprecated in v1.16, non-functional in v1.22+"},
 			{v.Flocker != nil, "flocker", "deprecated in v1.22, non-functional in v1.25+"},
 			{v.StorageOS != nil, "storageOS", "deprecated in v1.22, non-functional in v1.25+"},
@@ -207,8 +208,12 @@ func (w warner) containers() []string {
 		if c.SecurityContext == nil || c.SecurityContext.SeccompProfile == nil {
 			annotation(seccompContainerKey+c.Name, seccomp)
 		}
-		if c.SecurityContext == nil || c.SecurityContext.AppArmorProfile == nil {
-			annotation(apparmorContainerKey+c.Name, `deprecated since v1.30; use the "appArmorProfile" field instead`)
+		if w.path != nil && (c.SecurityContext == nil || c.SecurityContext.AppArmorProfile == nil) {
+			// Of pods it is MoveAppArmor that warns.
+			text, set := w.annotations[apparmorContainerKey+c.Name]
+			if profile := podArmor(w.spec); set && (profile == nil || !reflect.DeepEqual(profile, armorProfile(text))) {
+				out = append(out, armorWarning(w.path, c.Name))
+			}
 		}
 		out = append(out, fraction(c.Resources.Limits, at.Child("resources", "limits"))...)
 		out = append(out, fraction(c.Resources.Requests, at.Child("resources", "requests"))...)
