@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/version"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -38,6 +39,8 @@ import (
 func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceDefinitions, error) {
 	c := *main // its own copy: what is set below is not for the built-in kinds
 	c.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	// The hook would end the process if the server is stopped while it waits; boot waits in its place.
+	c.DisabledPostStartHooks = sets.NewString("crd-informer-synced")
 	c.MergedResourceConfig = crds.DefaultAPIResourceConfigSource()
 	c.Serializer = crds.Codecs
 	c.RESTOptionsGetter = s.store.RESTOptions(definitionLayout)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	crdinformers "k8s.io/apiextensions-apiserver/pkg/client/informers/externalversions"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -19,6 +20,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/apiserver/openapi"
 	"keelson.dev/keelson/controlplane/auth"
@@ -49,6 +51,8 @@ type Server struct {
 	authn    authenticator.Request
 	kubelets *kubelets
 	docs     *openapi.Documents
+	// custom feeds the server of custom resources.
+	custom crdinformers.SharedInformerFactory
 	// informers feed admission; they are started by Run.
 	informers informers.SharedInformerFactory
 	stores    map[schema.GroupResource]*genericregistry.Store // written by New only
@@ -141,6 +145,7 @@ func (s *Server) serve(groups []resource.Group) error {
 	if err := s.announceCustomGroups(custom); err != nil {
 		return err
 	}
+	s.custom = custom.Informers
 	s.docs.Delegate(custom.GenericAPIServer.UnprotectedHandler())
 	// Not the library's default of a minute: the rest of the process waits for the server to end.
 	s.generic.ShutdownTimeout = 2 * time.Second
@@ -200,6 +205,10 @@ func (s *Server) boot(ctx context.Context) error {
 	}
 	if err := s.authz.synced(ctx); err != nil {
 		return nil // the server is stopping
+	}
+	// Until the definitions are known, custom resources would be "not found".
+	if !cache.WaitForCacheSync(ctx.Done(), s.custom.Apiextensions().V1().CustomResourceDefinitions().Informer().HasSynced) {
+		return nil
 	}
 	close(s.ready)
 	s.log.Info("API server ready", "address", s.listener.Addr())
