@@ -28,7 +28,7 @@ type instance struct {
 func instancePath(p places) string { return filepath.Join(p.Data, "instance.json") }
 
 // claim makes this process the only server on its data directory, or says who else is.
-// The lock ends with the process, however it ends.
+// The lock ends with release or with the process, however it ends.
 func claim(o *options) (*instance, error) {
 	if err := os.MkdirAll(o.place.Data, 0o711); err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
@@ -64,6 +64,9 @@ func claim(o *options) (*instance, error) {
 	}
 	return i, os.WriteFile(i.path, data, 0o600)
 }
+
+// release lets another server have the places. Until it is called the lock's file must stay reachable: collected, it is closed.
+func (i *instance) release() { i.lock.Close() }
 
 func writeAt(f *os.File, s string) error {
 	_, err := f.WriteAt([]byte(s), 0)

@@ -26,6 +26,7 @@ type node struct {
 	images     *image.Store
 	containers *container.Manager
 	sandboxes  *sandbox.Manager
+	filter     *netfilter.IPTables // the rules of the network and of the Service proxy
 	network    *network.Network
 	cri        *cri.Server
 	closers    []func() error
@@ -58,7 +59,8 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	if n.sandboxes, err = sandbox.New(sandbox.ManagerConfig{StateDir: filepath.Join(run, "sandboxes"), KeeperPath: keeperPath, Log: log.With("part", "runtime")}); err != nil {
 		return nil, fmt.Errorf("open the sandboxes: %w", err)
 	}
-	if n.network, err = openNetwork(o, log); err != nil {
+	n.filter = netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge), Log: log.With("part", "network")})
+	if n.network, err = openNetwork(o, n.filter, log); err != nil {
 		return nil, fmt.Errorf("open the network: %w", err)
 	}
 	n.closers = append(n.closers, n.network.Close)
@@ -71,7 +73,7 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	return n, loadHello(ctx, n.images)
 }
 
-func openNetwork(o *options, log *slog.Logger) (*network.Network, error) {
+func openNetwork(o *options, filter *netfilter.IPTables, log *slog.Logger) (*network.Network, error) {
 	pods, err := netip.ParsePrefix(o.node.PodCIDR)
 	if err != nil {
 		return nil, fmt.Errorf("--pod-cidr: %w", err)
@@ -80,8 +82,14 @@ func openNetwork(o *options, log *slog.Logger) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--cluster-cidr: %w", err)
 	}
-	return network.New(network.Config{Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
-		RunDir: filepath.Join(o.place.Run, "network"), Filter: netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge)}), Log: log.With("part", "network")})
+	var dns netip.Addr // the runtime alone has no Services
+	if o.plane.DNS != "" {
+		if dns, err = netip.ParseAddr(o.plane.DNS); err != nil {
+			return nil, fmt.Errorf("--cluster-dns: %w", err)
+		}
+	}
+	return network.New(network.Config{DNS: dns, Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
+		RunDir: filepath.Join(o.place.Run, "network"), Filter: filter, Log: log.With("part", "network")})
 }
 
 // removeNetwork removes the bridge, the rules and every pod's network.
@@ -90,7 +98,7 @@ func removeNetwork(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	n, err := openNetwork(o, log)
+	n, err := openNetwork(o, netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge)}), log)
 	if err != nil {
 		return err
 	}
@@ -151,9 +159,11 @@ func criCommand(o *options) *cobra.Command {
 				return err
 			}
 			libraryLogs(log)
-			if _, err := claim(o); err != nil {
+			i, err := claim(o)
+			if err != nil {
 				return err
 			}
+			defer i.release()
 			n, err := newNode(cmd.Context(), o, log)
 			if err != nil {
 				return err

@@ -43,6 +43,7 @@ import (
 // plane is the control plane in one process: the API server, and scheduler and controllers as its in-process clients.
 type plane struct {
 	server *apiserver.Server
+	shared informers.SharedInformerFactory // of everything in this process; started by control's tasks
 	log    *slog.Logger
 }
 
@@ -66,7 +67,14 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &plane{server: server, log: log}, nil
+	p := &plane{server: server, log: log}
+	// Managed fields, which no reader of the informers wants, are dropped from the copies.
+	client, err := kubernetes.NewForConfig(p.as(user.KubeControllerManager))
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	p.shared = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(dropManagedFields))
+	return p, nil
 }
 
 // as returns an in-process client configuration of a user.
@@ -80,15 +88,14 @@ func (p *plane) asAccount(name string) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(p.as(serviceaccount.MakeUsername("kube-system", name), groups...))
 }
 
-// control makes scheduler and controllers and returns what runs them. Informers are shared by all; managed fields,
-// which none of them reads, are dropped from the copies.
+// control makes scheduler and controllers and returns what runs them, and the informers. Whoever else reads an informer
+// must have asked for it before.
 func (p *plane) control() ([]task, error) {
-	config := p.as(user.KubeControllerManager)
-	client, err := kubernetes.NewForConfig(config)
+	client, err := kubernetes.NewForConfig(p.as(user.KubeControllerManager))
 	if err != nil {
 		return nil, err
 	}
-	shared := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(dropManagedFields))
+	shared := p.shared
 	loops, watcher, err := p.controllers(client, shared)
 	if err != nil {
 		return nil, err

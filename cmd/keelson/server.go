@@ -11,8 +11,13 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 )
+
+// adminName is who makes the objects that a new cluster has, in the audit log.
+const adminName = "keelson"
 
 func serverCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
@@ -37,28 +42,24 @@ func serve(ctx context.Context, o *options) error {
 	if err := o.finish(); err != nil {
 		return err
 	}
-	if _, err := claim(o); err != nil {
+	i, err := claim(o)
+	if err != nil {
 		return err
 	}
+	defer i.release()
 	group, ctx := errgroup.WithContext(ctx)
 	p, err := newPlane(o, log)
 	if err != nil {
 		return err
 	}
-	together(ctx, group, task{"API server", p.server.Run})
-	control, err := p.control()
-	if err != nil {
-		return err
-	}
-	together(ctx, group, control...)
-	together(ctx, group, task{"kubeconfig", func(ctx context.Context) error {
-		return p.whenReady(func(context.Context) error { return p.server.WriteAdminKubeconfig(o.place.kubeconfig()) })(ctx)
-	}})
+	together(ctx, group, task{"API server", p.server.Run},
+		task{"kubeconfig", p.whenReady(func(context.Context) error { return p.server.WriteAdminKubeconfig(o.place.kubeconfig()) })})
 	group.Go(func() error { return runNode(ctx, o, p, log, began) })
 	return group.Wait()
 }
 
-// runNode makes the node's parts beside the starting API server and runs them; they are closed in the opposite order.
+// runNode makes the node's parts and the controllers beside the starting API server and runs them; the node's are closed
+// in the opposite order.
 func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began time.Time) error {
 	n, err := newNode(ctx, o, log)
 	if err != nil {
@@ -69,18 +70,34 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
+	services, err := n.services(o, p.shared, log)
+	if err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	control, err := p.control()
+	if err != nil {
+		return fmt.Errorf("control plane: %w", err)
+	}
+	admin, err := kubernetes.NewForConfig(p.as(adminName, user.SystemPrivilegedGroup))
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	together(ctx, group, n.tasks(o)...)
-	together(ctx, group, task{"kubelet", k.Run}, task{"ready", func(ctx context.Context) error {
-		select {
-		case <-k.Ready():
-			log.Info("the node is ready", "node", o.node.Name, "api", p.server.URL(), "kubeconfig", o.place.kubeconfig(), "after", time.Since(began).Round(time.Millisecond))
-			_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-	}})
+	together(ctx, group, services...)
+	together(ctx, group, control...)
+	together(ctx, group, task{"kubelet", k.Run},
+		task{"DNS service", p.whenReady(func(ctx context.Context) error { return ensureDNSService(ctx, admin, o.plane.DNS) })},
+		task{"ready", func(ctx context.Context) error {
+			select {
+			case <-k.Ready():
+				log.Info("the node is ready", "node", o.node.Name, "api", p.server.URL(), "kubeconfig", o.place.kubeconfig(), "after", time.Since(began).Round(time.Millisecond))
+				_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
+				return err
+			case <-ctx.Done():
+				return nil
+			}
+		}})
 	return group.Wait()
 }
 

@@ -49,6 +49,7 @@ func uninstallCommand(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	o.nodeFlags(cmd) // for an instance whose record is lost
 	return cmd
 }
 
@@ -80,6 +81,9 @@ func uninstall(ctx context.Context, o *options, out io.Writer) error {
 	step("network", func() error { return removeNetwork(ctx, o) })
 	if i != nil {
 		step("cgroups", func() error { return removeCgroups(o.node.CgroupRoot) })
+	}
+	if len(all) > 0 { // the record of what to remove stays for another try
+		return fmt.Errorf("%w\nfiles are kept: mend this and run uninstall again", errors.Join(all...))
 	}
 	step("files", func() error { return removeFiles(o.place) })
 	return errors.Join(all...)
@@ -222,24 +226,30 @@ func removeCgroups(root string) error {
 		for _, dir := range dirs {
 			errs = append(errs, remove(dir))
 		}
+		// The root itself, if it is not the machine's and nobody else has put something into it.
+		if strings.Trim(root, "/") != "" {
+			_ = os.Remove(filepath.Dir(top))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// endKeeper finds the keeper by its program's place, which is ours alone.
+// endKeeper ends the keeper of these places: it runs from a sealed copy of its program, and its folder is its argument.
 func endKeeper(ctx context.Context, p places) error {
-	programs := filepath.Join(p.agent(), "bin") + "/"
 	procs, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {
 		return err
 	}
 	for _, link := range procs {
 		target, err := os.Readlink(link)
-		if err != nil || !strings.HasPrefix(target, programs) {
+		if err != nil || !strings.Contains(target, keeperFile) {
 			continue
 		}
 		var pid int
-		if _, err := fmt.Sscanf(link, "/proc/%d/exe", &pid); err == nil {
+		if _, err := fmt.Sscanf(link, "/proc/%d/exe", &pid); err != nil {
+			continue
+		}
+		if args, err := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline")); err == nil && strings.Contains(string(args), "\x00"+p.Run+"/") {
 			if err := endProcess(ctx, pid, unix.SIGKILL); err != nil {
 				return err
 			}

@@ -155,9 +155,11 @@ func benchPods(ctx context.Context, r *report, client kubernetes.Interface) erro
 
 // benchIdle lets the node rest and measures all of its processes.
 func benchIdle(ctx context.Context, r *report, c *lab.Cluster) error {
-	own := func(_ int, exe string) bool {
-		return strings.HasPrefix(exe, c.Dir+"/data/agent/bin/") || strings.HasSuffix(exe, "/keelson")
+	keeper, err := c.Keeper()
+	if err != nil {
+		return err
 	}
+	own := func(pid int, _ string) bool { return pid == c.Pid() || pid == keeper }
 	before, err := measure(own)
 	if err != nil {
 		return err

@@ -10,11 +10,11 @@ import (
 	"keelson.dev/keelson/test/lab"
 )
 
-// TestAsPrinted: what the course prints wrong is refused with the field's path.
+// TestAsPrinted: what the course prints wrong is refused: where the YAML itself is broken with the line, else with the field's path.
 func TestAsPrinted(t *testing.T) {
 	c := cluster(t)
 	for file, want := range map[string][]string{
-		"pod-ports-outside-container.yaml":   {`unknown field "spec.ports"`},
+		"pod-ports-outside-container.yaml":   {"yaml: line 8: did not find expected '-' indicator"},
 		"pod-volumes-inside-containers.yaml": {`unknown field "spec.containers[0].volumes"`},
 		"replicaset-selector-mismatch.yaml":  {"spec.template.metadata.labels: Invalid value", "`selector` does not match template `labels`"},
 	} {
@@ -34,13 +34,14 @@ func TestRefusals(t *testing.T) {
 		return "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: " + spec + "\n"
 	}
 	for name, row := range map[string]struct{ manifest, want string }{
-		"misplaced field":   {pod(`{containers: [{name: a, image: a}], image: b}`), `unknown field "spec.image"`},
-		"no image":          {pod(`{containers: [{name: a}]}`), "spec.containers[0].image: Required value"},
-		"wrong port type":   {pod(`{containers: [{name: a, image: a, ports: [{containerPort: eighty}]}]}`), "containerPort"},
-		"port out of range": {pod(`{containers: [{name: a, image: a, ports: [{containerPort: 99999}]}]}`), "spec.containers[0].ports[0].containerPort: Invalid value: 99999: must be between 1 and 65535, inclusive"},
-		"bad name":          {strings.Replace(pod(`{containers: [{name: a, image: a}]}`), "bad", "Bad_Name", 1), `metadata.name: Invalid value: "Bad_Name"`},
-		"volume not there":  {pod(`{containers: [{name: a, image: a, volumeMounts: [{name: v, mountPath: /v}]}]}`), `spec.containers[0].volumeMounts[0].name: Not found: "v"`},
-		"unknown kind":      {"apiVersion: v1\nkind: Pot\nmetadata: {name: bad}\n", `no matches for kind "Pot" in version "v1"`},
+		"misplaced field":             {pod(`{containers: [{name: a, image: a}], image: b}`), `unknown field "spec.image"`},
+		"ports beside the containers": {pod(`{containers: [{name: a, image: a}], ports: [{containerPort: 80}]}`), `unknown field "spec.ports"`},
+		"no image":                    {pod(`{containers: [{name: a}]}`), "spec.containers[0].image: Required value"},
+		"wrong port type":             {pod(`{containers: [{name: a, image: a, ports: [{containerPort: eighty}]}]}`), "containerPort"},
+		"port out of range":           {pod(`{containers: [{name: a, image: a, ports: [{containerPort: 99999}]}]}`), "spec.containers[0].ports[0].containerPort: Invalid value: 99999: must be between 1 and 65535, inclusive"},
+		"bad name":                    {strings.Replace(pod(`{containers: [{name: a, image: a}]}`), "bad", "Bad_Name", 1), `metadata.name: Invalid value: "Bad_Name"`},
+		"volume not there":            {pod(`{containers: [{name: a, image: a, volumeMounts: [{name: v, mountPath: /v}]}]}`), `spec.containers[0].volumeMounts[0].name: Not found: "v"`},
+		"unknown kind":                {"apiVersion: v1\nkind: Pot\nmetadata: {name: bad}\n", `no matches for kind "Pot" in version "v1"`},
 	} {
 		if got := refused(t, c, row.manifest, "create", "-f", "-"); !strings.Contains(got, row.want) {
 			t.Errorf("%s: refused with %q, want %q in it", name, got, row.want)

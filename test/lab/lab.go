@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,7 @@ type Cluster struct {
 	NodeName   string
 	Port       int
 
+	health int // the kubelet's health port
 	binary string
 	flags  []string
 	log    string
@@ -74,7 +76,7 @@ func New(o Options) (*Cluster, error) {
 			return nil, err
 		}
 	}
-	ports, err := freePorts(3)
+	ports, err := freePorts(4)
 	if err != nil {
 		return nil, err
 	}
@@ -89,14 +91,15 @@ func New(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Dir: o.Dir, binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0],
+	c := &Cluster{Dir: o.Dir, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0],
 		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
 		log: filepath.Join(o.Dir, "server.log")}
 	c.flags = append(c.placeFlags(),
 		"--node-name", c.NodeName, "--node-ip", ip,
 		"--bridge", fmt.Sprintf("klab%d", n), "--pod-cidr", fmt.Sprintf("10.%d.0.0/24", 128+n), "--cluster-cidr", fmt.Sprintf("10.%d.0.0/16", 128+n),
 		"--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n), "--cgroup-root", fmt.Sprintf("/keelson-lab-%d", ports[0]),
-		"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]))
+		"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]),
+		"--proxy-healthz-port", strconv.Itoa(ports[3]))
 	c.flags = append(c.flags, o.Flags...)
 	return c, os.MkdirAll(c.CertsDir(), 0o755)
 }
@@ -145,7 +148,8 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 	defer cancel()
 	for {
 		out, _, err := c.Kubectl(ctx, "wait", "--for=condition=Ready", "node/"+c.NodeName, "--timeout=30s")
-		if err == nil && strings.Contains(out, "condition met") {
+		// After a restart the API says Ready of the kubelet that was: ask the one that is.
+		if err == nil && strings.Contains(out, "condition met") && c.healthy(ctx) {
 			return nil
 		}
 		select {
@@ -156,6 +160,20 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond): // the kubeconfig or the node is not there yet: nothing to wait on
 		}
 	}
+}
+
+// healthy asks the kubelet itself.
+func (c *Cluster) healthy(ctx context.Context) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/healthz", c.health), nil)
+	if err != nil {
+		return false
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
 }
 
 // Pid of the server.
@@ -183,42 +201,19 @@ func (c *Cluster) Stop() error {
 	}
 }
 
-// Keeper returns the pid of the instance's keeper.
+// Keeper returns the pid of the instance's keeper: it runs from a sealed copy of its program, and its folder is its argument.
 func (c *Cluster) Keeper() (int, error) {
-	procs, err := filepath.Glob("/proc/[0-9]*/exe")
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return 0, err
 	}
-	for _, link := range procs {
-		target, err := os.Readlink(link)
-		if err == nil && strings.HasPrefix(target, filepath.Join(c.Dir, "data", "agent", "bin")+"/keelson-keeper") {
-			pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
-			if ppid(pid) != 0 && !isInit(pid) {
-				return pid, nil
-			}
+	for _, path := range procs {
+		args, err := os.ReadFile(path)
+		if err == nil && bytes.HasPrefix(args, []byte("keelson-keeper\x00--dir\x00"+filepath.Join(c.Dir, "run")+"/")) {
+			return strconv.Atoi(strings.Split(path, "/")[2])
 		}
 	}
 	return 0, errors.New("no keeper of this instance runs")
-}
-
-// isInit reports whether the process is a container's init that has not executed its program yet.
-func isInit(pid int) bool {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return bytes.Contains(data, []byte("\x00init"))
-}
-
-func ppid(pid int) int {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for _, line := range strings.Split(string(data), "\n") {
-		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
-			n, _ := strconv.Atoi(strings.TrimSpace(v))
-			return n
-		}
-	}
-	return 0
 }
 
 // Run runs keelson with the instance's places.
