@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -33,6 +34,9 @@ type IPTables struct {
 	have    map[key][]string   // chains as last written by us
 	sets    map[Owner]Set      // what each owner wants, valid ones only
 	written map[Owner]prepared // the same, rendered
+
+	pidMu sync.Mutex
+	pids  []int // of our last programs, for Watch
 }
 
 // prepared is a rendered Set. A chain whose Rules slice is the very one of last time is not rendered again, so that
@@ -275,7 +279,12 @@ func (t *IPTables) run(ctx context.Context, stdin []byte, name string, args ...s
 	cmd.Stdin = bytes.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	if err == nil {
+		t.started(cmd.Process.Pid)
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("netfilter: %s: %w: %s", name, err, strings.TrimSpace(errs.String()))
 	}
 	return out.Bytes(), nil

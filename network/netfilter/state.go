@@ -9,6 +9,7 @@ import (
 // kernel is what a table dump says about our chains: enough to know what to remove, what to hook and what to keep.
 type kernel struct {
 	chains map[key]bool
+	rules  map[key]int // rules per chain
 	// roots holds, per root chain, the owners' chains it calls, in order.
 	roots map[key][]string
 	// based is true for a built-in chain whose first rule is the jump to our root; present without being first is false in
@@ -17,14 +18,13 @@ type kernel struct {
 }
 
 func emptyKernel() kernel {
-	return kernel{map[key]bool{}, map[key][]string{}, map[key]bool{}, map[key]bool{}}
+	return kernel{map[key]bool{}, map[key]int{}, map[key][]string{}, map[key]bool{}, map[key]bool{}}
 }
 
 // parse reads the output of iptables-save. Lines it does not know belong to the host and are skipped.
 func (n names) parse(dump []byte) kernel {
 	k := emptyKernel()
 	var table Table
-	seen := map[key]int{} // rules met so far per built-in chain
 	sc := bufio.NewScanner(bytes.NewReader(dump))
 	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
@@ -37,26 +37,26 @@ func (n names) parse(dump []byte) kernel {
 				k.chains[key{table, name}] = true
 			}
 		case strings.HasPrefix(line, "-A "):
-			n.parseRule(&k, table, seen, strings.Fields(line))
+			n.parseRule(&k, table, strings.Fields(line))
 		}
 	}
 	return k
 }
 
-func (n names) parseRule(k *kernel, table Table, seen map[key]int, f []string) {
+func (n names) parseRule(k *kernel, table Table, f []string) {
 	if len(f) < 2 {
 		return
 	}
 	at := key{table, f[1]}
-	seen[at]++
+	k.rules[at]++
 	if len(f) != 4 || f[2] != "-j" {
 		return
 	}
 	root := key{table, n.root(f[1])}
 	switch {
 	case f[3] == root.name:
-		k.based[at] = seen[at] == 1
-		k.misplaced[at] = seen[at] != 1
+		k.based[at] = k.rules[at] == 1
+		k.misplaced[at] = k.rules[at] != 1
 	case n.owner(f[1]) == "" && strings.HasPrefix(f[1], n.prefix+"-"):
 		k.roots[at] = append(k.roots[at], f[3])
 	}
