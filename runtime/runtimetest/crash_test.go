@@ -159,7 +159,7 @@ func daemon() error {
 
 // child is a daemon in a process of its own.
 type child struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  *json.Encoder
 	out *bufio.Reader

@@ -20,7 +20,7 @@ import (
 
 // Node is a machine's worth of runtime for one test.
 type Node struct {
-	T      *testing.T
+	T      testing.TB
 	Dir    string // everything of this node
 	Rootfs string
 	Cgroup string // path below the cgroup root
@@ -30,7 +30,7 @@ type Node struct {
 var serial atomic.Int64
 
 // Need skips the test with the reason if this machine cannot run containers.
-func Need(t *testing.T) {
+func Need(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containers are made with namespaces, mounts and cgroups")
@@ -44,7 +44,7 @@ func Need(t *testing.T) {
 }
 
 // New makes a node and takes everything of it away at the test's end.
-func New(t *testing.T) *Node {
+func New(t testing.TB) *Node {
 	t.Helper()
 	Need(t)
 	n := &Node{
@@ -59,7 +59,7 @@ func New(t *testing.T) *Node {
 }
 
 // shortDir is a directory that container inits may reach: t.TempDir is 0700.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("/tmp", "keelson-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func (n *Node) cleanup() {
 }
 
 // testWriter sends log lines to the test's log.
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Logf("%s", bytes.TrimRight(p, "\n"))
