@@ -179,14 +179,10 @@ func (k *Kubelet) stop(pod *corev1.Pod, rec *podRecord, seen observe.Pod, a plan
 	rec.with(func() {
 		old, known := rec.mem.Stops[a.ID]
 		again = known
-		rec.mem.Stops[a.ID] = plan.Stop{Deadline: time.Now().Add(a.Grace), Failures: old.Failures}
+		rec.mem.Stops[a.ID] = plan.Stop{Deadline: a.Deadline, Failures: old.Failures}
 	})
-	reason := a.Reason
-	if again {
-		reason = "" // told already
-	}
 	rec.spawn(k.background(), stopTask+a.ID, k.waker(pod), func(ctx context.Context) func() {
-		err := k.parts.exec.Stop(ctx, pod, c, ips, a.Grace, reason)
+		err := k.parts.exec.Stop(ctx, pod, c, ips, act.Stopping{Grace: a.Grace, Reason: a.Reason, Again: again})
 		k.parts.cache.Touch(pod.UID)
 		return func() {
 			if err == nil {

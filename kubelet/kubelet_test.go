@@ -5,7 +5,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -233,4 +235,61 @@ func TestHostile_PS23(t *testing.T) {
 	}
 	n.until("beacon-node-1", "mirror gone with its file", isGone)
 	n.until("beacon-node-1", "containers gone", func(*corev1.Pod) bool { return n.runtime.Empty() })
+}
+
+// A pre-stop hook runs once, however often the pod is looked at while it ends, and the deletion takes no longer than
+// the grace period.
+func TestPreStopRunsOnce(t *testing.T) {
+	n := start(t, nil)
+	var calls atomic.Int32
+	began := make(chan struct{}, 8)
+	n.runtime.OnExec = func(string, []string) (string, int32) {
+		calls.Add(1)
+		began <- struct{}{}
+		time.Sleep(50 * time.Millisecond) // the hook's own work
+		return "", 0
+	}
+	p := pod("polite", corev1.Container{Name: "c", Image: "nginx:1"})
+	p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"bye"}}}}
+	n.create(p)
+	n.until("polite", "Running", running)
+	n.delete("polite", 30)
+	<-began
+	for range 5 { // versions of the pod come by while it ends
+		got, err := n.client.CoreV1().Pods("default").Get(t.Context(), "polite", metav1.GetOptions{})
+		if err != nil {
+			break // gone already
+		}
+		got.Labels = map[string]string{"n": got.Labels["n"] + "x"}
+		_, _ = n.client.CoreV1().Pods("default").Update(t.Context(), got, metav1.UpdateOptions{}) // a conflict is as good a disturbance
+	}
+	n.until("polite", "gone", isGone)
+	if got := calls.Load(); got != 1 {
+		t.Errorf("the pre-stop hook ran %d times, want once", got)
+	}
+}
+
+// Content of a mounted ConfigMap follows its object; a pod that waits for a missing one starts when it comes.
+func TestVolumesFollowTheirObjects(t *testing.T) {
+	n := start(t, nil)
+	p := pod("reader", corev1.Container{Name: "c", Image: "nginx:1", VolumeMounts: []corev1.VolumeMount{{Name: "conf", MountPath: "/conf"}}})
+	p.Spec.Volumes = []corev1.Volume{{Name: "conf", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: "late"}}}}}
+	n.create(p)
+	n.event("reader", "FailedMount")
+	maps := n.client.CoreV1().ConfigMaps("default")
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "late"}, Data: map[string]string{"k": "1"}}
+	if _, err := maps.Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	n.until("reader", "Running", running)
+	cm.Data["k"], cm.ResourceVersion = "2", "2"
+	if _, err := maps.Update(t.Context(), cm, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(n.volumes.dir, string(p.UID), "conf", "k")
+	n.until("reader", "new content", func(*corev1.Pod) bool {
+		b, err := os.ReadFile(file)
+		return err == nil && string(b) == "2"
+	})
 }

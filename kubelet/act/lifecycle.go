@@ -31,7 +31,7 @@ func (e *Executor) postStart(ctx context.Context, t Target, c *corev1.Container,
 	}
 	e.ContainerEvent(t.Pod, c.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed: %s", criclient.Message(err))
 	stop := observe.Container{ID: id, Name: c.Name}
-	if kill := e.Stop(context.WithoutCancel(ctx), t.Pod, stop, t.IPs, 2*time.Second, "FailedPostStartHook"); kill != nil {
+	if kill := e.Stop(context.WithoutCancel(ctx), t.Pod, stop, t.IPs, Stopping{Grace: 2 * time.Second, Reason: "FailedPostStartHook"}); kill != nil {
 		e.Log.Warn("kill container after failed post-start hook", "container", id, "err", kill)
 	}
 	return &Error{"PostStartHookError", err}

@@ -29,14 +29,23 @@ var hookClient = &http.Client{
 // killSlack is added to the time that a runtime gets beyond the grace period, for the kill itself.
 const killSlack = 2 * time.Minute
 
+// Stopping says how a container is stopped.
+type Stopping struct {
+	Grace  time.Duration // for the hook and the container's own end together
+	Reason string        // as the event says it; "" for no event
+	// Again: an earlier stop was under way and is overtaken by a sooner one. The event was told and the hook begun.
+	Again bool
+}
+
 // Stop runs the pre-stop hook and then stops the container: signal, and kill when grace is over. Grace covers both;
 // the container gets at least two seconds after the hook. Stopping what is already dead is no error.
-func (e *Executor) Stop(ctx context.Context, pod *corev1.Pod, c observe.Container, ips []string, grace time.Duration, reason string) error {
-	if reason != "" {
-		e.ContainerEvent(pod, c.Name, corev1.EventTypeNormal, "Killing", "%s", reason)
+func (e *Executor) Stop(ctx context.Context, pod *corev1.Pod, c observe.Container, ips []string, how Stopping) error {
+	grace := how.Grace
+	if how.Reason != "" && !how.Again {
+		e.ContainerEvent(pod, c.Name, corev1.EventTypeNormal, "Killing", "%s", how.Reason)
 	}
 	begin := time.Now()
-	if spec := plan.Find(pod, c.Name); spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil && grace > 0 {
+	if spec := plan.Find(pod, c.Name); spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil && grace > 0 && !how.Again {
 		err := e.hook(ctx, ips, spec, c.ID, spec.Lifecycle.PreStop, grace)
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return ctx.Err() // a sooner stop takes over

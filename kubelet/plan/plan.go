@@ -211,7 +211,7 @@ func (p *planner) stop(c observe.Container, grace time.Duration, reason string) 
 	} else if known && !s.Deadline.After(p.Now.Add(grace)) {
 		return
 	}
-	p.do(Action{Op: StopContainer, Container: c.Name, Kind: KindOf(p.Pod, c.Name), ID: c.ID, Grace: grace, Reason: reason})
+	p.do(Action{Op: StopContainer, Container: c.Name, Kind: KindOf(p.Pod, c.Name), ID: c.ID, Grace: grace, Deadline: p.Now.Add(grace), Reason: reason})
 }
 
 // prune removes what nobody asks about any more: of each name the newest instance and the one before it are kept

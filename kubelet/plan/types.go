@@ -115,6 +115,7 @@ type Action struct {
 	ID        string        // of the container or sandbox acted upon
 	Attempt   uint32        // of the container or sandbox to make
 	Grace     time.Duration // of a stop
+	Deadline  time.Time     // of a stop: when Grace is over; to be remembered in Memory.Stops
 	Reason    string        // of a stop: why, as its event says it
 	Crash     Crash         // of a start: the back-off to remember with it
 }

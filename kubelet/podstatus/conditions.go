@@ -48,6 +48,9 @@ func conditions(out *corev1.PodStatus, in In) {
 	set(out, in, corev1.PodInitialized, initialized(in, out))
 	set(out, in, corev1.PodReady, ready)
 	set(out, in, corev1.ContainersReady, containers)
+	if in.Failure.Reason == "Evicted" {
+		set(out, in, corev1.DisruptionTarget, verdict{ok: true, reason: corev1.PodReasonTerminationByKubelet, message: in.Failure.Message})
+	}
 	if get(out, corev1.PodScheduled) == nil {
 		set(out, in, corev1.PodScheduled, verdict{ok: true})
 	}
