@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"keelson.dev/keelson/cri/metric"
 	"keelson.dev/keelson/cri/podstore"
 	"keelson.dev/keelson/network/netns"
 	"keelson.dev/keelson/runtime/cgroup"
@@ -81,51 +80,35 @@ func (s *Server) podUsage(rec *podstore.Sandbox) (cgroup.Stats, error) {
 	return h.Group(sb.CgroupPath).Stats()
 }
 
-// podNetwork reads the pod's interfaces where they are: in its namespace. A pod
-// of the node's network has none of its own.
-func podNetwork(rec *podstore.Sandbox) (*runtimeapi.NetworkUsage, error) {
+// netDev reads the pod's interfaces where they are: in its namespace. A pod of
+// the node's network has none of its own.
+func netDev(rec *podstore.Sandbox) (string, error) {
 	if rec.NetNSPath == "" {
-		return nil, nil
+		return "", nil
 	}
 	var text []byte
 	err := netns.Do(rec.NetNSPath, func() (err error) {
 		text, err = os.ReadFile("/proc/thread-self/net/dev")
 		return err
 	})
-	if err != nil {
+	return string(text), err
+}
+
+func podNetwork(rec *podstore.Sandbox) (*runtimeapi.NetworkUsage, error) {
+	text, err := netDev(rec)
+	if err != nil || text == "" {
 		return nil, err
 	}
 	out := &runtimeapi.NetworkUsage{Timestamp: time.Now().UnixNano()}
-	for _, i := range parseNetDev(string(text)) {
-		switch i.GetName() {
-		case "lo":
-		case "eth0":
-			out.DefaultInterface = i
-		default:
-			out.Interfaces = append(out.Interfaces, i)
+	for _, i := range metric.ParseNetDev(text) {
+		usage := &runtimeapi.NetworkInterfaceUsage{
+			Name: i.Name, RxBytes: num(i.RxBytes), RxErrors: num(i.RxErrors), TxBytes: num(i.TxBytes), TxErrors: num(i.TxErrors),
+		}
+		if i.Name == "eth0" {
+			out.DefaultInterface = usage
+		} else {
+			out.Interfaces = append(out.Interfaces, usage)
 		}
 	}
 	return out, nil
-}
-
-// parseNetDev reads proc_net_dev(5): two head lines, then per interface the
-// received bytes, packets, errs, drop, fifo, frame, compressed, multicast and the
-// same of what was sent.
-func parseNetDev(text string) []*runtimeapi.NetworkInterfaceUsage {
-	var out []*runtimeapi.NetworkInterfaceUsage
-	for line := range strings.Lines(text) {
-		name, rest, ok := strings.Cut(line, ":")
-		f := strings.Fields(rest)
-		if !ok || len(f) < 16 {
-			continue
-		}
-		at := func(i int) *runtimeapi.UInt64Value {
-			n, _ := strconv.ParseUint(f[i], 10, 64)
-			return num(n)
-		}
-		out = append(out, &runtimeapi.NetworkInterfaceUsage{
-			Name: strings.TrimSpace(name), RxBytes: at(0), RxErrors: at(2), TxBytes: at(8), TxErrors: at(10),
-		})
-	}
-	return out
 }
