@@ -41,6 +41,8 @@ func (k *Kubelet) execute(ctx context.Context, pod *corev1.Pod, rec *podRecord, 
 			again = k.createSandbox(ctx, pod, rec, a) || again
 		case plan.Start:
 			again = k.start(ctx, pod, rec, seen, a) || again
+		case plan.Resize:
+			again = k.resize(ctx, pod, rec, a) || again
 		case plan.StopSandbox:
 			err := k.parts.exec.StopSandbox(ctx, a.ID)
 			k.noteSandbox(pod, rec, err)
@@ -247,8 +249,11 @@ func (k *Kubelet) start(ctx context.Context, pod *corev1.Pod, rec *podRecord, se
 	if a.Kind == plan.Ephemeral {
 		t.Beside = beside(pod, seen, a.Container)
 	}
-	err := k.parts.exec.Start(ctx, t)
+	id, err := k.parts.exec.Start(ctx, t)
 	rec.with(func() {
+		if id != "" {
+			rec.mem.Applied[id] = k.wanted(pod)[a.Container]
+		}
 		if a.Crash.Delay > 0 {
 			rec.mem.Crashes[a.Container] = a.Crash
 		}

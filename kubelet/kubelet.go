@@ -42,6 +42,7 @@ type Kubelet struct {
 	mirrorWake chan struct{} // capacity 1: level, not count
 	admission  chan struct{} // capacity 1: held while one pod is judged
 	usage      *stats.Source
+	nodeMemory int64 // bytes
 	images     imageUses
 	shortAt    map[eviction.Signal]time.Time // only the eviction goroutine's
 
@@ -114,6 +115,7 @@ func (k *Kubelet) wire(d Deps) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: read the machine's size: %w", err)
 	}
+	k.nodeMemory = machine.MemoryBytes
 	cpu, memory := nodestatus.Allocatable(machine, cfg.Reserved)
 	p.tree = qos.NewTree(qos.Config{
 		Root: cfg.CgroupRoot, AllocatableMilliCPU: cpu, AllocatableMemory: memory, PidsMax: cfg.Node.PidsPerPod,

@@ -9,6 +9,7 @@ import (
 
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/kubelet/plan"
+	"keelson.dev/keelson/kubelet/podstatus"
 )
 
 // podRecord is what is remembered of one pod while it has a worker: the planner's memory and the tasks that run beside
@@ -26,6 +27,8 @@ type podRecord struct {
 	final    *corev1.PodStatus      // the status that the pod ended with; guarded by mu
 	changed  bool                   // an object in its volumes changed; guarded by mu
 	shown    *corev1.Pod            // the version that downward API volumes show; guarded by mu
+	granted  *corev1.Pod            // the version whose resources are granted; guarded by mu
+	pending  podstatus.Resize       // why the newest resources are not; guarded by mu
 	exits    exits                  // who waits for a container's end; guarded by mu
 }
 
@@ -46,7 +49,7 @@ func newRecord() *podRecord {
 	return &podRecord{
 		mem: plan.Memory{
 			Images: map[string]plan.Step{}, Starts: map[string]plan.Step{}, Crashes: map[string]plan.Crash{},
-			Stops: map[string]plan.Stop{},
+			Stops: map[string]plan.Stop{}, Applied: map[string]plan.Resources{}, Resizes: map[string]plan.Step{},
 		},
 		refs: map[string]string{}, tasks: map[string]*task{}, told: map[string]string{}, exits: exits{},
 	}
@@ -58,6 +61,7 @@ func (r *podRecord) memory() plan.Memory {
 	defer r.mu.Unlock()
 	m := r.mem
 	m.Images, m.Starts = maps.Clone(m.Images), maps.Clone(m.Starts)
+	m.Applied, m.Resizes = maps.Clone(m.Applied), maps.Clone(m.Resizes)
 	m.Crashes, m.Stops = maps.Clone(m.Crashes), maps.Clone(m.Stops)
 	return m
 }

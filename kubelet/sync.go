@@ -26,6 +26,7 @@ func (k *Kubelet) Sync(ctx context.Context, r podworker.Request) podworker.Resul
 	if end := k.admit(r.Pod, rec); end != nil {
 		return podworker.Result{End: end}
 	}
+	r.Pod = k.grant(r.Pod, rec)
 	token := k.refresh(r.Pod, rec)
 	res := k.drive(ctx, r, rec)
 	if !token.IsZero() && (res.Next.IsZero() || token.Before(res.Next)) {
@@ -61,7 +62,7 @@ func (k *Kubelet) drive(ctx context.Context, r podworker.Request, rec *podRecord
 			mem.Started[id] = p.Started
 		}
 		now := time.Now()
-		out := plan.Plan(plan.In{Pod: r.Pod, Observed: seen, Memory: mem, Now: now, Ending: r.Ending})
+		out := plan.Plan(plan.In{Pod: r.Pod, Observed: seen, Memory: mem, Now: now, Ending: r.Ending, Resources: k.wanted(r.Pod)})
 		k.tell(r.Pod, rec, seen, out.Waiting)
 		over := r.Ending != nil && out.Finished
 		status := k.report(r, rec, seen, out, probes, over, now)
@@ -124,6 +125,7 @@ func (k *Kubelet) report(r podworker.Request, rec *podRecord, seen observe.Pod, 
 		Pod: pod, Observed: seen, Waiting: out.Waiting, Probes: probes, HostIPs: k.hostIPs(),
 		Runtime: k.runtimeName(), Over: over, QOS: qos.Class(pod), Now: now,
 	}
+	in.Resize = rec.resizing(out)
 	if r.Ending != nil && r.Ending.Reason != "" {
 		in.Failure = podstatus.Failure{Reason: r.Ending.Reason, Message: r.Ending.Message}
 	}

@@ -34,37 +34,38 @@ type Target struct {
 }
 
 // Start creates and starts a container and runs its post-start hook. When the hook fails, the container is killed
-// and the error says so; when anything else fails, what was made stays for the next try to replace.
-func (e *Executor) Start(ctx context.Context, t Target) error {
+// and the error says so; when anything else fails, what was made stays for the next try to replace. id is the new
+// container's, also with an error if it was made.
+func (e *Executor) Start(ctx context.Context, t Target) (id string, err error) {
 	c := plan.Find(t.Pod, t.Container)
 	if c == nil {
-		return fmt.Errorf("start container %q: the pod has no such container", t.Container)
+		return "", fmt.Errorf("start container %q: the pod has no such container", t.Container)
 	}
 	box, err := e.SandboxConfig(t.Pod, t.SandboxAttempt)
 	if err != nil {
-		return &Error{"CreateContainerConfigError", err}
+		return "", &Error{"CreateContainerConfigError", err}
 	}
 	cfg, err := e.containerConfig(ctx, t, c)
 	if err != nil {
 		e.ContainerEvent(t.Pod, c.Name, corev1.EventTypeWarning, "Failed", "Error: %s", criclient.Message(err))
-		return &Error{"CreateContainerConfigError", err}
+		return "", &Error{"CreateContainerConfigError", err}
 	}
 	made, err := e.CRI.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: t.SandboxID, Config: cfg, SandboxConfig: box,
 	})
 	if err != nil {
 		e.ContainerEvent(t.Pod, c.Name, corev1.EventTypeWarning, "Failed", "Error: %s", criclient.Message(err))
-		return &Error{"CreateContainerError", err}
+		return "", &Error{"CreateContainerError", err}
 	}
-	id := made.GetContainerId()
+	id = made.GetContainerId()
 	e.ContainerEvent(t.Pod, c.Name, corev1.EventTypeNormal, "Created", "Container created")
 	if _, err := e.CRI.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		e.ContainerEvent(t.Pod, c.Name, corev1.EventTypeWarning, "Failed", "Error: %s", criclient.Message(err))
-		return &Error{"RunContainerError", err}
+		return id, &Error{"RunContainerError", err}
 	}
 	e.ContainerEvent(t.Pod, c.Name, corev1.EventTypeNormal, "Started", "Container started")
 	e.link(t, c, id)
-	return e.postStart(ctx, t, c, id)
+	return id, e.postStart(ctx, t, c, id)
 }
 
 // link makes the log link that collectors look for. A failure costs them a log, never the container.

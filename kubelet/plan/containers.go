@@ -81,7 +81,50 @@ func (p *planner) health(c *corev1.Container, last observe.Container) {
 	}
 	if last.Hash != "" && last.Hash != Hash(c) {
 		p.stop(last, Grace(p.Pod), fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
+		return
 	}
+	p.resize(c, last)
+}
+
+// resize brings a running container's cgroup in line with its resources, or restarts it where its policy asks for
+// that. Values that the runtime reports are rounded by the kernel, so they are only trusted to be nearly right, and
+// only where our own memory has a gap.
+func (p *planner) resize(c *corev1.Container, last observe.Container) {
+	want, wanted := p.Resources[c.Name]
+	if !wanted || last.State != observe.Running {
+		return
+	}
+	have, known := p.Memory.Applied[last.ID]
+	if !known {
+		have = Resources{Shares: last.CPUShares, Quota: last.CPUQuota, Memory: last.MemoryLimit}
+		if have == (Resources{}) || near(have.Shares, want.Shares) && near(have.Quota, want.Quota) && near(have.Memory, want.Memory) {
+			return
+		}
+	}
+	if have == want {
+		return
+	}
+	for _, r := range c.ResizePolicy {
+		cpu := r.ResourceName == corev1.ResourceCPU && (have.Shares != want.Shares || have.Quota != want.Quota)
+		memory := r.ResourceName == corev1.ResourceMemory && have.Memory != want.Memory
+		if r.RestartPolicy == corev1.RestartContainer && (cpu || memory) {
+			p.stop(last, Grace(p.Pod), fmt.Sprintf("Container %s resize requires restart", c.Name))
+			return
+		}
+	}
+	if step := p.Memory.Resizes[last.ID]; !step.due(p.Now) {
+		p.wake(step.RetryAt)
+		return
+	}
+	p.do(Action{Op: Resize, Container: c.Name, ID: last.ID})
+}
+
+// near: equal but for rounding; a runtime may report "no quota" as -1 or 0.
+func near(a, b int64) bool {
+	if a <= 0 && b <= 0 {
+		return true
+	}
+	return max(a-b, b-a) <= max(a, b)/50+2
 }
 
 func probeGrace(pod *corev1.Pod, c *corev1.Container, started bool) time.Duration {

@@ -34,6 +34,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the planner says into the 
 //	run c 0 | made c 0                      an instance of c in the newest sandbox, running or only created
 //	exit c 0 code=1 ago=3s                  one that ended 3 s ago
 //	was c restarts=4                        what the API's status last said
+//	resources c shares=512 memory=1000000   what the cgroup of c is to hold (applied: what was last written into it)
 //	delete grace=30 ago=2s                  the pod ends since 2 s
 //	now +10s                                time passes
 func TestScenarios(t *testing.T) {
@@ -157,6 +158,15 @@ func (w *world) do(words []string) error {
 			corev1.ContainerStatus{Name: first, ContainerID: "keelson://old", RestartCount: int32(n)})
 	case "delete":
 		w.in.Ending = &Ending{Since: w.in.Now.Add(-duration(named["ago"])), Grace: duration(named["grace"] + "s")}
+	case "resources", "applied":
+		shares, _ := strconv.ParseInt(named["shares"], 10, 64)
+		memory, _ := strconv.ParseInt(named["memory"], 10, 64)
+		r := Resources{Shares: shares, Memory: memory}
+		if words[0] == "resources" {
+			w.in.Resources = map[string]Resources{first: r}
+		} else {
+			w.in.Memory.Applied = map[string]Resources{w.id(first): r}
+		}
 	case "now":
 		w.in.Now = w.in.Now.Add(duration(first))
 	default:

@@ -27,9 +27,20 @@ type In struct {
 	Over bool
 	// Failure, when its Reason is set, makes the pod Failed for that reason (Evicted, OutOfcpu, DeadlineExceeded).
 	Failure Failure
+	// Resize says how far a change of resources has come.
+	Resize Resize
 	// QOS is the pod's quality of service class.
 	QOS corev1.PodQOSClass
 	Now time.Time
+}
+
+// Resize is a change of resources in place (KEP-1287).
+type Resize struct {
+	// Pending is Deferred (no room now) or Infeasible (never), with a message; "" when the newest resources are granted.
+	Pending, Message string
+	// Progress: granted, but not yet in force; Trouble says why not, if it failed.
+	Progress bool
+	Trouble  string
 }
 
 // Failure is why the node ended a pod.

@@ -2,6 +2,7 @@ package podstatus
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,11 +49,30 @@ func conditions(out *corev1.PodStatus, in In) {
 	set(out, in, corev1.PodInitialized, initialized(in, out))
 	set(out, in, corev1.PodReady, ready)
 	set(out, in, corev1.ContainersReady, containers)
+	resize(out, in)
 	if in.Failure.Reason == "Evicted" {
 		set(out, in, corev1.DisruptionTarget, verdict{ok: true, reason: corev1.PodReasonTerminationByKubelet, message: in.Failure.Message})
 	}
 	if get(out, corev1.PodScheduled) == nil {
 		set(out, in, corev1.PodScheduled, verdict{ok: true})
+	}
+}
+
+// resize sets or takes away the two conditions of a change of resources.
+func resize(out *corev1.PodStatus, in In) {
+	out.Conditions = slices.DeleteFunc(out.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodResizePending && in.Resize.Pending == "" ||
+			c.Type == corev1.PodResizeInProgress && !in.Resize.Progress
+	})
+	if in.Resize.Pending != "" {
+		set(out, in, corev1.PodResizePending, verdict{ok: true, reason: in.Resize.Pending, message: in.Resize.Message})
+	}
+	if in.Resize.Progress {
+		v := verdict{ok: true, message: in.Resize.Trouble}
+		if v.message != "" {
+			v.reason = corev1.PodReasonError
+		}
+		set(out, in, corev1.PodResizeInProgress, v)
 	}
 }
 

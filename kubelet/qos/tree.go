@@ -81,7 +81,12 @@ func (t *Tree) Parent(pod *corev1.Pod) string {
 func (t *Tree) Ensure(pod *corev1.Pod) error {
 	shares, quota, memory := Pod(pod)
 	r := &cgroups.Resources{CpuShares: uint64(shares), CpuQuota: quota, Memory: memory}
-	if quota > 0 {
+	if memory == 0 {
+		r.Memory = -1 // an older limit, if there is one, goes
+	}
+	if quota == 0 {
+		r.CpuQuota = -1
+	} else {
 		r.CpuPeriod = cpuPeriod
 	}
 	if t.cfg.PidsMax > 0 {
@@ -97,6 +102,14 @@ func (t *Tree) Ensure(pod *corev1.Pod) error {
 	}
 	t.burstable[pod.UID] = shares * 1000 / 1024
 	return t.writeBurstable()
+}
+
+// Widen takes the limits off the pod's cgroup while its containers' limits change; Ensure puts the new ones on.
+func (t *Tree) Widen(pod *corev1.Pod) error {
+	shares, _, _ := Pod(pod)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.write(t.Parent(pod), &cgroups.Resources{CpuShares: uint64(shares), CpuQuota: -1, Memory: -1})
 }
 
 // Remove removes the pod's cgroup wherever in the tree it is. It may be called again, or without Ensure. It fails
