@@ -97,9 +97,10 @@ func ensureDNSService(ctx context.Context, client kubernetes.Interface, address 
 			Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
 		Spec: corev1.ServiceSpec{ClusterIP: address, Ports: ports},
 	}
-	_, err := client.CoreV1().Services(service.Namespace).Create(ctx, service, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
+	services := client.CoreV1().Services(service.Namespace)
+	if _, err := services.Get(ctx, service.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		return err
 	}
+	_, err := services.Create(ctx, service, metav1.CreateOptions{})
 	return err
 }
