@@ -262,6 +262,7 @@ func TestNodeAuthorizer(t *testing.T) {
 	r := start(t, "")
 	ctx := t.Context()
 	core := r.client.CoreV1()
+	bound := map[string]*authenticationv1.TokenRequest{}
 	for _, s := range []string{"mine", "other"} {
 		must(t)(core.Secrets("default").Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: s}}, createOptions))
 		must(t)(core.ServiceAccounts("default").Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: s}}, createOptions))
@@ -269,7 +270,12 @@ func TestNodeAuthorizer(t *testing.T) {
 		p := pod(s)
 		p.Spec.NodeName, p.Spec.ServiceAccountName = "node-"+s, s
 		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: s}}}}
-		must(t)(core.Pods("default").Create(ctx, p, createOptions))
+		made, err := core.Pods("default").Create(ctx, p, createOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bound[s] = &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: s, UID: made.UID}}}
 	}
 	kubelet := r.as(t, r.with(t, "system:node:node-mine", user.NodesGroup)).CoreV1()
 	eventually(t, "the kubelet may read its pod's secret", func() bool {
@@ -284,7 +290,7 @@ func TestNodeAuthorizer(t *testing.T) {
 		"its own node":         {one(kubelet.Nodes().Get(ctx, "node-mine", getOptions)), true},
 		"its node's status":    {one(kubelet.Nodes().Patch(ctx, "node-mine", types.MergePatchType, patch, metav1.PatchOptions{}, "status")), true},
 		"its pods":             {one(kubelet.Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=node-mine"})), true},
-		"a token for its pod":  {one(kubelet.ServiceAccounts("default").CreateToken(ctx, "mine", &authenticationv1.TokenRequest{}, createOptions)), true},
+		"a token for its pod":  {one(kubelet.ServiceAccounts("default").CreateToken(ctx, "mine", bound["mine"], createOptions)), true},
 		"services":             {one(kubelet.Services("").List(ctx, metav1.ListOptions{})), true},
 		"another's secret":     {one(kubelet.Secrets("default").Get(ctx, "other", getOptions)), false},
 		"all secrets":          {one(kubelet.Secrets("default").List(ctx, metav1.ListOptions{})), false},
@@ -293,7 +299,7 @@ func TestNodeAuthorizer(t *testing.T) {
 		"another node":         {one(kubelet.Nodes().Patch(ctx, "node-other", types.MergePatchType, patch, metav1.PatchOptions{})), false},
 		"another's status":     {one(kubelet.Nodes().Patch(ctx, "node-other", types.MergePatchType, patch, metav1.PatchOptions{}, "status")), false},
 		"its node's deletion":  {kubelet.Nodes().Delete(ctx, "node-mine", deleteOptions), false},
-		"a token for another":  {one(kubelet.ServiceAccounts("default").CreateToken(ctx, "other", &authenticationv1.TokenRequest{}, createOptions)), false},
+		"a token for another":  {one(kubelet.ServiceAccounts("default").CreateToken(ctx, "other", bound["other"], createOptions)), false},
 		"writing a config map": {one(kubelet.ConfigMaps("default").Create(ctx, configMap("x"), createOptions)), false},
 	} {
 		if allowed := c.err == nil; allowed != c.want || !c.want && !apierrors.IsForbidden(c.err) {

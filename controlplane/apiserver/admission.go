@@ -1,40 +1,50 @@
 package apiserver
 
 import (
-	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace/noop"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/cache"
+
+	"keelson.dev/keelson/controlplane/admission"
 )
 
 // admit builds what looks at each write between authorization and storage.
 func (s *Server) admit(c *genericapiserver.Config) error {
-	client, err := kubernetes.NewForConfig(s.loopback.config(systemUser))
+	config := s.loopback.config(systemUser)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	dyn, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return err
 	}
 	s.informers = s.newInformers(client)
-	life, err := lifecycle.NewLifecycle(sets.New(metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic))
-	if err != nil {
-		return fmt.Errorf("admission of namespaces: %w", err)
-	}
-	life.SetExternalKubeClientSet(client)
-	life.SetExternalKubeInformerFactory(s.informers)
-	if err := life.ValidateInitialization(); err != nil {
-		return fmt.Errorf("admission of namespaces: %w", err)
-	}
-	c.AdmissionControl = admission.NewChainHandler(life)
-	return nil
+	c.AdmissionControl, err = admission.New(admission.Deps{
+		Client: client, Informers: s.informers, Authorizer: s.authz.all, Stop: s.stopping,
+		Dynamic: dyn, RESTMapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
+		Features: utilfeature.DefaultFeatureGate, Version: c.EffectiveVersion,
+		Services: s.kubelets, WebhookAuth: webhookAuth(config),
+	})
+	return err
+}
+
+// webhookAuth lets webhooks that are this server itself be called in process, and gives others no credentials.
+func webhookAuth(loopback *rest.Config) webhook.AuthenticationInfoResolverWrapper {
+	return webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, loopback, noop.NewTracerProvider())
 }
 
 // direct are the kinds whose informers read the watch cache itself instead of asking by HTTP: their objects are then

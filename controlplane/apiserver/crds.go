@@ -25,11 +25,8 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/util/openapi"
 	"k8s.io/apiserver/pkg/util/proxy"
-	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/cache"
-
-	"go.opentelemetry.io/otel/trace/noop"
 
 	"keelson.dev/keelson/controlplane/store"
 )
@@ -58,7 +55,7 @@ func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceD
 			// With several servers a definition is announced only when the others have had time to see it.
 			MasterCount:         s.store.Members(),
 			ServiceResolver:     s.kubelets,
-			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, main.LoopbackClientConfig, noop.NewTracerProvider()),
+			AuthResolverWrapper: webhookAuth(main.LoopbackClientConfig),
 		},
 	}
 	return config.Complete().New(genericapiserver.NewEmptyDelegate())

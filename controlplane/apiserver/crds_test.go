@@ -106,3 +106,34 @@ func TestHostile_AP10(t *testing.T) {
 		t.Errorf("nodes through a namespace: %d; want 404", code)
 	}
 }
+
+// Every route of the server is in a document: whoever adds a kind must run openapi/generate.sh.
+func TestOpenAPIIsWhole(t *testing.T) {
+	r := start(t, "")
+	b, err := r.client.Discovery().RESTClient().Get().AbsPath("/openapi/v3").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index openapi.Index
+	if err := json.Unmarshal(b, &index); err != nil {
+		t.Fatal(err)
+	}
+	for _, ws := range r.generic.Handler.GoRestfulContainer.RegisteredWebServices() {
+		path := strings.TrimPrefix(ws.RootPath(), "/")
+		entry, ok := index.Paths[path]
+		if !ok {
+			t.Errorf("no document of %s: run openapi/generate.sh", path)
+			continue
+		}
+		doc, err := r.client.Discovery().RESTClient().Get().RequestURI(entry.URL).DoRaw(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, route := range ws.Routes() {
+			if plain := strings.NewReplacer(":*}", "}").Replace(route.Path); !strings.Contains(string(doc), `"`+strings.TrimSuffix(plain, "/")) {
+				t.Errorf("document of %s has no %s: run openapi/generate.sh", path, plain)
+				break
+			}
+		}
+	}
+}

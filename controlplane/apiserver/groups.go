@@ -10,11 +10,13 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/admissionregistration"
 	"keelson.dev/keelson/controlplane/resource/apps"
 	"keelson.dev/keelson/controlplane/resource/authentication"
 	"keelson.dev/keelson/controlplane/resource/authorization"
 	"keelson.dev/keelson/controlplane/resource/autoscaling"
 	"keelson.dev/keelson/controlplane/resource/batch"
+	"keelson.dev/keelson/controlplane/resource/certificates"
 	"keelson.dev/keelson/controlplane/resource/coordination"
 	"keelson.dev/keelson/controlplane/resource/core"
 	"keelson.dev/keelson/controlplane/resource/discovery"
@@ -35,11 +37,13 @@ func (s *Server) groups() []resource.Group {
 	who := func() authentication.Authenticator { return s.authn }
 	return []resource.Group{
 		s.withConnections(core.Group()),
+		admissionregistration.Group(),
 		authentication.Group(who, s.tokens.Audiences()),
 		authorization.Group(reviews),
 		apps.Group(),
 		batch.Group(),
 		policy.Group(),
+		certificates.Group(),
 		coordination.Group(),
 		discovery.Group(),
 		events.Group(),

@@ -57,6 +57,7 @@ type Server struct {
 	informers informers.SharedInformerFactory
 	stores    map[schema.GroupResource]*genericregistry.Store // written by New only
 	ready     chan struct{}
+	stopping  chan struct{} // closed by the end of Run, or by Close
 }
 
 // New takes the data directory and the port and builds the server; it serves nothing until Run. Who does not call Run
@@ -67,7 +68,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, log: deps.Log, loopback: &loopback{}, ready: make(chan struct{}),
+		cfg: cfg, log: deps.Log, loopback: &loopback{}, ready: make(chan struct{}), stopping: make(chan struct{}),
 		stores: map[schema.GroupResource]*genericregistry.Store{},
 	}
 	if s.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.DataDir, "db"), Log: deps.Log}); err != nil {
@@ -163,8 +164,9 @@ func (s *Server) serve(groups []resource.Group) error {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s.informers.StartWithContext(ctx)
+	s.informers.Start(s.stopping)
 	defer s.informers.Shutdown()
+	defer close(s.stopping)
 	var wg sync.WaitGroup // every goroutine in it ends with ctx
 	wg.Go(func() { s.authz.rbac.Run(ctx, s.source) })
 	wg.Go(func() { s.authz.node.Run(ctx, s.source) })
@@ -219,6 +221,7 @@ func (s *Server) boot(ctx context.Context) error {
 // Close releases a server that was not Run.
 func (s *Server) Close() error {
 	var err error
+	close(s.stopping)
 	if s.generic != nil {
 		s.generic.Destroy()
 	}
