@@ -19,6 +19,7 @@ type Config struct {
 	RunDir      string       // tmpfs: records and namespace pins; required
 	MTU         int          // of pod links; 0 takes that of the default route's device
 	DNS         netip.Addr   // optional: the cluster DNS address, put on the bridge for package dns to listen on
+	Guard       Guard        // optional: network policy
 	Spares      int          // attachments made in advance; 0 means none
 	Log         *slog.Logger // optional
 	Filter      Filter       // optional; default iptables with the chain prefix KEELSON
@@ -29,6 +30,23 @@ type Filter interface {
 	Apply(ctx context.Context, owner netfilter.Owner, s netfilter.Set) error
 	Clear(ctx context.Context) error
 }
+
+// Guard is asked before a pod gets to use its address; package policy's Engine is one.
+type Guard interface {
+	// Admit returns when what the pod may do is in force. After an error the pod does not start.
+	Admit(ctx context.Context, namespace, name, uid string, a netip.Addr) error
+	// Restore tells of a pod that kept its address over a restart; it does not wait.
+	Restore(namespace, name, uid string, a netip.Addr)
+	// Forget is called before another pod may have the address. Idempotent.
+	Forget(a netip.Addr)
+}
+
+// open is the Guard that lets everybody be.
+type open struct{}
+
+func (open) Admit(context.Context, string, string, string, netip.Addr) error { return nil }
+func (open) Restore(string, string, string, netip.Addr)                      {}
+func (open) Forget(netip.Addr)                                               {}
 
 func (c Config) complete() (Config, error) {
 	if c.Bridge == "" {
@@ -48,6 +66,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Guard == nil {
+		c.Guard = open{}
 	}
 	if c.Filter == nil {
 		c.Filter = netfilter.NewIPTables(netfilter.Config{Log: c.Log})
@@ -82,7 +103,8 @@ type Attachment struct {
 type record struct {
 	State   string        `json:"state"`
 	Sandbox string        `json:"sandbox,omitempty"`
-	Pod     string        `json:"pod,omitempty"`
+	Pod     string        `json:"pod,omitempty"` // namespace/name
+	UID     string        `json:"uid,omitempty"`
 	Ports   []PortMapping `json:"ports,omitempty"`
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -141,6 +142,8 @@ func (n *Network) recover(old []lease) error {
 				return err
 			}
 			n.pods[l.Record.Sandbox] = &entry{lease: l, ports: ports}
+			ns, name, _ := strings.Cut(l.Record.Pod, "/")
+			n.cfg.Guard.Restore(ns, name, l.Record.UID, l.Addr)
 		}
 	}
 	pins, err := os.ReadDir(n.pin(""))
@@ -190,7 +193,7 @@ func (n *Network) Setup(ctx context.Context, pod Pod) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, err
 	}
-	l.Record = record{State: making, Sandbox: pod.SandboxID, Pod: pod.Namespace + "/" + pod.Name, Ports: pod.PortMappings}
+	l.Record = record{State: making, Sandbox: pod.SandboxID, Pod: pod.Namespace + "/" + pod.Name, UID: pod.UID, Ports: pod.PortMappings}
 	if err := n.dress(ctx, l, pod); err != nil {
 		n.drop(l)
 		return Attachment{}, fmt.Errorf("network: pod %s: %w", l.Record.Pod, err)
@@ -198,7 +201,7 @@ func (n *Network) Setup(ctx context.Context, pod Pod) (Attachment, error) {
 	return n.attachment(l), nil
 }
 
-// dress makes a wired namespace the pod's: parameters, host ports, record. On an error it has taken the ports back.
+// dress makes a wired namespace the pod's: parameters, policy, host ports, record. On an error it has taken the ports back.
 func (n *Network) dress(ctx context.Context, l lease, pod Pod) error {
 	ports, err := mappings(l.Record.Pod, l.Addr, pod.PortMappings)
 	if err != nil {
@@ -211,6 +214,9 @@ func (n *Network) dress(ctx context.Context, l lease, pod Pod) error {
 		if err := netns.Do(n.pin(l.Addr.String()), func() error { return sysctls(pod.Sysctls) }); err != nil {
 			return err
 		}
+	}
+	if err := n.cfg.Guard.Admit(ctx, pod.Namespace, pod.Name, pod.UID, l.Addr); err != nil {
+		return err
 	}
 	if err := n.addPorts(ctx, pod.SandboxID, &entry{lease: l, ports: ports}); err != nil {
 		return err

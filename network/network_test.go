@@ -15,6 +15,7 @@ import (
 
 	mdns "github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/network/dns"
@@ -22,6 +23,7 @@ import (
 	"keelson.dev/keelson/network/netfilter"
 	"keelson.dev/keelson/network/netfilter/netfiltertest"
 	"keelson.dev/keelson/network/netns"
+	"keelson.dev/keelson/network/policy"
 )
 
 func TestMain(m *testing.M) { netfiltertest.Main(m) }
@@ -575,6 +577,58 @@ func TestHostile_NW3(t *testing.T) {
 	}
 	if out := netfiltertest.Run(t, "conntrack", "-L", "-p", "udp"); strings.Contains(out, "10.96.0.10") {
 		t.Errorf("tracked: %s", out)
+	}
+}
+
+// A pod that may send nothing has sent nothing, from its first packet on.
+func TestHostile_NW4(t *testing.T) {
+	netfiltertest.Need(t, "iptables-restore")
+	filter := netfilter.NewIPTables(netfilter.Config{})
+	e := policy.New(policy.Config{PodCIDR: netip.MustParsePrefix("10.244.0.0/24")}, filter)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	n := node(t, func(c *Config) { c.Filter, c.Guard, c.Spares = filter, e, 4 })
+	defer func() { cancel(); <-done }() // before the node is uninstalled
+	e.SetPolicy(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "deny"},
+		Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{"Egress"}}})
+	e.Synced()
+	sink, err := n.Setup(t.Context(), Pod{SandboxID: "sink", Namespace: "other", Name: "sink", UID: "sink"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pc net.PacketConn
+	if err := netns.Do(sink.NetNSPath, func() (err error) { pc, err = net.ListenPacket("udp4", ":9999"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	send := func(id string, namespace string) {
+		t.Helper()
+		a, err := n.Setup(t.Context(), Pod{SandboxID: id, Namespace: namespace, Name: id, UID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netns.Do(a.NetNSPath, func() error { // the first thing it does
+			c, err := net.Dial("udp4", sink.IPs[0].String()+":9999")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = fmt.Fprint(c, id)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 10 {
+		send(fmt.Sprint("shut", i), "default")
+	}
+	send("free", "other")
+	buf := make([]byte, 100)
+	pc.SetReadDeadline(time.Now().Add(3 * time.Second))
+	k, _, err := pc.ReadFrom(buf)
+	if err != nil || string(buf[:k]) != "free" {
+		t.Errorf("first to arrive: %q, %v; want only the one that may send", buf[:k], err)
 	}
 }
 

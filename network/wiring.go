@@ -211,6 +211,7 @@ func (n *Network) dropBatch(batch []lease) (stuck []lease) {
 		n.cfg.Log.Warn("connections of released pod addresses are not forgotten", "error", err)
 	}
 	for _, l := range gone {
+		n.cfg.Guard.Forget(l.Addr)
 		if err := n.addresses.Release(l.Addr); err != nil {
 			n.cfg.Log.Warn("a pod address cannot be released", "address", l.Addr, "error", err)
 			stuck = append(stuck, l)
