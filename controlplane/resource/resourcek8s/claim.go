@@ -1,0 +1,389 @@
+package resourcek8s
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	resourcev1 "k8s.io/api/resource/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/resourcename"
+)
+
+func most(n, limit int, path *field.Path) field.ErrorList {
+	if n > limit {
+		return field.ErrorList{field.TooMany(path, n, limit)}
+	}
+	return nil
+}
+
+func validateClass(s *resourcev1.DeviceClassSpec, path *field.Path) field.ErrorList {
+	errs := validateSelectors(s.Selectors, path.Child("selectors"))
+	config := path.Child("config")
+	errs = append(errs, most(len(s.Config), resourcev1.DeviceConfigMaxSize, config)...)
+	for i, c := range s.Config {
+		errs = append(errs, validateOpaque(c.Opaque, config.Index(i))...)
+	}
+	if n := s.ExtendedResourceName; n != nil && !resourcename.IsExtended(coreName(*n)) {
+		errs = append(errs, field.Invalid(path.Child("extendedResourceName"), *n, "must be a valid extended resource name"))
+	}
+	return errs
+}
+
+func validateSelectors(list []resourcev1.DeviceSelector, path *field.Path) field.ErrorList {
+	errs := most(len(list), resourcev1.DeviceSelectorsMaxSize, path)
+	for i, s := range list {
+		at := path.Index(i).Child("cel")
+		switch {
+		case s.CEL == nil:
+			errs = append(errs, field.Required(at, ""))
+		case s.CEL.Expression == "":
+			errs = append(errs, field.Required(at.Child("expression"), ""))
+		case len(s.CEL.Expression) > resourcev1.CELSelectorExpressionMaxLength:
+			errs = append(errs, field.TooLong(at.Child("expression"), "", resourcev1.CELSelectorExpressionMaxLength))
+		}
+	}
+	return errs
+}
+
+func validateOpaque(o *resourcev1.OpaqueDeviceConfiguration, path *field.Path) field.ErrorList {
+	at := path.Child("opaque")
+	if o == nil {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	return append(validateDriver(o.Driver, at.Child("driver")), validateRaw(o.Parameters, resourcev1.OpaqueParametersMaxLength, at.Child("parameters"))...)
+}
+
+func validateRaw(raw runtime.RawExtension, limit int, path *field.Path) field.ErrorList {
+	switch v := any(nil); {
+	case len(raw.Raw) == 0:
+		return field.ErrorList{field.Required(path, "")}
+	case len(raw.Raw) > limit:
+		return field.ErrorList{field.TooLong(path, "", limit)}
+	case json.Unmarshal(raw.Raw, &v) != nil:
+		return field.ErrorList{field.Invalid(path, "<value omitted>", "error parsing data as JSON")}
+	default:
+		if _, ok := v.(map[string]any); !ok {
+			return field.ErrorList{field.Invalid(path, "<value omitted>", "parameters must be a valid JSON object")}
+		}
+	}
+	return nil
+}
+
+func validateDriver(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > resourcev1.DriverNameMaxLength {
+		errs = append(errs, field.TooLong(path, name, resourcev1.DriverNameMaxLength))
+	}
+	return append(errs, check.Strings(validation.IsDNS1123Subdomain(strings.ToLower(name)), path, name)...)
+}
+
+func validateLabel(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	return check.Strings(validation.IsDNS1123Label(name), path, name)
+}
+
+func validateClaim(d *resourcev1.DeviceClaim, path *field.Path) field.ErrorList {
+	requests := path.Child("requests")
+	errs := most(len(d.Requests), resourcev1.DeviceRequestsMaxSize, requests)
+	known := map[string]bool{} // "request" and "request/subrequest"
+	for i := range d.Requests {
+		r := &d.Requests[i]
+		at := requests.Index(i)
+		if known[r.Name] {
+			errs = append(errs, field.Duplicate(at.Child("name"), r.Name))
+		}
+		known[r.Name] = true
+		errs = append(errs, validateRequest(r, known, at)...)
+	}
+	constraints := path.Child("constraints")
+	errs = append(errs, most(len(d.Constraints), resourcev1.DeviceConstraintsMaxSize, constraints)...)
+	for i, c := range d.Constraints {
+		errs = append(errs, validateConstraint(c, known, constraints.Index(i))...)
+	}
+	config := path.Child("config")
+	errs = append(errs, most(len(d.Config), resourcev1.DeviceConfigMaxSize, config)...)
+	for i, c := range d.Config {
+		errs = append(errs, validateNames(c.Requests, known, config.Index(i).Child("requests"))...)
+		errs = append(errs, validateOpaque(c.Opaque, config.Index(i))...)
+	}
+	return errs
+}
+
+// validateNames checks that a list names requests of the claim, each once.
+func validateNames(list []string, known map[string]bool, path *field.Path) field.ErrorList {
+	errs := most(len(list), resourcev1.DeviceRequestsMaxSize, path)
+	for i, n := range list {
+		if !known[n] {
+			errs = append(errs, field.Invalid(path.Index(i), n, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
+		}
+		if slices.Index(list, n) != i {
+			errs = append(errs, field.Duplicate(path.Index(i), n))
+		}
+	}
+	return errs
+}
+
+func validateConstraint(c resourcev1.DeviceConstraint, known map[string]bool, path *field.Path) field.ErrorList {
+	errs := validateNames(c.Requests, known, path.Child("requests"))
+	switch match, distinct := c.MatchAttribute, c.DistinctAttribute; {
+	case match != nil && distinct != nil:
+		errs = append(errs, field.Invalid(path, field.OmitValueType{}, "only one of matchAttribute and distinctAttribute may be set"))
+	case match != nil:
+		errs = append(errs, validateFullName(string(*match), path.Child("matchAttribute"))...)
+	case distinct != nil:
+		errs = append(errs, validateFullName(string(*distinct), path.Child("distinctAttribute"))...)
+	default:
+		errs = append(errs, field.Required(path.Child("matchAttribute"), ""))
+	}
+	return errs
+}
+
+func validateRequest(r *resourcev1.DeviceRequest, known map[string]bool, path *field.Path) field.ErrorList {
+	errs := validateLabel(r.Name, path.Child("name"))
+	switch {
+	case r.Exactly == nil && len(r.FirstAvailable) == 0:
+		return append(errs, field.Required(path, "exactly one of `exactly` or `firstAvailable` is required"))
+	case r.Exactly != nil && len(r.FirstAvailable) > 0:
+		return append(errs, field.Invalid(path, field.OmitValueType{}, "exactly one of `exactly` or `firstAvailable` is required"))
+	case r.Exactly != nil:
+		e := r.Exactly
+		return append(errs, asked{e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations}.validate(path.Child("exactly"))...)
+	}
+	at := path.Child("firstAvailable")
+	errs = append(errs, most(len(r.FirstAvailable), resourcev1.FirstAvailableDeviceRequestMaxSize, at)...)
+	for i := range r.FirstAvailable {
+		s := &r.FirstAvailable[i]
+		full := r.Name + "/" + s.Name
+		if known[full] {
+			errs = append(errs, field.Duplicate(at.Index(i).Child("name"), s.Name))
+		}
+		known[full] = true
+		errs = append(errs, validateLabel(s.Name, at.Index(i).Child("name"))...)
+		errs = append(errs, asked{s.DeviceClassName, s.Selectors, s.AllocationMode, s.Count, s.Tolerations}.validate(at.Index(i))...)
+	}
+	return errs
+}
+
+// asked is what requests and subrequests have in common.
+type asked struct {
+	class       string
+	selectors   []resourcev1.DeviceSelector
+	mode        resourcev1.DeviceAllocationMode
+	count       int64
+	tolerations []resourcev1.DeviceToleration
+}
+
+func (a asked) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if a.class == "" {
+		errs = append(errs, field.Required(path.Child("deviceClassName"), ""))
+	} else {
+		errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(a.class, false), path.Child("deviceClassName"), a.class)...)
+	}
+	errs = append(errs, validateSelectors(a.selectors, path.Child("selectors"))...)
+	switch a.mode {
+	case resourcev1.DeviceAllocationModeAll:
+		if a.count != 0 {
+			errs = append(errs, field.Invalid(path.Child("count"), a.count, "must not be specified when allocationMode is 'All'"))
+		}
+	case resourcev1.DeviceAllocationModeExactCount:
+		if a.count <= 0 {
+			errs = append(errs, field.Invalid(path.Child("count"), a.count, "must be greater than zero"))
+		}
+	default:
+		errs = append(errs, field.NotSupported(path.Child("allocationMode"), a.mode,
+			[]resourcev1.DeviceAllocationMode{resourcev1.DeviceAllocationModeAll, resourcev1.DeviceAllocationModeExactCount}))
+	}
+	tolerations := path.Child("tolerations")
+	errs = append(errs, most(len(a.tolerations), resourcev1.DeviceTolerationsMaxLength, tolerations)...)
+	for i, t := range a.tolerations {
+		errs = append(errs, validateToleration(t, tolerations.Index(i))...)
+	}
+	return errs
+}
+
+func validateToleration(t resourcev1.DeviceToleration, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if t.Key != "" {
+		errs = append(errs, metavalidation.ValidateLabelName(t.Key, path.Child("key"))...)
+	} else if t.Operator != resourcev1.DeviceTolerationOpExists {
+		errs = append(errs, field.Invalid(path.Child("operator"), t.Operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""))
+	}
+	switch t.Operator {
+	case resourcev1.DeviceTolerationOpExists:
+		if t.Value != "" {
+			errs = append(errs, field.Invalid(path.Child("value"), t.Value, "must be empty for operator `Exists`"))
+		}
+	case resourcev1.DeviceTolerationOpEqual:
+		errs = append(errs, check.Strings(validation.IsValidLabelValue(t.Value), path.Child("value"), t.Value)...)
+	default:
+		errs = append(errs, field.NotSupported(path.Child("operator"), t.Operator,
+			[]resourcev1.DeviceTolerationOperator{resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists}))
+	}
+	if t.Effect != "" {
+		errs = append(errs, check.OneOf(t.Effect, path.Child("effect"),
+			resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone)...)
+	}
+	return errs
+}
+
+// validateClaimStatus: what was allocated stays as it is until it is given back, and only what is allocated can be in use.
+func validateClaimStatus(_ context.Context, c, old *resourcev1.ResourceClaim) field.ErrorList {
+	path, s, was := field.NewPath("status"), &c.Status, &old.Status
+	reserved := path.Child("reservedFor")
+	errs := most(len(s.ReservedFor), resourcev1.ResourceClaimReservedForMaxSize, reserved)
+	seen := map[types.UID]bool{}
+	for i, r := range s.ReservedFor {
+		at := reserved.Index(i)
+		for _, f := range []struct{ name, value string }{{"resource", r.Resource}, {"name", r.Name}, {"uid", string(r.UID)}} {
+			if f.value == "" {
+				errs = append(errs, field.Required(at.Child(f.name), ""))
+			}
+		}
+		if seen[r.UID] {
+			errs = append(errs, field.Duplicate(at, string(r.UID)))
+		}
+		seen[r.UID] = true
+	}
+	if len(s.ReservedFor) > 0 {
+		if s.Allocation == nil {
+			errs = append(errs, field.Forbidden(reserved, "may not be specified when `allocated` is not set"))
+		} else if c.DeletionTimestamp != nil && added(s.ReservedFor, was.ReservedFor) {
+			errs = append(errs, field.Forbidden(reserved, "new entries may not be added while `deletionTimestamp` is set"))
+		}
+	}
+	if s.Allocation != nil && was.Allocation != nil {
+		return append(errs, check.Immutable(s.Allocation, was.Allocation, path.Child("allocation"))...)
+	}
+	if s.Allocation != nil {
+		errs = append(errs, validateAllocation(s.Allocation, &c.Spec.Devices, path.Child("allocation"))...)
+	}
+	return errs
+}
+
+func added(now, was []resourcev1.ResourceClaimConsumerReference) bool {
+	return slices.ContainsFunc(now, func(r resourcev1.ResourceClaimConsumerReference) bool { return !slices.Contains(was, r) })
+}
+
+func validateAllocation(a *resourcev1.AllocationResult, d *resourcev1.DeviceClaim, path *field.Path) field.ErrorList {
+	known := map[string]bool{}
+	for _, r := range d.Requests {
+		known[r.Name] = true
+		for _, s := range r.FirstAvailable {
+			known[r.Name+"/"+s.Name] = true
+		}
+	}
+	results := path.Child("devices", "results")
+	errs := most(len(a.Devices.Results), resourcev1.AllocationResultsMaxSize, results)
+	for i, r := range a.Devices.Results {
+		at := results.Index(i)
+		if !known[r.Request] {
+			errs = append(errs, field.Invalid(at.Child("request"), r.Request, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
+		}
+		errs = append(errs, validateDriver(r.Driver, at.Child("driver"))...)
+		errs = append(errs, validatePool(r.Pool, at.Child("pool"))...)
+		errs = append(errs, validateLabel(r.Device, at.Child("device"))...)
+	}
+	config := path.Child("devices", "config")
+	errs = append(errs, most(len(a.Devices.Config), 2*resourcev1.DeviceConfigMaxSize, config)...)
+	for i, c := range a.Devices.Config {
+		errs = append(errs, check.OneOf(c.Source, config.Index(i).Child("source"), resourcev1.AllocationConfigSourceClaim, resourcev1.AllocationConfigSourceClass)...)
+		errs = append(errs, validateNames(c.Requests, known, config.Index(i).Child("requests"))...)
+		errs = append(errs, validateOpaque(c.Opaque, config.Index(i))...)
+	}
+	return errs
+}
+
+func validateTaintRule(s *resourcev1.DeviceTaintRuleSpec, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if d := s.DeviceSelector; d != nil {
+		at := path.Child("deviceSelector")
+		if d.Driver != nil {
+			errs = append(errs, validateDriver(*d.Driver, at.Child("driver"))...)
+		}
+		if d.Pool != nil {
+			errs = append(errs, validatePool(*d.Pool, at.Child("pool"))...)
+		}
+		if d.Device != nil {
+			errs = append(errs, validateLabel(ptr.Deref(d.Device, ""), at.Child("device"))...)
+		}
+	}
+	return append(errs, validateTaint(s.Taint, path.Child("taint"))...)
+}
+
+func validateTaint(t resourcev1.DeviceTaint, path *field.Path) field.ErrorList {
+	errs := metavalidation.ValidateLabelName(t.Key, path.Child("key"))
+	if t.Value != "" {
+		errs = append(errs, check.Strings(validation.IsValidLabelValue(t.Value), path.Child("value"), t.Value)...)
+	}
+	if t.Effect == "" {
+		return append(errs, field.Required(path.Child("effect"), ""))
+	}
+	return append(errs, check.OneOf(t.Effect, path.Child("effect"),
+		resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone)...)
+}
+
+// validatePool checks a pool's name: DNS subdomains with slashes between them.
+func validatePool(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > resourcev1.PoolNameMaxLength {
+		errs = append(errs, field.TooLong(path, name, resourcev1.PoolNameMaxLength))
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		errs = append(errs, check.Strings(validation.IsDNS1123Subdomain(part), path, part)...)
+	}
+	return errs
+}
+
+// validateFullName checks an attribute's name with its domain.
+func validateFullName(name string, path *field.Path) field.ErrorList {
+	domain, id, ok := strings.Cut(name, "/")
+	if !ok {
+		return field.ErrorList{field.Invalid(path, name, "must include a domain")}
+	}
+	return append(validateDomain(domain, path), validateID(id, path)...)
+}
+
+func validateDomain(domain string, path *field.Path) field.ErrorList {
+	if domain == "" {
+		return field.ErrorList{field.Invalid(path, "", "the domain must not be empty")}
+	}
+	var errs field.ErrorList
+	if len(domain) > resourcev1.DeviceMaxDomainLength {
+		errs = append(errs, field.TooLong(path, domain, resourcev1.DeviceMaxDomainLength))
+	}
+	return append(errs, check.Strings(validation.IsDNS1123Subdomain(domain), path, domain)...)
+}
+
+func validateID(id string, path *field.Path) field.ErrorList {
+	if id == "" {
+		return field.ErrorList{field.Required(path, "the name must not be empty")}
+	}
+	var errs field.ErrorList
+	if len(id) > resourcev1.DeviceMaxIDLength {
+		errs = append(errs, field.TooLong(path, id, resourcev1.DeviceMaxIDLength))
+	}
+	if msgs := validation.IsCIdentifier(id); len(msgs) > 0 {
+		errs = append(errs, field.Invalid(path, id, fmt.Sprint(msgs[0])))
+	}
+	return errs
+}

@@ -1,0 +1,201 @@
+package resourcek8s
+
+import (
+	"context"
+	"strings"
+
+	resourcev1 "k8s.io/api/resource/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/cell"
+	"keelson.dev/keelson/controlplane/resource/check"
+)
+
+// Group is resource.k8s.io.
+func Group() resource.Group {
+	return resource.Group{
+		Name:        resourcev1.GroupName,
+		Versions:    []string{"v1"},
+		AddToScheme: []func(*runtime.Scheme) error{resourcev1.AddToScheme},
+		Kinds:       []resource.Kind{deviceClass(), taintRule(), claim(), claimTemplate(), slice()},
+	}
+}
+
+func deviceClass() resource.Kind {
+	return resource.Of(resource.Kind{
+		Kind: "DeviceClass", Plural: "deviceclasses", HasGeneration: true,
+		New:     func() runtime.Object { return &resourcev1.DeviceClass{} },
+		NewList: func() runtime.Object { return &resourcev1.DeviceClassList{} },
+	}, resource.Rules[*resourcev1.DeviceClass]{
+		Validate: func(_ context.Context, c *resourcev1.DeviceClass) field.ErrorList {
+			return validateClass(&c.Spec, field.NewPath("spec"))
+		},
+	})
+}
+
+func claim() resource.Kind {
+	return resource.Of(resource.Kind{
+		Kind: "ResourceClaim", Plural: "resourceclaims", Namespaced: true, HasStatus: true,
+		New:     func() runtime.Object { return &resourcev1.ResourceClaim{} },
+		NewList: func() runtime.Object { return &resourcev1.ResourceClaimList{} },
+		Columns: []resource.Column{
+			resource.Col("State", "string", "A summary of the current state (allocated, pending, reserved, etc.).", 0,
+				func(c *resourcev1.ResourceClaim) any { return state(c) }),
+		},
+	}, resource.Rules[*resourcev1.ResourceClaim]{
+		Default: func(c *resourcev1.ResourceClaim) { defaultRequests(&c.Spec) },
+		Validate: func(_ context.Context, c *resourcev1.ResourceClaim) field.ErrorList {
+			return validateClaim(&c.Spec.Devices, field.NewPath("spec", "devices"))
+		},
+		ValidateUpdate: func(_ context.Context, c, old *resourcev1.ResourceClaim) field.ErrorList {
+			return check.Immutable(c.Spec, old.Spec, field.NewPath("spec"))
+		},
+		ValidateStatusUpdate: validateClaimStatus,
+	})
+}
+
+func claimTemplate() resource.Kind {
+	return resource.Of(resource.Kind{
+		Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Namespaced: true,
+		New:     func() runtime.Object { return &resourcev1.ResourceClaimTemplate{} },
+		NewList: func() runtime.Object { return &resourcev1.ResourceClaimTemplateList{} },
+	}, resource.Rules[*resourcev1.ResourceClaimTemplate]{
+		Default: func(t *resourcev1.ResourceClaimTemplate) { defaultRequests(&t.Spec.Spec) },
+		Validate: func(_ context.Context, t *resourcev1.ResourceClaimTemplate) field.ErrorList {
+			path := field.NewPath("spec")
+			errs := metavalidation.ValidateLabels(t.Spec.Labels, path.Child("metadata", "labels"))
+			return append(errs, validateClaim(&t.Spec.Spec.Devices, path.Child("spec", "devices"))...)
+		},
+		ValidateUpdate: func(_ context.Context, t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
+			return check.Immutable(t.Spec, old.Spec, field.NewPath("spec"))
+		},
+	})
+}
+
+func slice() resource.Kind {
+	doc := resourcev1.ResourceSliceSpec{}.SwaggerDoc()
+	return resource.Of(resource.Kind{
+		Kind: "ResourceSlice", Plural: "resourceslices", HasGeneration: true,
+		New:     func() runtime.Object { return &resourcev1.ResourceSlice{} },
+		NewList: func() runtime.Object { return &resourcev1.ResourceSliceList{} },
+		Columns: []resource.Column{
+			resource.Col("Node", "string", doc["nodeName"], 0, func(s *resourcev1.ResourceSlice) any { return ptr.Deref(s.Spec.NodeName, "") }),
+			resource.Col("Driver", "string", doc["driver"], 0, func(s *resourcev1.ResourceSlice) any { return s.Spec.Driver }),
+			resource.Col("Pool", "string", resourcev1.ResourcePool{}.SwaggerDoc()["name"], 0, func(s *resourcev1.ResourceSlice) any { return s.Spec.Pool.Name }),
+		},
+	}, resource.Rules[*resourcev1.ResourceSlice]{
+		PrepareForCreate: func(_ context.Context, s *resourcev1.ResourceSlice) { stampSlice(s) },
+		PrepareForUpdate: func(_ context.Context, s, _ *resourcev1.ResourceSlice) { stampSlice(s) },
+		Validate: func(_ context.Context, s *resourcev1.ResourceSlice) field.ErrorList {
+			return validateSlice(&s.Spec, field.NewPath("spec"))
+		},
+		ValidateUpdate: func(_ context.Context, s, old *resourcev1.ResourceSlice) field.ErrorList {
+			path := field.NewPath("spec")
+			errs := validateSlice(&s.Spec, path)
+			errs = append(errs, check.Immutable(s.Spec.Driver, old.Spec.Driver, path.Child("driver"))...)
+			errs = append(errs, check.Immutable(s.Spec.Pool.Name, old.Spec.Pool.Name, path.Child("pool", "name"))...)
+			errs = append(errs, check.Immutable(s.Spec.NodeName, old.Spec.NodeName, path.Child("nodeName"))...)
+			return errs
+		},
+		Fields: func(s *resourcev1.ResourceSlice) fields.Set {
+			return fields.Set{"spec.nodeName": ptr.Deref(s.Spec.NodeName, ""), "spec.driver": s.Spec.Driver}
+		},
+	})
+}
+
+func taintRule() resource.Kind {
+	doc := resourcev1.DeviceTaint{}.SwaggerDoc()
+	col := func(name, documented string, value func(*resourcev1.DeviceTaint) string) resource.Column {
+		return resource.Col(name, "string", doc[documented], 0, func(r *resourcev1.DeviceTaintRule) any { return value(&r.Spec.Taint) })
+	}
+	return resource.Of(resource.Kind{
+		Kind: "DeviceTaintRule", Plural: "devicetaintrules", HasStatus: true, HasGeneration: true,
+		New:     func() runtime.Object { return &resourcev1.DeviceTaintRule{} },
+		NewList: func() runtime.Object { return &resourcev1.DeviceTaintRuleList{} },
+		Columns: []resource.Column{
+			col("Key", "key", func(t *resourcev1.DeviceTaint) string { return t.Key }),
+			col("Value", "value", func(t *resourcev1.DeviceTaint) string { return t.Value }),
+			col("Effect", "effect", func(t *resourcev1.DeviceTaint) string { return string(t.Effect) }),
+			col("TimeAdded", "timeAdded", func(t *resourcev1.DeviceTaint) string {
+				if t.TimeAdded == nil {
+					return ""
+				}
+				return cell.Since(*t.TimeAdded)
+			}),
+		},
+	}, resource.Rules[*resourcev1.DeviceTaintRule]{
+		PrepareForCreate: func(_ context.Context, r *resourcev1.DeviceTaintRule) { stamp(&r.Spec.Taint) },
+		PrepareForUpdate: func(_ context.Context, r, old *resourcev1.DeviceTaintRule) {
+			// A taint of another effect begins to count anew.
+			if r.Spec.Taint.Effect != old.Spec.Taint.Effect && check.Same(r.Spec.Taint.TimeAdded, old.Spec.Taint.TimeAdded) {
+				r.Spec.Taint.TimeAdded = nil
+			}
+			stamp(&r.Spec.Taint)
+		},
+		Validate: func(_ context.Context, r *resourcev1.DeviceTaintRule) field.ErrorList {
+			return validateTaintRule(&r.Spec, field.NewPath("spec"))
+		},
+		ValidateStatusUpdate: func(_ context.Context, r, _ *resourcev1.DeviceTaintRule) field.ErrorList {
+			path := field.NewPath("status", "conditions")
+			errs := metavalidation.ValidateConditions(r.Status.Conditions, path)
+			if n := len(r.Status.Conditions); n > resourcev1.DeviceTaintRuleStatusMaxConditions {
+				errs = append(errs, field.TooMany(path, n, resourcev1.DeviceTaintRuleStatusMaxConditions))
+			}
+			return errs
+		},
+	})
+}
+
+// defaultRequests: a request that does not say how many devices means one.
+func defaultRequests(s *resourcev1.ResourceClaimSpec) {
+	one := func(mode *resourcev1.DeviceAllocationMode, count *int64) {
+		if *mode == "" {
+			*mode = resourcev1.DeviceAllocationModeExactCount
+		}
+		if *mode == resourcev1.DeviceAllocationModeExactCount && *count == 0 {
+			*count = 1
+		}
+	}
+	for i := range s.Devices.Requests {
+		r := &s.Devices.Requests[i]
+		if r.Exactly != nil {
+			one(&r.Exactly.AllocationMode, &r.Exactly.Count)
+			defaultTolerations(r.Exactly.Tolerations)
+		}
+		for j := range r.FirstAvailable {
+			sub := &r.FirstAvailable[j]
+			one(&sub.AllocationMode, &sub.Count)
+			defaultTolerations(sub.Tolerations)
+		}
+	}
+}
+
+func defaultTolerations(list []resourcev1.DeviceToleration) {
+	for i := range list {
+		if list[i].Operator == "" {
+			list[i].Operator = resourcev1.DeviceTolerationOpEqual
+		}
+	}
+}
+
+func state(c *resourcev1.ResourceClaim) string {
+	var states []string
+	if c.DeletionTimestamp != nil {
+		states = append(states, "deleted")
+	}
+	switch {
+	case c.Status.Allocation != nil:
+		states = append(states, "allocated")
+		if len(c.Status.ReservedFor) > 0 {
+			states = append(states, "reserved")
+		}
+	case c.DeletionTimestamp == nil:
+		states = append(states, "pending")
+	}
+	return strings.Join(states, ",")
+}

@@ -1,0 +1,133 @@
+package resourcek8s
+
+import (
+	"testing"
+
+	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource/resourcetest"
+)
+
+func TestNames(t *testing.T) {
+	resourcetest.CheckNames(t, Group(),
+		resourcetest.Row{Plural: "deviceclasses", Kind: "DeviceClass"},
+		resourcetest.Row{Plural: "devicetaintrules", Kind: "DeviceTaintRule"},
+		resourcetest.Row{Plural: "resourceclaims", Kind: "ResourceClaim", Namespaced: true},
+		resourcetest.Row{Plural: "resourceclaimtemplates", Kind: "ResourceClaimTemplate", Namespaced: true},
+		resourcetest.Row{Plural: "resourceslices", Kind: "ResourceSlice"})
+}
+
+func newClaim(t *testing.T, edit func(*resourcev1.DeviceClaim)) *resourcev1.ResourceClaim {
+	c := &resourcev1.ResourceClaim{Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{
+		Requests: []resourcev1.DeviceRequest{{Name: "gpu", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "gpu.example.com"}}},
+	}}}
+	if edit != nil {
+		edit(&c.Spec.Devices)
+	}
+	resourcetest.Kind(t, Group(), "ResourceClaim").Default(c)
+	return c
+}
+
+func TestDefaults(t *testing.T) {
+	c := newClaim(t, nil)
+	if e := c.Spec.Devices.Requests[0].Exactly; e.AllocationMode != "ExactCount" || e.Count != 1 {
+		t.Errorf("%+v", e)
+	}
+	resourcetest.CheckDefaults(t, resourcetest.Kind(t, Group(), "ResourceClaim"), newClaim(t, nil), newClaim(t, nil))
+}
+
+func TestValidateClaim(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "ResourceClaim")
+	for _, c := range []struct {
+		edit func(*resourcev1.DeviceClaim)
+		want []string
+	}{
+		{nil, nil},
+		{func(d *resourcev1.DeviceClaim) { d.Requests[0].Exactly.DeviceClassName = "" }, []string{"spec.devices.requests[0].exactly.deviceClassName: Required value"}},
+		{func(d *resourcev1.DeviceClaim) { d.Requests[0].Exactly = nil }, []string{"spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required"}},
+		{func(d *resourcev1.DeviceClaim) {
+			d.Requests[0].Exactly.AllocationMode, d.Requests[0].Exactly.Count = "All", 2
+		}, []string{"must not be specified when allocationMode is 'All'"}},
+		{func(d *resourcev1.DeviceClaim) { d.Requests = append(d.Requests, d.Requests[0]) }, []string{`spec.devices.requests[1].name: Duplicate value: "gpu"`}},
+		{func(d *resourcev1.DeviceClaim) {
+			d.Constraints = []resourcev1.DeviceConstraint{{Requests: []string{"cpu"}, MatchAttribute: ptr.To(resourcev1.FullyQualifiedName("numa"))}}
+		}, []string{"spec.devices.constraints[0].requests[0]: Invalid value: \"cpu\": must be the name of a request in the claim", "must include a domain"}},
+		{func(d *resourcev1.DeviceClaim) { d.Config = []resourcev1.DeviceClaimConfiguration{{}} }, []string{"spec.devices.config[0].opaque: Required value"}},
+	} {
+		resourcetest.CheckErrors(t, k.Validate(t.Context(), newClaim(t, c.edit)), c.want...)
+	}
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), newClaim(t, func(d *resourcev1.DeviceClaim) { d.Requests[0].Name = "x" }), newClaim(t, nil)),
+		"field is immutable")
+}
+
+func TestValidateClaimStatus(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "ResourceClaim")
+	pending := newClaim(t, nil)
+	pod := resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: "p", UID: "u"}
+	allocated := newClaim(t, nil)
+	allocated.Status.Allocation = &resourcev1.AllocationResult{Devices: resourcev1.DeviceAllocationResult{
+		Results: []resourcev1.DeviceRequestAllocationResult{{Request: "gpu", Driver: "d.example.com", Pool: "n1/p", Device: "d0"}}}}
+	allocated.Status.ReservedFor = []resourcev1.ResourceClaimConsumerReference{pod}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), allocated, pending))
+	reserved := newClaim(t, nil)
+	reserved.Status.ReservedFor = []resourcev1.ResourceClaimConsumerReference{pod, pod}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), reserved, pending),
+		`status.reservedFor[1]: Duplicate value: "u"`, "status.reservedFor: Forbidden: may not be specified when `allocated` is not set")
+	moved := allocated.DeepCopy()
+	moved.Status.Allocation.Devices.Results[0].Device = "d1"
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), moved, allocated), "field is immutable")
+	going := allocated.DeepCopy()
+	going.DeletionTimestamp = &metav1.Time{}
+	going.Status.ReservedFor = append(going.Status.ReservedFor, resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: "q", UID: "v"})
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), going, allocated), "new entries may not be added while `deletionTimestamp` is set")
+	if _, cells := resourcetest.Cells(k, allocated); cells[0] != "allocated,reserved" {
+		t.Errorf("cells %v", cells)
+	}
+}
+
+func TestValidateSlice(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "ResourceSlice")
+	slice := func(edit func(*resourcev1.ResourceSliceSpec)) *resourcev1.ResourceSlice {
+		s := &resourcev1.ResourceSlice{Spec: resourcev1.ResourceSliceSpec{
+			Driver: "d.example.com", NodeName: ptr.To("n1"), Pool: resourcev1.ResourcePool{Name: "p", ResourceSliceCount: 1},
+			Devices: []resourcev1.Device{{Name: "d0", Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"model": {StringValue: ptr.To("x")}}}},
+		}}
+		edit(&s.Spec)
+		return s
+	}
+	for _, c := range []struct {
+		edit func(*resourcev1.ResourceSliceSpec)
+		want []string
+	}{
+		{func(*resourcev1.ResourceSliceSpec) {}, nil},
+		{func(s *resourcev1.ResourceSliceSpec) { s.NodeName = nil }, []string{"spec: Required value: exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.AllNodes = ptr.To(true) }, []string{"but multiple fields are set"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Pool.ResourceSliceCount = 0 }, []string{"spec.pool.resourceSliceCount: Invalid value: 0: must be greater than zero"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Devices = append(s.Devices, s.Devices[0]) }, []string{`spec.devices[1].name: Duplicate value: "d0"`}},
+		{func(s *resourcev1.ResourceSliceSpec) {
+			s.Devices[0].Attributes["v"] = resourcev1.DeviceAttribute{VersionValue: ptr.To("one")}
+		}, []string{"must be a string compatible with semver.org spec 2.0.0"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].Attributes["v"] = resourcev1.DeviceAttribute{} }, []string{"spec.devices[0].attributes[v]: Required value: exactly one value must be specified"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].NodeName = ptr.To("n") }, []string{"nodeName field may only be set if perDeviceNodeSelection is true"}},
+	} {
+		resourcetest.CheckErrors(t, k.Validate(t.Context(), slice(c.edit)), c.want...)
+	}
+	tainted := slice(func(s *resourcev1.ResourceSliceSpec) {
+		s.Devices[0].Taints = []resourcev1.DeviceTaint{{Key: "k", Effect: "NoSchedule"}}
+	})
+	k.PrepareForCreate(t.Context(), tainted)
+	if tainted.Spec.Devices[0].Taints[0].TimeAdded == nil {
+		t.Error("a taint was not given its time")
+	}
+}
+
+func TestValidateOthers(t *testing.T) {
+	class := &resourcev1.DeviceClass{Spec: resourcev1.DeviceClassSpec{Selectors: []resourcev1.DeviceSelector{{}}, ExtendedResourceName: ptr.To("cpu")}}
+	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "DeviceClass").Validate(t.Context(), class),
+		"spec.selectors[0].cel: Required value", "spec.extendedResourceName: Invalid value")
+	rule := &resourcev1.DeviceTaintRule{Spec: resourcev1.DeviceTaintRuleSpec{Taint: resourcev1.DeviceTaint{Key: "a b", Effect: "Explode"}}}
+	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "DeviceTaintRule").Validate(t.Context(), rule),
+		"spec.taint.key: Invalid value", `spec.taint.effect: Unsupported value: "Explode"`)
+}
