@@ -69,7 +69,8 @@ func (s *Store) loadConfig(id digest.Digest) error {
 	return nil
 }
 
-// lease keeps layers and blobs from being collected until release.
+// lease keeps layers and blobs from being collected until release, which then
+// does what was put off because of it.
 func (s *Store) lease(ds ...digest.Digest) (release func()) {
 	ds = slices.Clone(ds)
 	s.mu.Lock()
@@ -78,12 +79,26 @@ func (s *Store) lease(ds ...digest.Digest) (release func()) {
 		s.leases[d]++
 	}
 	return func() {
+		var late []digest.Digest
+		free := false
 		s.mu.Lock()
-		defer s.mu.Unlock()
 		for _, d := range ds {
-			if s.leases[d]--; s.leases[d] == 0 {
-				delete(s.leases, d)
+			if s.leases[d]--; s.leases[d] > 0 {
+				continue
 			}
+			delete(s.leases, d)
+			free = true
+			if s.putOff[d] {
+				late = append(late, d)
+				delete(s.putOff, d)
+			}
+		}
+		s.mu.Unlock()
+		if !free {
+			return
+		}
+		if err := s.collect(late); err != nil {
+			s.cfg.Log.Warn("unused image data not removed", "err", err)
 		}
 	}
 }
@@ -122,6 +137,11 @@ func (s *Store) collect(candidates []digest.Digest) error {
 		blobs = append(blobs, gc.Blob{Digest: d})
 	}
 	s.mu.Lock()
+	for _, d := range candidates {
+		if s.leases[d] > 0 {
+			s.putOff[d] = true
+		}
+	}
 	plan := gc.Decide(slices.Collect(maps.Keys(s.state.Layers)), blobs, s.used())
 	var dirs []string
 	for _, c := range plan.Layers {
@@ -172,13 +192,16 @@ func (s *Store) sweep() error {
 // somebody has begun to want it since. Whoever takes a lease waits for a drop
 // under way (settled), so that what it then sees of the blob stays.
 func (s *Store) dropBlob(d digest.Digest) error {
-	unlock, err := s.drops.lock(context.Background(), string(d))
+	unlock, err := s.work.drops.lock(context.Background(), string(d))
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	s.mu.Lock()
 	wanted := s.leases[d] > 0
+	if wanted {
+		s.putOff[d] = true
+	}
 	s.mu.Unlock()
 	if wanted {
 		return nil
@@ -189,7 +212,7 @@ func (s *Store) dropBlob(d digest.Digest) error {
 // settled waits until drops of ds that began before they were leased have ended.
 func (s *Store) settled(ds ...digest.Digest) {
 	for _, d := range ds {
-		if unlock, err := s.drops.lock(context.Background(), string(d)); err == nil {
+		if unlock, err := s.work.drops.lock(context.Background(), string(d)); err == nil {
 			unlock()
 		}
 	}

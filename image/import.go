@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -36,6 +35,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader) ([]Image, error) {
 		for _, f := range a.releases {
 			f()
 		}
+		// What no image took.
 		if err := s.collect(a.blobs()); err != nil {
 			s.cfg.Log.Warn("import left something behind", "err", err)
 		}
@@ -191,7 +191,7 @@ func (s *Store) importOne(ctx context.Context, a *archive, c candidate) (digest.
 		return "", err
 	}
 	if err := p.content(ctx); err != nil {
-		return "", errors.Join(err, s.collect(nil))
+		return "", err
 	}
 	if err := s.record(&p); err != nil {
 		return "", err

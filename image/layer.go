@@ -49,7 +49,7 @@ func (p *puller) layer(ctx context.Context, i int, budget *unpack.Budget) error 
 	if p.store.hasLayer(p.chain[i]) {
 		return p.restore(ctx, i)
 	}
-	_, err := p.store.layers.do(ctx, string(p.chain[i]), func(ctx context.Context) (struct{}, error) {
+	_, err := p.store.work.layers.do(ctx, string(p.chain[i]), func(ctx context.Context) (struct{}, error) {
 		if p.store.hasLayer(p.chain[i]) { // the call before ours made it
 			return struct{}{}, nil
 		}
@@ -164,8 +164,8 @@ func (s *Store) commitLayer(draft *snapshot.Draft, chain, blob digest.Digest, re
 // keeps the blob if all of it is right.
 func (p *puller) unpack(ctx context.Context, i int, draft *snapshot.Draft, budget *unpack.Budget) (unpack.Report, error) {
 	select {
-	case p.store.slots <- struct{}{}:
-		defer func() { <-p.store.slots }()
+	case p.store.work.slots <- struct{}{}:
+		defer func() { <-p.store.work.slots }()
 	case <-ctx.Done():
 		return unpack.Report{}, context.Cause(ctx)
 	}
@@ -207,7 +207,7 @@ type blobReader struct {
 }
 
 func (p *puller) open(ctx context.Context, d v1.Descriptor) (*blobReader, error) {
-	unlock, err := p.store.fetch.lock(ctx, string(d.Digest))
+	unlock, err := p.store.work.fetch.lock(ctx, string(d.Digest))
 	if err != nil {
 		return nil, err
 	}

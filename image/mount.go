@@ -61,7 +61,7 @@ func (s *Store) mount(ctx context.Context, key, imageID string, do func(snapshot
 		return "", err
 	}
 	defer end()
-	unlock, err := s.mounts.lock(ctx, key)
+	unlock, err := s.work.mounts.lock(ctx, key)
 	if err != nil {
 		return "", err
 	}
@@ -94,7 +94,7 @@ func (s *Store) unmount(ctx context.Context, key string, do func() error) error 
 		return err
 	}
 	defer end()
-	unlock, err := s.mounts.lock(ctx, key)
+	unlock, err := s.work.mounts.lock(ctx, key)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // Turns make the last writer the one with the newest state; mu is not held while
 // writing.
 func (s *Store) save() error {
-	unlock, err := s.ledger.lock(context.Background(), "boot")
+	unlock, err := s.work.ledger.lock(context.Background(), "boot")
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *Store) forgetDurably() error {
 }
 
 func (s *Store) saveDurable(next func(durable *ledger.State) *ledger.State) error {
-	unlock, err := s.ledger.lock(context.Background(), "durable")
+	unlock, err := s.work.ledger.lock(context.Background(), "durable")
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (s *Store) Pull(ctx context.Context, ref string, auth *Auth) (Image, error)
 	if err != nil {
 		return Image{}, err
 	}
-	id, err := s.pulls.do(ctx, r.String()+" "+authKey(auth), func(ctx context.Context) (digest.Digest, error) {
+	id, err := s.work.pulls.do(ctx, r.String()+" "+authKey(auth), func(ctx context.Context) (digest.Digest, error) {
 		return s.pull(ctx, r, auth)
 	})
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (
 	}
 	p.names = []reference.Reference{ref, ref.WithDigest(p.target.Digest)}
 	if err := p.content(ctx); err != nil {
-		return "", fmt.Errorf("failed to pull image %q: %w", ref, errors.Join(err, s.collect(nil)))
+		return "", fmt.Errorf("failed to pull image %q: %w", ref, err)
 	}
 	if err := s.record(&p); err != nil {
 		return "", fmt.Errorf("failed to record image %q: %w", ref, err)

@@ -83,13 +83,7 @@ type Store struct {
 	snaps *snapshot.Store
 	file  *ledger.File
 
-	pulls  flights[digest.Digest] // by reference and credentials
-	layers flights[struct{}]      // by chain ID
-	fetch  keyed                  // by blob digest: who downloads
-	drops  keyed                  // by blob digest: who removes
-	mounts keyed                  // by container or view id
-	slots  chan struct{}          // Parallel
-	ledger keyed                  // by file: whose turn it is to write
+	work   work
 	syncer *syncer
 
 	mu      sync.Mutex
@@ -98,8 +92,20 @@ type Store struct {
 	configs map[digest.Digest]*v1.Image // of state's images
 	mounted map[string]snapshot.Record  // containers and, with viewPrefix, views
 	leases  map[digest.Digest]int       // layers and blobs that running operations need
+	putOff  map[digest.Digest]bool      // blobs to collect when their leases end
 	closed  bool
 	running sync.WaitGroup // public operations, for Close
+}
+
+// work is what runs at the moment, by key; each has a lock of its own.
+type work struct {
+	pulls  flights[digest.Digest] // by reference and credentials
+	layers flights[struct{}]      // by chain ID
+	fetch  keyed                  // by blob digest: who downloads
+	drops  keyed                  // by blob digest: who removes
+	mounts keyed                  // by container or view id
+	ledger keyed                  // by file: whose turn it is to write
+	slots  chan struct{}          // Parallel
 }
 
 // Open takes the store's directory, recovers from whatever happened before, and
@@ -117,8 +123,8 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, lock: lock, slots: make(chan struct{}, cfg.Parallel),
-		configs: map[digest.Digest]*v1.Image{}, mounted: map[string]snapshot.Record{}, leases: map[digest.Digest]int{}}
+	s := &Store{cfg: cfg, lock: lock, work: work{slots: make(chan struct{}, cfg.Parallel)},
+		configs: map[digest.Digest]*v1.Image{}, mounted: map[string]snapshot.Record{}, leases: map[digest.Digest]int{}, putOff: map[digest.Digest]bool{}}
 	if err := s.open(); err != nil {
 		if s.snaps != nil {
 			s.snaps.Close()
@@ -162,8 +168,8 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.running.Wait()
-	s.pulls.wg.Wait()
-	s.layers.wg.Wait()
+	s.work.pulls.wg.Wait()
+	s.work.layers.wg.Wait()
 	err := s.syncer.close()
 	s.snaps.Close()
 	return errors.Join(err, s.lock.Close())
