@@ -88,7 +88,7 @@ func (r *roller) reconcile(ctx context.Context, key string) (time.Duration, erro
 		return 0, err
 	}
 	plan := Decide(d, sets, r.oldPods(d, sets), time.Now())
-	if err := r.execute(ctx, d, plan); err != nil {
+	if d, err = r.execute(ctx, d, plan); err != nil {
 		return 0, err
 	}
 	return plan.Again, r.report(ctx, d, plan.Status)
@@ -113,34 +113,32 @@ func (r *roller) oldPods(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) bool {
 	return false
 }
 
-func (r *roller) execute(ctx context.Context, d *appsv1.Deployment, plan Plan) error {
+// execute carries a plan out and returns the Deployment as it is stored then.
+func (r *roller) execute(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
 	client := r.Client.AppsV1().ReplicaSets(d.Namespace)
 	if plan.Create != nil {
 		if err := r.create(ctx, d, plan.Create); err != nil {
-			return err
+			return d, err
 		}
 		r.tell(d, plan.Create.Name, plan.Scaled)
 	}
 	for _, rs := range plan.Update {
 		if _, err := client.Update(ctx, rs, metav1.UpdateOptions{}); err != nil {
-			return fmt.Errorf("scale replica set %s/%s: %w", rs.Namespace, rs.Name, err)
+			return d, fmt.Errorf("scale replica set %s/%s: %w", rs.Namespace, rs.Name, err)
 		}
 		r.tell(d, rs.Name, plan.Scaled)
 	}
 	for _, rs := range plan.Delete {
 		if err := client.Delete(ctx, rs.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete old replica set %s/%s: %w", rs.Namespace, rs.Name, err)
+			return d, fmt.Errorf("delete old replica set %s/%s: %w", rs.Namespace, rs.Name, err)
 		}
 	}
 	if plan.Revision == 0 {
-		return nil
+		return d, nil
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{revisionKey: strconv.FormatInt(plan.Revision, 10)}}})
-	if err != nil {
-		return err
-	}
-	_, err = r.Client.AppsV1().Deployments(d.Namespace).Patch(ctx, d.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	return err
+	next := d.DeepCopy()
+	next.Annotations = with(next.Annotations, revisionKey, strconv.FormatInt(plan.Revision, 10))
+	return r.Client.AppsV1().Deployments(d.Namespace).Update(ctx, next, metav1.UpdateOptions{})
 }
 
 // create makes the new set. A name that another template has taken is a hash collision: it is counted, and the next
