@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
-	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -180,37 +181,60 @@ func (r *Reporter) registered(ctx context.Context) (*corev1.Node, error) {
 	}
 }
 
-// register creates the node or brings the labels of one that is there up to date.
+// roleLabel is the prefix of labels that nodes may not give to themselves (admission NodeRestriction).
+const roleLabel = "node-role.kubernetes.io/"
+
+// register creates the node or brings the labels of one that is there up to date. Where the API forbids role labels,
+// the node comes without them: giving roles is the cluster's affair, being there is ours.
 func (r *Reporter) register(ctx context.Context) (*corev1.Node, error) {
 	nodes := r.deps.Client.CoreV1().Nodes()
 	want, err := r.initial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n, err := nodes.Create(ctx, want, metav1.CreateOptions{})
+	n, err := nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{})
 	if err == nil {
-		return n, nil
+		return r.relabel(ctx, n, want.Labels)
 	}
-	if !apierrors.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("create node: %w", err)
-	}
-	n, err = nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{})
-	if err != nil {
+	if !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("read node: %w", err)
 	}
-	labels := map[string]string{}
-	for k, v := range n.Labels {
-		labels[k] = v
+	n, err = nodes.Create(ctx, want, metav1.CreateOptions{})
+	if apierrors.IsForbidden(err) && withoutRoles(want.Labels) {
+		r.deps.Log.Info("the API keeps role labels to itself: registering without them", "node", r.cfg.Name)
+		n, err = nodes.Create(ctx, want, metav1.CreateOptions{})
 	}
-	for k, v := range want.Labels {
-		labels[k] = v
+	if err != nil {
+		return nil, fmt.Errorf("create node: %w", err)
 	}
-	if reflect.DeepEqual(labels, n.Labels) {
+	return n, nil
+}
+
+// withoutRoles deletes role labels and tells whether there were any.
+func withoutRoles(labels map[string]string) bool {
+	had := len(labels)
+	maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, roleLabel) })
+	return len(labels) < had
+}
+
+// relabel adds to a node that is there what its kubelet says of it; labels of others stay.
+func (r *Reporter) relabel(ctx context.Context, n *corev1.Node, want map[string]string) (*corev1.Node, error) {
+	out := n.DeepCopy()
+	if out.Labels == nil {
+		out.Labels = map[string]string{}
+	}
+	maps.Copy(out.Labels, want)
+	if maps.Equal(out.Labels, n.Labels) {
 		return n, nil
 	}
-	n = n.DeepCopy()
-	n.Labels = labels
-	return nodes.Update(ctx, n, metav1.UpdateOptions{})
+	now, err := r.deps.Client.CoreV1().Nodes().Update(ctx, out, metav1.UpdateOptions{})
+	if apierrors.IsForbidden(err) && withoutRoles(want) {
+		return r.relabel(ctx, n, want)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("update labels of node: %w", err)
+	}
+	return now, nil
 }
 
 // report reads the machine and the runtime and writes the status if it differs from the API's, or if it is time.
