@@ -330,8 +330,8 @@ func TestSysctls(t *testing.T) {
 }
 
 func TestRestartKeepsPodsAndDropsHalfMadeOnes(t *testing.T) {
-	cfg := testConfig(t)
 	netfiltertest.Need(t, "iptables-restore")
+	cfg := testConfig(t)
 	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

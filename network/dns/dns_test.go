@@ -19,6 +19,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -203,6 +205,31 @@ func TestObjectsComeAndGo(t *testing.T) {
 	if len(z.byAddr)+len(z.services)+len(z.slices)+len(z.members)+len(z.spaces) != 0 {
 		t.Errorf("left over: %+v", z)
 	}
+}
+
+func TestFollow(t *testing.T) {
+	api := fake.NewClientset(&corev1.Service{ObjectMeta: meta("default", "late"), Spec: corev1.ServiceSpec{ClusterIP: "10.96.7.7"}})
+	fac := informers.NewSharedInformerFactory(api, 0)
+	s := server(t, nil)
+	if err := s.zone.Follow(fac.Core().V1().Services().Informer(), fac.Discovery().V1().EndpointSlices().Informer()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() { cancel(); fac.Shutdown() }()
+	fac.Start(ctx.Done())
+	until := func(want string) {
+		t.Helper()
+		for start := time.Now(); ask(t, s, "late.default.svc.cluster.local.", dns.TypeA) != want; time.Sleep(time.Millisecond) {
+			if time.Since(start) > 5*time.Second {
+				t.Fatal("waited for", want)
+			}
+		}
+	}
+	until("A 10.96.7.7")
+	if err := api.CoreV1().Services("default").Delete(ctx, "late", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until("NXDOMAIN")
 }
 
 func TestServesUDPAndTCP(t *testing.T) {

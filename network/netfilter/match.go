@@ -23,7 +23,6 @@ func (t Tracer) matches(w *walk, m Match, base string) bool {
 		(m.State == 0 || p.State&m.State != 0) && (m.NotState == 0 || p.State&m.NotState == 0) &&
 		t.tri(m.SrcLocal, p.Src.Addr()) && t.tri(m.DstLocal, p.Dst.Addr()) &&
 		(m.Mark.Mask == 0 || p.Mark&m.Mark.Mask == m.Mark.Value) &&
-		(m.NotMark.Mask == 0 || p.Mark&m.NotMark.Mask != m.NotMark.Value) &&
 		(m.Recent.List == "" || m.Recent.Set || t.seen(w, m.Recent.List)) &&
 		(!m.SYN || (p.Proto == "tcp" && p.State&New != 0))
 }

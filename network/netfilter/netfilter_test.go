@@ -24,7 +24,7 @@ func everyKind() Set {
 		{Proto: "udp", DstPorts: Port(53), State: New | Established | Related | Invalid | Untracked},
 		{Proto: "sctp", DstPorts: Port(9), NotState: DNATed}, {Proto: "icmp"},
 		{SrcLocal: Yes}, {SrcLocal: No}, {DstLocal: Yes}, {DstLocal: No},
-		{Mark: Mark{1, 3}}, {NotMark: Mark{0x4000, 0x4000}}, {Probability: 1.0 / 3},
+		{Mark: Mark{1, 3}}, {Probability: 1.0 / 3},
 		{Recent: Recent{List: "x", Seconds: 10}}, {Recent: Recent{List: "x", Set: true}}, {DstBits: Bits{5, 63}},
 	}
 	var any, nat []Rule

@@ -93,9 +93,6 @@ func renderExtra(put func(string, ...any), m Match) {
 	if m.Mark.Mask != 0 {
 		put("-m mark --mark %#x/%#x", m.Mark.Value, m.Mark.Mask)
 	}
-	if m.NotMark.Mask != 0 {
-		put("-m mark ! --mark %#x/%#x", m.NotMark.Value, m.NotMark.Mask)
-	}
 	if m.Probability > 0 {
 		put("-m statistic --mode random --probability %.11f", m.Probability)
 	}

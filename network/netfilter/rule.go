@@ -71,7 +71,6 @@ type Match struct {
 	SrcLocal      Tri   // is the source (destination) an address of this node?
 	DstLocal      Tri
 	Mark          Mark    // (packet mark & Mask) == Value
-	NotMark       Mark    // (packet mark & Mask) != Value
 	Probability   float64 // 0 means always; else matches this share of the packets
 	Recent        Recent
 	SYN           bool // only the first packet of a TCP connection

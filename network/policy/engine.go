@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/network/netfilter"
 )
@@ -38,6 +39,8 @@ type Engine struct {
 	cfg    Config
 	filter Filter
 	wake   chan struct{}
+	// follows are the informers' handlers; set before Run.
+	follows []cache.InformerSynced
 
 	mu         sync.Mutex
 	policies   map[string]*networkingv1.NetworkPolicy
@@ -221,6 +224,12 @@ func (e *Engine) Forget(a netip.Addr) {
 
 // Run keeps the rules until ctx ends; they stay in force afterwards.
 func (e *Engine) Run(ctx context.Context) error {
+	if len(e.follows) > 0 {
+		if !cache.WaitForCacheSync(ctx.Done(), e.follows...) {
+			return nil
+		}
+		e.Synced()
+	}
 	var retry <-chan time.Time
 	for {
 		select {

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/network/netfilter"
@@ -227,6 +229,28 @@ func TestAdmitWaitsForTheRules(t *testing.T) {
 	e.SetPod(mirror)
 	if err := e.Admit(t.Context(), "x", "s", "hash-of-s", netip.MustParseAddr("10.0.0.4")); err != nil || trace(t, f, "10.0.0.4", "8.8.8.8:80") != "forward" || trace(t, f, "10.0.0.4", "8.8.8.8:81") != "drop" {
 		t.Errorf("a static pod: %v", err)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	api := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, apiPod("a", "10.0.0.1", map[string]string{"app": "a"}),
+		&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "deny"}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{"Egress"}}})
+	f := netfilter.NewFake()
+	e := New(Config{PodCIDR: netip.MustParsePrefix("10.0.0.0/24")}, f)
+	fac := informers.NewSharedInformerFactory(api, 0)
+	if err := e.Follow(fac.Networking().V1().NetworkPolicies().Informer(), fac.Core().V1().Namespaces().Informer(), fac.Core().V1().Pods().Informer()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	fac.Start(ctx.Done())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() { cancel(); <-done; fac.Shutdown() }()
+	if err := e.Admit(t.Context(), "x", "a", "uid-a", netip.MustParseAddr("10.0.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	if got := trace(t, f, "10.0.0.1", "8.8.8.8:80"); got != "drop" {
+		t.Errorf("a policy of the API: %s", got)
 	}
 }
 
