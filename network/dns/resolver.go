@@ -18,7 +18,7 @@ import (
 type Resolver struct {
 	conf  string // resolv.conf
 	self  []netip.Addr
-	cache *cache
+	cache *answers
 	slots chan struct{} // questions under way
 
 	mu      sync.Mutex
@@ -45,7 +45,7 @@ const (
 var errNoServer = errors.New("no upstream server: resolv.conf names none but ourselves")
 
 func newResolver(conf string, self []netip.Addr, entries, underWay int, now func() time.Time) *Resolver {
-	return &Resolver{conf: conf, self: self, cache: newCache(entries, now), slots: make(chan struct{}, underWay), bad: map[string]time.Time{},
+	return &Resolver{conf: conf, self: self, cache: newAnswers(entries, now), slots: make(chan struct{}, underWay), bad: map[string]time.Time{},
 		flights: map[cacheKey]*flight{}}
 }
 

@@ -34,8 +34,8 @@ type cached struct {
 	expires time.Time
 }
 
-// cache keeps the answers of upstream servers, the least recently used leaving first. Safe for concurrent use.
-type cache struct {
+// answers keeps the answers of upstream servers, the least recently used leaving first. Safe for concurrent use.
+type answers struct {
 	limit int
 	now   func() time.Time
 
@@ -52,12 +52,12 @@ const (
 	staleTTL    = 5 // seconds
 )
 
-func newCache(limit int, now func() time.Time) *cache {
-	return &cache{limit: limit, now: now, m: map[cacheKey]*list.Element{}, order: list.New()}
+func newAnswers(limit int, now func() time.Time) *answers {
+	return &answers{limit: limit, now: now, m: map[cacheKey]*list.Element{}, order: list.New()}
 }
 
 // get returns a copy of an answer with its remaining TTL; fresh is false for one that has expired but may serve in need.
-func (c *cache) get(k cacheKey) (m *dns.Msg, fresh bool) {
+func (c *answers) get(k cacheKey) (m *dns.Msg, fresh bool) {
 	c.mu.Lock()
 	e := c.m[k]
 	if e == nil {
@@ -87,7 +87,7 @@ func (c *cache) get(k cacheKey) (m *dns.Msg, fresh bool) {
 }
 
 // put keeps an answer for as long as its records allow.
-func (c *cache) put(k cacheKey, m *dns.Msg) {
+func (c *answers) put(k cacheKey, m *dns.Msg) {
 	ttl := lifetime(m)
 	if ttl <= 0 {
 		return
