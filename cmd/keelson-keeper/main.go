@@ -27,20 +27,18 @@ import (
 // starts through here.
 func init() { engine.Init() }
 
-// build is set by the linker.
-var build = "dev"
-
 func main() {
 	dir := flag.String("dir", "", "the keeper's directory; required")
+	build := flag.String("build", "", "what this build is called")
 	flag.Parse()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := run(*dir, log); err != nil {
+	if err := run(*dir, *build, log); err != nil {
 		log.Error("keeper ends", "err", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir string, log *slog.Logger) error {
+func run(dir, build string, log *slog.Logger) error {
 	if dir == "" {
 		return errors.New("-dir is required; the keelson daemon starts this program")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/controlplane/auth"
@@ -16,6 +19,13 @@ import (
 )
 
 const controlPlaneRole = "node-role.kubernetes.io/control-plane"
+
+// markControlPlane gives the node its role: a label that a node may not give itself.
+func markControlPlane(ctx context.Context, client kubernetes.Interface, node string) error {
+	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:""}}}`, controlPlaneRole)
+	_, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
 
 // kubelet makes the kubelet of this node: a client like any other, under the node's own identity.
 func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet, error) {
@@ -49,7 +59,7 @@ func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet
 		taints = append(taints, corev1.Taint{Key: controlPlaneRole, Effect: corev1.TaintEffectNoSchedule})
 	}
 	return kubelet.New(kubelet.Config{
-		Node: kubelet.Node{Name: o.node.Name, IPs: []netip.Addr{ip}, Labels: map[string]string{controlPlaneRole: ""}, Taints: taints,
+		Node: kubelet.Node{Name: o.node.Name, IPs: []netip.Addr{ip}, Taints: taints,
 			PodCIDRs: []string{o.node.PodCIDR}, MaxPods: o.node.MaxPods, Version: version},
 		Paths: kubelet.Paths{Root: o.place.KubeletRoot, PodLogs: o.place.PodLogs, Manifests: o.node.StaticPods, ResolvConf: o.node.ResolvConf},
 		Server: kubelet.Server{Addr: net.JoinHostPort("0.0.0.0", strconv.Itoa(o.node.KubeletPort)), HealthAddr: health,

@@ -93,7 +93,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 			case <-k.Ready():
 				log.Info("the node is ready", "node", o.node.Name, "api", p.server.URL(), "kubeconfig", o.place.kubeconfig(), "after", time.Since(began).Round(time.Millisecond))
 				_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
-				return err
+				return errors.Join(err, markControlPlane(ctx, admin, o.node.Name))
 			case <-ctx.Done():
 				return nil
 			}
