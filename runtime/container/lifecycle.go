@@ -68,7 +68,7 @@ func (m *Manager) newRecord(cfg Config) record {
 		ID: cfg.ID, SandboxID: cfg.SandboxID, LogPath: cfg.LogPath,
 		TTY: cfg.TTY, Stdin: cfg.Stdin, StdinOnce: cfg.StdinOnce,
 		Cgroup: filepath.Clean(cfg.Spec.Linux.CgroupsPath), SharedPID: true,
-		BootID: m.boot, Phase: phaseCreated, CreatedAt: time.Now(),
+		BootID: m.boot, Phase: phaseCreated, CreatedAt: time.Now().UTC().Round(0), // as it will be read back
 	}
 	for _, ns := range cfg.Spec.Linux.Namespaces {
 		if ns.Type == specs.PIDNamespace && ns.Path == "" {

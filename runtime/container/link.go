@@ -72,7 +72,10 @@ var errClosed = errors.New("the container manager is closed")
 
 func (l *link) try(ctx context.Context) (*keeper.Client, error) {
 	client, err := keeper.Dial(ctx, l.dir, l.m.onEvent)
-	if err == nil || !errors.Is(err, keeper.ErrGone) {
+	if err == nil {
+		return l.upgrade(ctx, client)
+	}
+	if !errors.Is(err, keeper.ErrGone) {
 		return client, err
 	}
 	cmd, err := keeper.Spawn(l.m.cfg.KeeperPath, l.dir)
@@ -81,6 +84,29 @@ func (l *link) try(ctx context.Context) (*keeper.Client, error) {
 	}
 	l.m.cfg.Log.Info("keeper started", "pid", cmd.Process.Pid)
 	go reapKeeper(cmd) // ends with the keeper, which may outlive us
+	return keeper.Dial(ctx, l.dir, l.m.onEvent)
+}
+
+// upgrade has a keeper of another build replaced. One that is busy, or that
+// cannot be, stays: all builds of one protocol version can be worked with.
+func (l *link) upgrade(ctx context.Context, client *keeper.Client) (*keeper.Client, error) {
+	build := keeper.BuildOf(l.m.cfg.KeeperPath)
+	if client.Peer().Build == build {
+		return client, nil
+	}
+	program, err := keeper.SealedCopy(l.m.cfg.KeeperPath)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	defer program.Close()
+	_, err = client.Call(ctx, keeper.OpUpgrade, keeper.Upgrade{Build: build}, nil, program)
+	if !errors.Is(err, keeper.ErrGone) {
+		l.m.cfg.Log.Warn("an older keeper stays", "build", client.Peer().Build, "err", err)
+		return client, nil
+	}
+	client.Close()
+	l.m.cfg.Log.Info("keeper is being replaced in place", "from", client.Peer().Build, "to", build)
 	return keeper.Dial(ctx, l.dir, l.m.onEvent)
 }
 

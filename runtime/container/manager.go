@@ -26,6 +26,8 @@ type Manager struct {
 	stop   context.CancelFunc
 	work   sync.WaitGroup // goroutines that outlive a call
 
+	pidfdTells bool // see orphans.go
+
 	mu         sync.Mutex
 	containers map[string]*container
 	execs      map[string]chan int32 // by exec id: where its exit code goes
@@ -98,6 +100,11 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 		containers: map[string]*container{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
+	if m.pidfdTells = pidfdTells() && !forceOrphans; !m.pidfdTells {
+		if err := adoptOrphans(); err != nil {
+			return nil, fmt.Errorf("open containers: %w", err)
+		}
+	}
 	if err := m.load(); err != nil {
 		m.stop()
 		return nil, fmt.Errorf("open containers: %w", err)

@@ -182,7 +182,23 @@ func (m *Manager) adopt(ctx context.Context, c *container, ask call) error {
 	if err != nil {
 		return fmt.Errorf("have container %s adopted: %w", r.ID, err)
 	}
+	if !m.pidfdTells {
+		m.follow(c, files[0])
+	}
 	return nil
+}
+
+// follow has the end of an adopted container waited for here.
+func (m *Manager) follow(c *container, pidfd *os.File) {
+	own, err := duplicate(pidfd)
+	if err == nil {
+		own, err = pollable(own)
+	}
+	if err != nil {
+		m.cfg.Log.Error("follow adopted container", "container", c.id, "err", err)
+		return
+	}
+	m.work.Go(func() { m.awaitOrphan(c, own) }) // ends with m.ctx or the container
 }
 
 // adoptAll hands every running container to a new keeper. An end that the old

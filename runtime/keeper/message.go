@@ -95,11 +95,12 @@ type Adopt struct {
 	Exited     bool      `json:"exited,omitempty"`
 }
 
-// Reaped tells the keeper the wait status of a container that it adopted but
-// whose parent is the daemon.
+// Reaped tells the keeper the wait status of a container that it adopted and
+// that ended as a child of the daemon; or that it ended as nobody's child.
 type Reaped struct {
-	ID     string `json:"id"`
-	Status int    `json:"status"`
+	ID      string `json:"id"`
+	Status  int    `json:"status"`
+	Unknown bool   `json:"unknown,omitempty"`
 }
 
 // Target names a container.
@@ -118,9 +119,12 @@ type Listed struct {
 	More       bool      `json:"more,omitempty"`
 }
 
-// Upgrade asks an idle keeper to exec the program beside it in its place.
+// Upgrade asks the keeper to execute the program beside it in its place, with
+// the same pid: its children stay its children, and the daemon has them
+// adopted anew. KindBusy says that an exec or an attachment is under way. There
+// is no reply if it succeeds: the connection ends.
 type Upgrade struct {
-	Args []string `json:"args"`
+	Build string `json:"build"`
 }
 
 // Failure is an error as it crosses the socket.

@@ -66,3 +66,29 @@ func ExitCode(word int) int32 {
 	}
 	return int32(ws.ExitStatus())
 }
+
+// Wait reaps the ended child that pidfd is of and returns its wait status
+// word. unix.ECHILD says that it is no child of this process.
+func Wait(pidfd int) (int, error) {
+	for {
+		var info struct {
+			Signo, Errno, Code, _ int32
+			Pid                   int32
+			UID                   uint32
+			Status                int32
+			_                     [100]byte
+		}
+		err := unix.Waitid(unix.P_PIDFD, pidfd, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		const exited = 1 // CLD_EXITED
+		if info.Code == exited {
+			return int(info.Status) << 8, nil
+		}
+		return int(info.Status), nil
+	}
+}

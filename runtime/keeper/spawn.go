@@ -38,7 +38,7 @@ var ErrAlive = errors.New("a keeper is alive")
 // /proc/<pid>/exe cannot change it (CVE-2019-5736), and the file may be
 // replaced at any time. The caller reaps the process (cmd.Wait) while it is
 // its parent.
-func Spawn(program, dir string, args ...string) (*exec.Cmd, error) {
+func Spawn(program, dir string) (*exec.Cmd, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("keeper directory: %w", err)
 	}
@@ -64,7 +64,7 @@ func Spawn(program, dir string, args ...string) (*exec.Cmd, error) {
 	defer logFile.Close()
 	cmd := &exec.Cmd{
 		Path:        fmt.Sprintf("/proc/self/fd/%d", sealed.Fd()),
-		Args:        append([]string{"keelson-keeper", "--dir", dir}, args...),
+		Args:        Args(dir, BuildOf(program)),
 		Dir:         "/",
 		Env:         []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOTRACEBACK=single"},
 		Stderr:      logFile,
@@ -151,6 +151,16 @@ func openLog(path string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Args is a keeper's command line.
+func Args(dir, build string) []string {
+	return []string{"keelson-keeper", "--dir", dir, "--build", build}
+}
+
+// BuildOf tells one build of the program from another: the name of its file.
+// Whoever installs a changed keeper gives it another name, such as one with
+// the hash of its content.
+func BuildOf(program string) string { return filepath.Base(program) }
 
 // SealedCopy is a copy of program in memory that nobody can change, ready to
 // be executed by its descriptor.

@@ -81,6 +81,36 @@ func TestKillKeeper(t *testing.T) {
 	}
 }
 
+// TestKillKeeperUnderLoad kills keepers while much is written, so that kills
+// fall into the middle of a step.
+func TestKillKeeperUnderLoad(t *testing.T) {
+	n := New(t)
+	const lines = 2_000_000
+	n.Run(n.Sh("fast", fmt.Sprintf("seq 1 %d; exit 9", lines)))
+	kills := 0
+	for ; kills < 100; kills++ {
+		s, err := n.State("fast")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Status == container.Exited {
+			break
+		}
+		if pid := n.KeeperPid(); pid != 0 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			awaitGone(t, pid)
+		}
+		if err := n.ReopenLog(t.Context(), "fast"); err != nil { // a new keeper is up
+			break
+		}
+	}
+	if s := n.Await("fast"); s.ExitCode != 9 {
+		t.Errorf("%+v", s)
+	}
+	t.Logf("%d keepers killed", kills)
+	wantSeq(t, "fast", n.Output("fast", logfile.Stdout), 1, lines)
+}
+
 // TestKillKeeperAtEnd lets containers end while there is no keeper.
 func TestKillKeeperAtEnd(t *testing.T) {
 	n := New(t)
@@ -350,4 +380,58 @@ func TestHalfMade(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(n.StateDir(), "norecord")); err == nil {
 		t.Error("a directory without a record is left")
 	}
+}
+
+// TestUpgradeKeeper opens the manager with a keeper of another name: it takes
+// the old one's place and its pid, and the containers stay its children.
+func TestUpgradeKeeper(t *testing.T) {
+	n := New(t)
+	ctx := t.Context()
+	n.Run(n.Sh("counter", "trap 'exit 21' TERM; i=1; while :; do echo $i; i=$((i+1)); done"))
+	before, pid := n.mustState("counter"), n.KeeperPid()
+	other := filepath.Join(n.Dir, "keeper-2")
+	program, err := os.ReadFile(Keeper(t))
+	if err == nil {
+		err = os.WriteFile(other, program, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := n.ManagerConfig()
+	cfg.KeeperPath = other
+	if n.Manager, err = container.Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if now := n.KeeperPid(); now != pid {
+		t.Errorf("the keeper was %d and is %d", pid, now)
+	}
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || !strings.Contains(string(text), "keeper-2") {
+		t.Errorf("the keeper is %q, %v", text, err)
+	}
+	if after := n.mustState("counter"); after != before {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	if out, _, _, err := n.exec("counter", "echo hi", container.ExecConfig{}); err != nil || out != "hi\n" {
+		t.Errorf("exec: %q, %v", out, err)
+	}
+	if err := n.Stop(ctx, "counter", unix.SIGTERM, 20e9); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.Await("counter"); s.ExitCode != 21 {
+		t.Errorf("%+v", s)
+	}
+	text := n.Output("counter", logfile.Stdout)
+	wantSeq(t, "counter", text, 1, strings.Count(text, "\n"))
+}
+
+func (n *Node) mustState(id string) container.State {
+	n.T.Helper()
+	s, err := n.State(id)
+	if err != nil {
+		n.T.Fatal(err)
+	}
+	return s
 }

@@ -155,6 +155,28 @@ func TestHostile_OC23(t *testing.T) {
 	}
 }
 
+func TestOOMEvent(t *testing.T) {
+	n := New(t)
+	limit := int64(20 << 20)
+	cfg := n.Sh("c", "tail /dev/zero; echo survived; while :; do sleep 1000; done")
+	cfg.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	events := n.Events(t.Context())
+	n.Run(cfg)
+	var kinds []container.EventKind
+	deadline := time.After(20 * time.Second)
+	for len(kinds) == 0 || kinds[len(kinds)-1] != container.EventOOM {
+		select {
+		case e := <-events:
+			kinds = append(kinds, e.Kind)
+		case <-deadline:
+			t.Fatalf("no event of a kill for memory, but %v", kinds)
+		}
+	}
+	if s := n.mustState("c"); s.Status != container.Running {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestOOMKilled(t *testing.T) {
 	n := New(t)
 	limit := int64(20 << 20)

@@ -69,6 +69,7 @@ func (s *Server) takeOver(b *box, exited bool) error {
 	}
 	s.boxes[b.run.ID] = b
 	s.watchEnd(b)
+	s.watchOOM(b)
 	return nil
 }
 
@@ -86,7 +87,11 @@ func (s *Server) handleReaped(from *session, h keeper.Header, body json.RawMessa
 			from.reply(h, nil, notFound(req.ID))
 			return
 		}
-		s.end(b, statusFromWait(req.Status), false)
+		status := statusFromWait(req.Status)
+		if req.Unknown {
+			status = waitStatus{code: unknownCode}
+		}
+		s.end(b, status, req.Unknown)
 		from.reply(h, nil, nil)
 	})
 }

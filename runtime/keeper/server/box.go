@@ -38,6 +38,7 @@ type box struct {
 	streams  []*flow
 	tty      *ttyFlow
 	attached []*attachment
+	oom      *oomWatch
 	exit     *keeper.Exit
 }
 

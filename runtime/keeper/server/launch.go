@@ -42,6 +42,7 @@ func (s *Server) handleRun(from *session, h keeper.Header, body json.RawMessage)
 		b.phase = running
 		from.reply(h, b.running(), nil, b.handles()...)
 		s.watchEnd(b)
+		s.watchOOM(b)
 	})
 }
 
@@ -175,6 +176,7 @@ func ready(fd int) bool {
 
 // unpump takes the container's output off the loop.
 func (s *Server) unpump(b *box) {
+	s.unwatchOOM(b)
 	for _, f := range b.streams {
 		s.loop.drop(f.watch)
 		f.watch = nil

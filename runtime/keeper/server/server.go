@@ -10,9 +10,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"keelson.dev/keelson/runtime/keeper"
 )
@@ -40,6 +42,10 @@ type Server struct {
 	launches int  // processes being started: their helpers are the engine's to reap
 	greeted  bool // a daemon has been here
 	quit     bool
+
+	trim      *time.Timer
+	next      *os.File // the program to become, once Run ends
+	nextBuild string
 }
 
 // New prepares a keeper. What a killed one left half done in the journal is
@@ -79,22 +85,26 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		}
 	})
-	helpers.Go(s.accept) // ends when the listener is closed
+	helpers.Go(s.accept) // ends at the listener's deadline
 	err := s.loop.run(s.idle)
 	signal.Stop(children)
 	close(stopped)
-	s.cfg.Listener.Close()
+	// For an upgrade the socket must live on: only the accepting ends.
+	_ = s.cfg.Listener.SetDeadline(time.Unix(1, 0))
 	for session := range s.sessions {
 		session.close()
 	}
 	helpers.Wait()
 	s.pump.close()
+	if err == nil && s.next != nil {
+		return s.become()
+	}
 	return err
 }
 
 // idle says that the keeper has nothing to keep.
 func (s *Server) idle() bool {
-	if s.quit {
+	if s.quit || s.next != nil && s.launches == 0 {
 		return true
 	}
 	if !s.greeted || len(s.sessions) > 0 || s.launches > 0 {
@@ -111,7 +121,7 @@ func (s *Server) idle() bool {
 func (s *Server) accept() {
 	for {
 		sock, err := s.cfg.Listener.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 		if err != nil {
@@ -161,6 +171,9 @@ func (s *Server) handle(from *session, h keeper.Header, body json.RawMessage, fi
 	case keeper.OpAdopt:
 		s.handleAdopt(from, h, body, files)
 		return
+	case keeper.OpUpgrade:
+		s.handleUpgrade(from, h, body, files)
+		return
 	case keeper.OpHello:
 		s.loop.do(func() {
 			s.greeted = true
@@ -188,9 +201,23 @@ func (s *Server) async(fn func()) {
 		defer s.loop.post(func() {
 			s.launches--
 			s.sweep()
+			s.trimLater()
 		})
 		fn()
 	})
+}
+
+// trimDelay is how long after a burst of work its memory is given back.
+const trimDelay = 3 * time.Second
+
+// trimLater gives memory back to the system once no process was started for
+// trimDelay: the keeper sits still for days after minutes of work.
+func (s *Server) trimLater() {
+	if s.trim == nil {
+		s.trim = time.AfterFunc(trimDelay, debug.FreeOSMemory)
+		return
+	}
+	s.trim.Reset(trimDelay)
 }
 
 func (s *Server) handleList(from *session, h keeper.Header, body json.RawMessage) {

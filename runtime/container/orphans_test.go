@@ -1,0 +1,54 @@
+package container_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/runtime/container"
+	"keelson.dev/keelson/runtime/runtimetest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	runtimetest.RemoveRootfs()
+	if os.Geteuid() == 0 {
+		runtimetest.RemoveKeeper()
+	}
+	os.Exit(code)
+}
+
+// TestOrphansOnOldKernels kills the keeper and lets containers end as children
+// of this process.
+func TestOrphansOnOldKernels(t *testing.T) {
+	runtimetest.Need(t)
+	container.ForceOrphans(true)
+	t.Cleanup(func() {
+		container.ForceOrphans(false)
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	})
+	n := runtimetest.New(t)
+	for i := range 3 {
+		id := fmt.Sprint("c", i)
+		n.Run(n.Sh(id, fmt.Sprintf("while ! [ -e /tmp/go ]; do sleep 0.01; done; exit %d", 70+i)))
+	}
+	keeper := n.KeeperPid()
+	if err := unix.Kill(keeper, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		id := fmt.Sprint("c", i)
+		s, err := n.State(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", s.Pid), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if s := n.Await(id); s.ExitCode != int32(70+i) {
+			t.Errorf("%s: %+v", id, s)
+		}
+	}
+}
