@@ -187,19 +187,27 @@ func attrs(k *resource.Kind) storage.AttrFunc {
 	}
 }
 
-// standard is what the library looks for in a stored kind, all but the deletion of collections.
-type standard interface {
+// readable, writable and standard are what the library looks for in a stored kind, all but the deletion of collections.
+type readable interface {
 	rest.StorageWithReadiness
 	rest.Getter
 	rest.Lister
+	rest.Watcher
+	rest.Scoper
+}
+
+type writable interface {
 	rest.CreaterUpdater
 	rest.GracefulDeleter
 	rest.MayReturnFullObjectDeleter
-	rest.Watcher
-	rest.Scoper
-	rest.SingularNameProvider
 	rest.StorageVersionProvider
 	rest.ResetFieldsStrategy
+}
+
+type standard interface {
+	readable
+	writable
+	rest.SingularNameProvider
 }
 
 // endpoint adds a kind's names to its storage, for discovery.

@@ -1,0 +1,137 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apiserver/pkg/apis/example"
+	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
+	"k8s.io/apiserver/pkg/storage"
+	storagetesting "k8s.io/apiserver/pkg/storage/testing"
+)
+
+var (
+	exampleScheme = runtime.NewScheme()
+	exampleCodecs = serializer.NewCodecFactory(exampleScheme)
+)
+
+func init() {
+	metav1.AddToGroupVersion(exampleScheme, metav1.SchemeGroupVersion)
+	utilruntime.Must(example.AddToScheme(exampleScheme))
+	utilruntime.Must(examplev1.AddToScheme(exampleScheme))
+}
+
+// podAttrs are what the suite selects by.
+func podAttrs(obj runtime.Object) (labels.Set, fields.Set, error) {
+	p, ok := obj.(*example.Pod)
+	if !ok {
+		return nil, nil, fmt.Errorf("not a pod: %T", obj)
+	}
+	return p.Labels, fields.Set{"metadata.name": p.Name, "metadata.namespace": p.Namespace, "spec.nodeName": p.Spec.NodeName}, nil
+}
+
+func podKey(obj runtime.Object) (string, error) {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return "", err
+	}
+	if m.GetNamespace() == "" {
+		return "/pods/" + m.GetName(), nil
+	}
+	return "/pods/" + m.GetNamespace() + "/" + m.GetName(), nil
+}
+
+// pods returns the storage of a resource as the API server gets it.
+func pods(t *testing.T, s *Store, uncached bool) storage.Interface {
+	t.Helper()
+	getter := s.RESTOptions(func(schema.GroupResource, runtime.Object) (Resource, error) {
+		return Resource{Codec: exampleCodecs.LegacyCodec(examplev1.SchemeGroupVersion), Versioner: examplev1.SchemeGroupVersion, Prefix: "pods", Uncached: uncached, Secret: true}, nil
+	})
+	o, err := getter.GetRESTOptions(schema.GroupResource{Resource: "pods"}, &example.Pod{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, destroy, err := o.Decorator(o.StorageConfig, "/pods/", podKey, func() runtime.Object { return &example.Pod{} },
+		func() runtime.Object { return &example.PodList{} }, podAttrs, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(destroy)
+	deadline := time.Now().Add(30 * time.Second)
+	for st.ReadinessCheck() != nil && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	return st
+}
+
+// TestUpstreamSuite is the library's own suite over etcd in process and encryption at rest, with and without its cache.
+func TestUpstreamSuite(t *testing.T) {
+	type suite func(context.Context, *testing.T, storage.Interface)
+	for name, run := range map[string]suite{
+		"create with key":                storagetesting.RunTestCreateWithKeyExist,
+		"create with TTL":                storagetesting.RunTestCreateWithTTL,
+		"get":                            storagetesting.RunTestGet,
+		"unconditional delete":           storagetesting.RunTestUnconditionalDelete,
+		"conditional delete":             storagetesting.RunTestConditionalDelete,
+		"delete with suggestion":         storagetesting.RunTestDeleteWithSuggestion,
+		"delete, suggestion, conflict":   storagetesting.RunTestDeleteWithSuggestionAndConflict,
+		"delete with conflict":           storagetesting.RunTestDeleteWithConflict,
+		"delete, suggestion of deleted":  storagetesting.RunTestDeleteWithSuggestionOfDeletedObject,
+		"validate deletion":              storagetesting.RunTestValidateDeletionWithSuggestion,
+		"preconditional delete":          storagetesting.RunTestPreconditionalDeleteWithSuggestion,
+		"recursive prefix":               storagetesting.RunTestGetListRecursivePrefix,
+		"update with TTL":                storagetesting.RunTestGuaranteedUpdateWithTTL,
+		"update with conflict":           storagetesting.RunTestGuaranteedUpdateWithConflict,
+		"update, suggestion, conflict":   storagetesting.RunTestGuaranteedUpdateWithSuggestionAndConflict,
+		"paging":                         storagetesting.RunTestListPaging,
+		"namespaced list":                storagetesting.RunTestNamespaceScopedList,
+		"watch":                          storagetesting.RunTestWatch,
+		"delete triggers watch":          storagetesting.RunTestDeleteTriggerWatch,
+		"watch from then":                storagetesting.RunTestWatchFromNonZero,
+		"delayed watch":                  storagetesting.RunTestDelayedWatchDelivery,
+		"watch ends with its context":    storagetesting.RunTestWatchContextCancel,
+		"watcher timeout":                storagetesting.RunTestWatcherTimeout,
+		"version of a deleted object":    storagetesting.RunTestWatchDeleteEventObjectHaveLatestRV,
+		"cluster-wide watch":             storagetesting.RunTestClusterScopedWatch,
+		"namespaced watch":               storagetesting.RunTestNamespaceScopedWatch,
+		"watch list":                     storagetesting.RunWatchSemantics,
+		"watch list of one":              storagetesting.RunWatchListMatchSingle,
+		"watch list, all initial events": storagetesting.RunWatchSemanticInitialEventsExtended,
+		"watch from zero": func(ctx context.Context, t *testing.T, s storage.Interface) {
+			storagetesting.RunTestWatchFromZero(ctx, t, s, nil)
+		},
+	} {
+		for _, uncached := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/uncached=%v", name, uncached), func(t *testing.T) {
+				s := open(t, t.TempDir())
+				run(t.Context(), t, pods(t, s, uncached))
+			})
+		}
+	}
+}
+
+// The history stays until it is compacted, and then its absence is said as such.
+func TestCompaction(t *testing.T) {
+	s := open(t, t.TempDir())
+	st := pods(t, s, true)
+	storagetesting.RunTestListInconsistentContinuation(t.Context(), t, st, func(ctx context.Context, t *testing.T, rv string) {
+		rev, err := storage.APIObjectVersioner{}.ParseResourceVersion(rv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.client.KV.Compact(ctx, int64(rev), clientv3.WithCompactPhysical()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
