@@ -58,7 +58,9 @@ func (emptyDir) Mount(_ context.Context, r Request) (Mounted, error) {
 	return Mounted{HostPath: r.Dir}, nil
 }
 
-func (emptyDir) Unmount(_ context.Context, _ types.UID, _, dir string) error { return mount.Unmount(dir) }
+func (emptyDir) Unmount(_ context.Context, _ types.UID, _, dir string) error {
+	return mount.Unmount(dir)
+}
 
 // hostPath is a path of the node; nothing is made below the pod's folder.
 type hostPath struct{}

@@ -41,8 +41,11 @@ func split(path string) (dir, name string) {
 	return ".", path
 }
 
-// removeAt deletes one name of a directory. Recursion is as deep as the tree, which a container may have made deep: each level holds
-// one descriptor and a page of names, and the kernel refuses depths beyond what descriptors allow, as an error.
+// maxDepth is how many descriptors one deletion holds open; deeper folders are lifted up first.
+const maxDepth = 200
+
+// removeAt deletes one name of a directory. A container may have made the tree deeper than there are descriptors or stack: what lies
+// below maxDepth is renamed to the top and deleted from there.
 func removeAt(dir int, name string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -54,36 +57,79 @@ func removeAt(dir int, name string) error {
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	// NO_XDEV: a mount here, or one that appears while we look, is not entered.
-	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
-	if errors.Is(err, unix.EXDEV) {
-		return fmt.Errorf("%s: %w", name, ErrMounted)
-	}
+	r := removal{}
+	return r.dir(dir, name, 0)
+}
+
+// removal is the deletion of one tree.
+type removal struct {
+	top    int // the tree's own directory
+	lifted int // names made so far
+}
+
+// dir deletes a directory with all that is in it.
+func (r *removal) dir(parent int, name string, depth int) error {
+	fd, err := openDir(parent, name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return err
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
+	if depth == 0 {
+		r.top = fd
+	}
 	for {
 		names, err := f.Readdirnames(512)
 		for _, n := range names {
-			if err := removeAt(fd, n); err != nil {
+			if err := r.entry(fd, n, depth+1); err != nil {
 				return fmt.Errorf("%s/%w", name, err)
 			}
 		}
 		if err != nil || len(names) == 0 {
 			break
 		}
-		if _, err := f.Seek(0, 0); err != nil { // what was read is deleted: begin anew rather than trust the position
+		// What was read is deleted, and at the top more may have been lifted here: begin anew rather than trust the position.
+		if _, err := f.Seek(0, 0); err != nil {
 			return err
 		}
 	}
-	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
-		if errors.Is(err, unix.EBUSY) {
-			err = ErrMounted
+	return gone(unix.Unlinkat(parent, name, unix.AT_REMOVEDIR), name)
+}
+
+func (r *removal) entry(dir int, name string, depth int) error {
+	err := unix.Unlinkat(dir, name, 0)
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
+		if depth < maxDepth {
+			return r.dir(dir, name, depth)
 		}
-		return fmt.Errorf("%s: %w", name, err)
+		err = unix.Renameat2(dir, name, r.top, liftedName(r.lifted), unix.RENAME_NOREPLACE)
+		r.lifted++
 	}
-	return nil
+	return gone(err, name)
+}
+
+func liftedName(i int) string { return fmt.Sprintf(".keelson-lifted-%d", i) }
+
+// gone turns the error of a deletion into ours; a name that is not there is fine.
+func gone(err error, name string) error {
+	switch {
+	case err == nil, errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		err = ErrMounted
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+func openDir(parent int, name string) (int, error) {
+	// NO_XDEV: a mount here, or one that appears while we look, is not entered.
+	fd, err := unix.Openat2(parent, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	if errors.Is(err, unix.EXDEV) {
+		err = ErrMounted
+	}
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", name, err)
+	}
+	return fd, nil
 }
