@@ -206,7 +206,8 @@ func (k *Kubelet) createSandbox(ctx context.Context, pod *corev1.Pod, rec *podRe
 	if a.Reason != "" {
 		k.parts.exec.Event(pod, corev1.EventTypeNormal, "SandboxChanged", "%s", a.Reason)
 	}
-	err := k.parts.exec.CreateSandbox(ctx, pod, a.Attempt)
+	id, err := k.parts.exec.CreateSandbox(ctx, pod, a.Attempt)
+	k.parts.cache.Made(pod.UID, id)
 	if err != nil && ctx.Err() == nil {
 		k.parts.exec.Event(pod, corev1.EventTypeWarning, "FailedCreatePodSandBox",
 			"Failed to create pod sandbox: %s", message(err))

@@ -35,9 +35,13 @@ type node struct {
 	cfg     kubelet.Config
 	deps    kubelet.Deps
 	volumes *volumes
-	stop    func()
+	stop    func()             // ends the kubelet and waits for it
+	kill    context.CancelFunc // ends it at once, without waiting
+	died    atomic.Bool
 	kubelet *kubelet.Kubelet
 }
+
+func (n *node) dead() bool { return n.died.Load() }
 
 var seq atomic.Int64
 
@@ -106,6 +110,7 @@ func (n *node) run() {
 	}
 	n.kubelet = k
 	ctx, cancel := context.WithCancel(context.Background())
+	n.kill = cancel
 	ended := make(chan error, 1)
 	go func() { ended <- k.Run(ctx) }() // ends with cancel
 	n.stop = sync.OnceFunc(func() {

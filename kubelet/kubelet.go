@@ -234,6 +234,9 @@ func (k *Kubelet) begin(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+	if err := k.parts.cache.Prime(ctx); err != nil {
+		return fmt.Errorf("kubelet: look at what the runtime holds: %w", err)
+	}
 	for _, dir := range []string{k.cfg.Paths.PodLogs, k.cfg.Paths.LogLinks} {
 		if dir == "" {
 			continue

@@ -293,3 +293,21 @@ func TestVolumesFollowTheirObjects(t *testing.T) {
 		return err == nil && string(b) == "2"
 	})
 }
+
+// A runtime without an event stream is polled instead.
+func TestPlainRuntime(t *testing.T) {
+	n := start(t, nil)
+	n.stop()
+	n.runtime.Plain = true
+	n.run()
+	n.create(pod("web", corev1.Container{Name: "web", Image: "nginx:1"}))
+	n.until("web", "Running", running)
+	if err := n.runtime.Exit("web", "web", 1); err != nil {
+		t.Fatal(err)
+	}
+	n.until("web", "restarted", func(p *corev1.Pod) bool {
+		return running(p) && p.Status.ContainerStatuses[0].RestartCount == 1
+	})
+	n.delete("web", 5)
+	n.until("web", "gone", isGone)
+}

@@ -18,33 +18,34 @@ import (
 
 var podScheme = scheme.Scheme
 
-// CreateSandbox makes the pod's sandbox: directories, cgroup, then RunPodSandbox.
-func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) error {
+// CreateSandbox makes the pod's sandbox: directories, cgroup, then RunPodSandbox. It returns its ID.
+func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (string, error) {
 	if err := e.Prepare(pod); err != nil {
-		return &Error{"FailedCreatePodContainer", err}
+		return "", &Error{"FailedCreatePodContainer", err}
 	}
 	cfg, err := e.SandboxConfig(pod, attempt)
 	if err != nil {
-		return &Error{"CreatePodSandboxConfigError", err}
+		return "", &Error{"CreatePodSandboxConfigError", err}
 	}
 	handler := ""
 	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
 		if handler, err = e.API.RuntimeHandler(ctx, *class); err != nil {
-			return &Error{"CreatePodSandboxError", fmt.Errorf("runtime class %q: %w", *class, err)}
+			return "", &Error{"CreatePodSandboxError", fmt.Errorf("runtime class %q: %w", *class, err)}
 		}
 	}
 	if err := os.MkdirAll(cfg.GetLogDirectory(), 0o755); err != nil {
-		return &Error{"CreatePodSandboxError", fmt.Errorf("make log directory: %w", err)}
+		return "", &Error{"CreatePodSandboxError", fmt.Errorf("make log directory: %w", err)}
 	}
-	if _, err := e.CRI.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler}); err != nil {
-		return &Error{"CreatePodSandboxError", err}
+	res, err := e.CRI.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	if err != nil {
+		return "", &Error{"CreatePodSandboxError", err}
 	}
-	return nil
+	return res.GetPodSandboxId(), nil
 }
 
 // SandboxConfig is the pod's sandbox as CRI wants it. Containers are created with the same value again.
 func (e *Executor) SandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
-	hostname, domain, err := e.hostname(pod)
+	hostname, _, err := e.hostname(pod)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +53,6 @@ func (e *Executor) SandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.P
 	if err != nil {
 		return nil, err
 	}
-	_ = domain
 	cfg := &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{
 			Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: attempt,

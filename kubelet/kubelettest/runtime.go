@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -28,10 +29,13 @@ type Runtime struct {
 	OnExec func(container string, cmd []string) (stdout string, code int32)
 	// Streams answers Exec, Attach and PortForward with addresses. Set before use.
 	Streams Streams
+	// Plain makes it a runtime without an event stream, such as containerd 1.6. Set before use.
+	Plain bool
 	// IgnoreTerm makes StopContainer wait for its whole timeout. Set before use.
 	IgnoreTerm bool
 
 	mu         sync.Mutex
+	onCall     func(method string)
 	seq        int
 	sandboxes  []*box
 	containers []*ctr
@@ -69,7 +73,7 @@ func New(t testing.TB) (*Runtime, *grpc.ClientConn) {
 		fail:     map[string]error{},
 	}
 	lis := bufconn.Listen(1 << 20)
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(grpc.UnaryInterceptor(r.after))
 	runtimeapi.RegisterRuntimeServiceServer(srv, r)
 	runtimeapi.RegisterImageServiceServer(srv, r)
 	go srv.Serve(lis) // ends with srv.Stop
@@ -84,6 +88,39 @@ func New(t testing.TB) (*Runtime, *grpc.ClientConn) {
 		srv.Stop()
 	})
 	return r, conn
+}
+
+// after tells OnCall's function of finished calls.
+func (r *Runtime) after(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	res, err := handle(ctx, req)
+	r.mu.Lock()
+	tell := r.onCall
+	r.mu.Unlock()
+	if err == nil && tell != nil {
+		tell(path.Base(info.FullMethod))
+	}
+	return res, err
+}
+
+// OnCall has f called with the method of each unary call that has succeeded, before its caller hears of it.
+func (r *Runtime) OnCall(f func(method string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onCall = f
+}
+
+// Running counts the running containers of that name in the pod of that name.
+func (r *Runtime) Running(pod, name string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, c := range r.containers {
+		if c.status.GetState() == runtimeapi.ContainerState_CONTAINER_RUNNING &&
+			c.config.GetMetadata().GetName() == name && c.config.GetLabels()["io.kubernetes.pod.name"] == pod {
+			n++
+		}
+	}
+	return n
 }
 
 // Journal returns the calls that changed something, in order, as "Verb object".

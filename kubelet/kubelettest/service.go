@@ -102,7 +102,17 @@ func (r *Runtime) PodSandboxStatus(_ context.Context, q *runtimeapi.PodSandboxSt
 	if b == nil {
 		return nil, notFound("sandbox", q.GetPodSandboxId())
 	}
-	return &runtimeapi.PodSandboxStatusResponse{Status: proto.Clone(b.status).(*runtimeapi.PodSandboxStatus)}, nil
+	out := &runtimeapi.PodSandboxStatusResponse{Status: proto.Clone(b.status).(*runtimeapi.PodSandboxStatus)}
+	if r.Plain {
+		return out, nil
+	}
+	out.Timestamp = time.Now().UnixNano()
+	for _, c := range r.containers {
+		if c.box == b.status.GetId() {
+			out.ContainersStatuses = append(out.ContainersStatuses, proto.Clone(c.status).(*runtimeapi.ContainerStatus))
+		}
+	}
+	return out, nil
 }
 
 // ListPodSandbox implements CRI.
@@ -272,6 +282,9 @@ func (r *Runtime) PortForward(_ context.Context, q *runtimeapi.PortForwardReques
 
 // GetContainerEvents implements CRI.
 func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, out grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
+	if r.Plain {
+		return status.Error(codes.Unimplemented, "no events here")
+	}
 	w := make(chan *runtimeapi.ContainerEventResponse, 100)
 	r.mu.Lock()
 	r.watchers[w] = true

@@ -39,14 +39,18 @@ type Cache struct {
 	mu   sync.Mutex
 	pods map[types.UID]*entry // guarded by mu
 	byID map[string]types.UID // container and sandbox ID -> pod; guarded by mu
+	// old are the pods that the runtime held before we began; nil while that is not known. Guarded by mu.
+	old map[types.UID]bool
 }
 
 // entry is one pod's picture. stale counts changes that were heard of; a refresh that began before the last one
-// does not make the picture fresh.
+// does not make the picture fresh. listed: boxes holds all sandboxes that the runtime has of the pod, so that their
+// statuses say everything and nothing need be searched for.
 type entry struct {
-	pod   Pod
-	stale int
-	seen  int
+	pod         Pod
+	stale, seen int
+	listed      bool
+	boxes       []string
 }
 
 // New makes a Cache; Run feeds it.
@@ -63,6 +67,21 @@ func New(cfg Config, cri *criclient.Client) *Cache {
 	return &Cache{cfg: cfg, cri: cri, pods: map[types.UID]*entry{}, byID: map[string]types.UID{}}
 }
 
+// Prime notes what the runtime holds now. Pods that come later are known to have nothing before we give it to them.
+func (c *Cache) Prime(ctx context.Context) error {
+	pods, err := c.List(ctx)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.old = map[types.UID]bool{}
+	for _, p := range pods {
+		c.old[p.UID] = true
+	}
+	return nil
+}
+
 // Get returns the pod's picture, reading it from the runtime when it is not known to be fresh. A pod of which the
 // runtime holds nothing has neither sandboxes nor containers.
 func (c *Cache) Get(ctx context.Context, uid types.UID) (Pod, error) {
@@ -73,19 +92,31 @@ func (c *Cache) Get(ctx context.Context, uid types.UID) (Pod, error) {
 		return e.pod, nil
 	}
 	if e == nil {
-		e = &entry{pod: Pod{UID: uid}, stale: 1}
+		e = &entry{pod: Pod{UID: uid}, stale: 1, listed: c.old != nil && !c.old[uid]}
 		c.pods[uid] = e
 	}
-	gen, old := e.stale, e.pod
+	gen, old, listed, boxes := e.stale, e.pod, e.listed, slices.Clone(e.boxes)
 	c.mu.Unlock()
 
-	fresh, err := c.read(ctx, uid, old)
+	fresh, ok, err := Pod{}, false, error(nil)
+	if listed {
+		fresh, ok, err = c.ask(ctx, uid, old, boxes)
+	}
+	if err == nil && !ok {
+		fresh, err = c.read(ctx, uid, old)
+	}
 	if err != nil {
 		return Pod{}, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.pod, e.seen = fresh, gen
+	if !ok && e.stale == gen { // else a sandbox may have been made meanwhile that the list lacks
+		e.listed, e.boxes = true, nil
+		for _, s := range fresh.Sandboxes {
+			e.boxes = append(e.boxes, s.ID)
+		}
+	}
 	for _, s := range fresh.Sandboxes {
 		c.byID[s.ID] = uid
 	}
@@ -93,6 +124,63 @@ func (c *Cache) Get(ctx context.Context, uid types.UID) (Pod, error) {
 		c.byID[k.ID] = uid
 	}
 	return fresh, nil
+}
+
+// Made notes a sandbox that was made for the pod, or with an empty ID that one may have been: the runtime did not say.
+func (c *Cache) Made(uid types.UID, id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.pods[uid]
+	if e == nil {
+		return
+	}
+	e.stale++
+	if id == "" {
+		e.listed = false
+		return
+	}
+	e.boxes = append(e.boxes, id)
+	c.byID[id] = uid
+}
+
+// ask reads the statuses of the sandboxes that a pod is known to have. ok is false when that does not tell of the
+// containers, which only runtimes with an event stream do (CRI: PodSandboxStatusResponse.timestamp).
+func (c *Cache) ask(ctx context.Context, uid types.UID, old Pod, boxes []string) (pod Pod, ok bool, err error) {
+	pod = Pod{UID: uid, Namespace: old.Namespace, Name: old.Name}
+	for _, id := range boxes {
+		s, err := c.cri.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id})
+		if status.Code(err) == codes.NotFound {
+			continue // removed
+		}
+		if err != nil {
+			return Pod{}, false, fmt.Errorf("status of sandbox %s of pod %s: %w", id, uid, err)
+		}
+		if s.GetTimestamp() == 0 {
+			return Pod{}, false, nil
+		}
+		pod.Sandboxes = append(pod.Sandboxes, sandbox(s.GetStatus()))
+		for _, k := range s.GetContainersStatuses() {
+			pod.Containers = append(pod.Containers, c.seen(uid, old, container(k, id)))
+		}
+	}
+	pod.Sort()
+	return pod, true, nil
+}
+
+// seen completes a container that was read: the last words of one that has just died are fetched once.
+func (c *Cache) seen(uid types.UID, old Pod, k Container) Container {
+	if k.State != Exited {
+		return k
+	}
+	if i := slices.IndexFunc(old.Containers, func(o Container) bool { return o.ID == k.ID && o.State == Exited }); i >= 0 {
+		return old.Containers[i]
+	}
+	if c.cfg.Message != nil {
+		if m := c.cfg.Message(uid, k); m != "" {
+			k.Message = m
+		}
+	}
+	return k
 }
 
 // Known returns all containers as last seen, without asking the runtime.
@@ -160,13 +248,7 @@ func (c *Cache) read(ctx context.Context, uid types.UID, old Pod) (Pod, error) {
 		if err != nil {
 			return Pod{}, fmt.Errorf("status of container %s of pod %s: %w", k.GetId(), uid, err)
 		}
-		con := container(s.GetStatus(), k.GetPodSandboxId())
-		if con.State == Exited && c.cfg.Message != nil {
-			if m := c.cfg.Message(uid, con); m != "" {
-				con.Message = m
-			}
-		}
-		pod.Containers = append(pod.Containers, con)
+		pod.Containers = append(pod.Containers, c.seen(uid, old, container(s.GetStatus(), k.GetPodSandboxId())))
 	}
 	pod.Sort()
 	return pod, nil

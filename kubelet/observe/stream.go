@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -118,10 +119,31 @@ func (c *Cache) event(ctx context.Context, ev *runtimeapi.ContainerEventResponse
 		uid = c.byID[ev.GetContainerId()]
 		c.mu.Unlock()
 	}
-	if uid != "" {
+	if uid != "" && !c.knows(uid, ev) {
 		c.Touch(uid)
 		c.cfg.Wake(uid)
 	}
+}
+
+// knows tells whether an event is no news: the pod's picture was read after it. Most events are of our own making.
+func (c *Cache) knows(uid types.UID, ev *runtimeapi.ContainerEventResponse) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.pods[uid]
+	if e == nil || e.seen != e.stale {
+		return false
+	}
+	i := slices.IndexFunc(e.pod.Containers, func(k Container) bool { return k.ID == ev.GetContainerId() })
+	switch ev.GetContainerEventType() {
+	case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT:
+		return i >= 0 || slices.ContainsFunc(e.pod.Sandboxes, func(s Sandbox) bool { return s.ID == ev.GetContainerId() })
+	case runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
+		return i >= 0 && e.pod.Containers[i].State != Created ||
+			slices.ContainsFunc(e.pod.Sandboxes, func(s Sandbox) bool { return s.ID == ev.GetContainerId() && s.Ready })
+	case runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT:
+		return i >= 0 && e.pod.Containers[i].State == Exited
+	}
+	return false
 }
 
 func (c *Cache) staleAll() {
@@ -129,6 +151,7 @@ func (c *Cache) staleAll() {
 	uids := make([]types.UID, 0, len(c.pods))
 	for uid, e := range c.pods {
 		e.stale++
+		e.listed = false
 		uids = append(uids, uid)
 	}
 	c.mu.Unlock()
