@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -159,37 +160,44 @@ func (s *Server) publishEndpoint(ctx context.Context, client kubernetes.Interfac
 		if err != nil && !create {
 			return err
 		}
-		want := endpointSlice(have, create, typ, addr.String(), int32(s.cfg.Port))
-		if want == nil {
-			return nil
-		}
 		if create {
-			_, err = endpoints.Create(ctx, want, metav1.CreateOptions{})
-		} else {
+			_, err = endpoints.Create(ctx, newEndpointSlice(typ, addr.String(), int32(s.cfg.Port)), metav1.CreateOptions{})
+			return err
+		}
+		if want := withEndpoint(have, addr.String(), int32(s.cfg.Port), s.store.Members() == 1); want != nil {
 			_, err = endpoints.Update(ctx, want, metav1.UpdateOptions{})
 		}
 		return err
 	})
 }
 
-// endpointSlice returns what to write so that the address is among the endpoints; nil if it is. A lone server's slice
-// holds only itself: the address it had before a move would blackhole every second connection.
-func endpointSlice(have *discoveryv1.EndpointSlice, create bool, typ discoveryv1.AddressType, addr string, port int32) *discoveryv1.EndpointSlice {
-	ready, proto, name := true, corev1.ProtocolTCP, "https"
-	want := &discoveryv1.EndpointSlice{
+func newEndpointSlice(typ discoveryv1.AddressType, addr string, port int32) *discoveryv1.EndpointSlice {
+	proto, name := corev1.ProtocolTCP, "https"
+	return &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: "kubernetes", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
 		AddressType: typ,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{addr}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		Endpoints:   []discoveryv1.Endpoint{readyEndpoint(addr)},
 		Ports:       []discoveryv1.EndpointPort{{Name: &name, Protocol: &proto, Port: &port}},
 	}
-	if create {
-		return want
+}
+
+func readyEndpoint(addr string) discoveryv1.Endpoint {
+	ready := true
+	return discoveryv1.Endpoint{Addresses: []string{addr}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}
+}
+
+// withEndpoint returns what to write so that addr is among the endpoints; nil if nothing is to be written. The slice of
+// a server that is alone holds only itself: the address it had before a move would swallow every second connection.
+func withEndpoint(have *discoveryv1.EndpointSlice, addr string, port int32, alone bool) *discoveryv1.EndpointSlice {
+	want := have.DeepCopy()
+	if alone {
+		want.Endpoints = []discoveryv1.Endpoint{readyEndpoint(addr)}
+	} else if !slices.ContainsFunc(want.Endpoints, func(e discoveryv1.Endpoint) bool { return slices.Contains(e.Addresses, addr) }) {
+		want.Endpoints = append(want.Endpoints, readyEndpoint(addr))
 	}
-	same := slices.ContainsFunc(have.Endpoints, func(e discoveryv1.Endpoint) bool { return slices.Equal(e.Addresses, []string{addr}) }) &&
-		len(have.Endpoints) == 1 && len(have.Ports) == 1 && have.Ports[0].Port != nil && *have.Ports[0].Port == port
-	if same {
+	want.Ports = newEndpointSlice(have.AddressType, addr, port).Ports
+	if equality.Semantic.DeepEqual(have, want) {
 		return nil
 	}
-	want.ObjectMeta = *have.ObjectMeta.DeepCopy()
 	return want
 }

@@ -57,7 +57,8 @@ type Server struct {
 	informers informers.SharedInformerFactory
 	stores    map[schema.GroupResource]*genericregistry.Store // written by New only
 	ready     chan struct{}
-	stopping  chan struct{} // closed by the end of Run, or by Close
+	stopping  chan struct{} // closed by stop
+	stop      func()        // called at the end of Run and by Close
 }
 
 // New takes the data directory and the port and builds the server; it serves nothing until Run. Who does not call Run
@@ -71,6 +72,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		cfg: cfg, log: deps.Log, loopback: &loopback{}, ready: make(chan struct{}), stopping: make(chan struct{}),
 		stores: map[schema.GroupResource]*genericregistry.Store{},
 	}
+	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	if s.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.DataDir, "db"), Log: deps.Log}); err != nil {
 		return nil, err
 	}
@@ -166,7 +168,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel(nil)
 	s.informers.Start(s.stopping)
 	defer s.informers.Shutdown()
-	defer close(s.stopping)
+	defer s.stop()
 	var wg sync.WaitGroup // every goroutine in it ends with ctx
 	wg.Go(func() { s.authz.rbac.Run(ctx, s.source) })
 	wg.Go(func() { s.authz.node.Run(ctx, s.source) })
@@ -221,7 +223,7 @@ func (s *Server) boot(ctx context.Context) error {
 // Close releases a server that was not Run.
 func (s *Server) Close() error {
 	var err error
-	close(s.stopping)
+	s.stop()
 	if s.generic != nil {
 		s.generic.Destroy()
 	}
@@ -251,8 +253,8 @@ func (s *Server) localURL() string {
 	return "https://" + net.JoinHostPort(host.String(), strconv.Itoa(s.cfg.Port))
 }
 
-// ClientConfig returns the configuration of an in-process client whose requests are u's. It works at once, but
-// requests fail until the server is built and wait until it is ready.
+// ClientConfig returns the configuration of an in-process client whose requests are u's, without a socket between.
+// Before Ready, requests of all but system:masters are refused: what RBAC allows is not known yet.
 func (s *Server) ClientConfig(u user.Info) *rest.Config { return s.loopback.config(u) }
 
 // PKI of the cluster.

@@ -1,0 +1,70 @@
+package apiserver
+
+import (
+	"strings"
+	"testing"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestEndpointOfTheAPI(t *testing.T) {
+	one := newEndpointSlice(discoveryv1.AddressTypeIPv4, "10.0.0.1", 6443)
+	addresses := func(s *discoveryv1.EndpointSlice) string {
+		var out []string
+		for _, e := range s.Endpoints {
+			out = append(out, e.Addresses...)
+		}
+		return strings.Join(out, " ")
+	}
+	for _, alone := range []bool{true, false} {
+		if got := withEndpoint(one, "10.0.0.1", 6443, alone); got != nil {
+			t.Errorf("alone %v: nothing changed and %v is written", alone, got)
+		}
+		if got := withEndpoint(one, "10.0.0.1", 7443, alone); got == nil || *got.Ports[0].Port != 7443 {
+			t.Errorf("alone %v: another port: %v", alone, got)
+		}
+	}
+	if got := withEndpoint(one, "10.0.0.2", 6443, true); addresses(got) != "10.0.0.2" {
+		t.Errorf("alone and moved: %s; want only the new address", addresses(got))
+	}
+	if got := withEndpoint(one, "10.0.0.2", 6443, false); addresses(got) != "10.0.0.1 10.0.0.2" {
+		t.Errorf("second server: %s; want both", addresses(got))
+	}
+	if addresses(one) != "10.0.0.1" {
+		t.Error("the object that was read is changed")
+	}
+}
+
+// A new cluster has what upstream's has, and a second start changes nothing.
+func TestBootstrapObjects(t *testing.T) {
+	r := start(t, "")
+	ctx := t.Context()
+	for _, ns := range namespaces {
+		must(t)(r.client.CoreV1().Namespaces().Get(ctx, ns, getOptions))
+	}
+	svc, err := r.client.CoreV1().Services("default").Get(ctx, "kubernetes", getOptions)
+	if err != nil || svc.Spec.ClusterIP != "10.96.0.1" {
+		t.Errorf("service: %v, %v", svc, err)
+	}
+	must(t)(r.client.NetworkingV1().IPAddresses().Get(ctx, "10.96.0.1", getOptions))
+	must(t)(r.client.NetworkingV1().ServiceCIDRs().Get(ctx, "kubernetes", getOptions))
+	must(t)(r.client.SchedulingV1().PriorityClasses().Get(ctx, "system-node-critical", getOptions))
+	must(t)(r.client.CoreV1().ConfigMaps("kube-system").Get(ctx, "extension-apiserver-authentication", getOptions))
+	versions := func(r *running) string {
+		roles, err := r.client.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(roles.Items) < 70 {
+			t.Fatalf("%d cluster roles, %v", len(roles.Items), err)
+		}
+		var b strings.Builder
+		for _, o := range roles.Items {
+			b.WriteString(o.Name + " " + o.ResourceVersion + "\n")
+		}
+		return b.String()
+	}
+	before := versions(r)
+	r.stop()
+	if after := versions(start(t, r.dir)); after != before {
+		t.Error("a restart wrote roles that were as they should be")
+	}
+}
