@@ -25,7 +25,7 @@ func TestRemoveTreeDeep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 3*maxDepth {
+		for range 3 * maxDepth {
 			if err := unix.Mkdirat(fd, name, 0o755); err != nil {
 				t.Fatal(err)
 			}
