@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,6 +206,41 @@ func TestHostile_IM37(t *testing.T) {
 	b.open()
 	b.reg.SetFaults()
 	b.checkTree(b.pull("x:1").ID, layers)
+}
+
+// A download that a kill cut short goes on where it stopped.
+func TestHostile_IM37_Resume(t *testing.T) {
+	b := newBench(t)
+	img, err := tiny(random(2 << 20))
+	b.add("x:1", img, err)
+	layers, _ := img.Layers()
+	d, _ := layers[0].Digest()
+	rc, _ := layers[0].Compressed()
+	blob, _ := io.ReadAll(rc)
+	half := int64(len(blob) / 2)
+	for name, left := range map[string][]byte{"good": blob[:half], "garbage": make([]byte, half)} {
+		os.WriteFile(filepath.Join(b.root, "ingest", "sha256-"+d.Hex), left, 0o600)
+		b.reg.Requests()
+		b.pull("x:1")
+		var ranges []string
+		for _, r := range b.reg.Requests() {
+			if strings.HasSuffix(r.Path, d.Hex) {
+				ranges = append(ranges, r.Range)
+			}
+		}
+		want := []string{fmt.Sprintf("bytes=%d-", half)}
+		if name == "garbage" { // begins as if it were good, or not at all; then from the start
+			if len(ranges) == 0 || ranges[len(ranges)-1] != "" {
+				t.Errorf("garbage: requests with ranges %q; want the last without", ranges)
+			}
+		} else if !slices.Equal(ranges, want) {
+			t.Errorf("requests with ranges %q, want %q", ranges, want)
+		}
+		if err := b.store.Verify(t.Context(), "x:1"); err != nil {
+			t.Error(err)
+		}
+		b.store.Remove(t.Context(), "x:1")
+	}
 }
 
 // checkTree mounts an image and compares all files with what was built.

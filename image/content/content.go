@@ -2,6 +2,7 @@ package content
 
 import (
 	"context"
+	_ "crypto/sha512" // makes sha512 digests known
 	"errors"
 	"fmt"
 	"io"
