@@ -17,9 +17,13 @@ import (
 	"keelson.dev/keelson/image"
 	"keelson.dev/keelson/network"
 	"keelson.dev/keelson/network/netfilter"
+	"keelson.dev/keelson/network/policy"
 	"keelson.dev/keelson/runtime/container"
 	"keelson.dev/keelson/runtime/sandbox"
 )
+
+// spareLinks are pod networks made in advance, so that a pod's start does not wait for one.
+const spareLinks = 8
 
 // node is the node's stack below the kubelet: images, processes, network, and the CRI server that composes them.
 type node struct {
@@ -27,6 +31,7 @@ type node struct {
 	containers *container.Manager
 	sandboxes  *sandbox.Manager
 	filter     *netfilter.IPTables // the rules of the network and of the Service proxy
+	policy     *policy.Engine      // nil for the runtime alone
 	network    *network.Network
 	cri        *cri.Server
 	closers    []func() error
@@ -60,7 +65,14 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 		return nil, fmt.Errorf("open the sandboxes: %w", err)
 	}
 	n.filter = netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge), Log: log.With("part", "network")})
-	if n.network, err = openNetwork(o, n.filter, log); err != nil {
+	var guard network.Guard
+	if o.plane.ServiceCIDR != "" {
+		if n.policy, err = newPolicy(o, n.filter, log); err != nil {
+			return nil, err
+		}
+		guard = n.policy
+	}
+	if n.network, err = openNetwork(o, n.filter, guard, log); err != nil {
 		return nil, fmt.Errorf("open the network: %w", err)
 	}
 	n.closers = append(n.closers, n.network.Close)
@@ -73,7 +85,7 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	return n, loadHello(ctx, n.images)
 }
 
-func openNetwork(o *options, filter *netfilter.IPTables, log *slog.Logger) (*network.Network, error) {
+func openNetwork(o *options, filter *netfilter.IPTables, guard network.Guard, log *slog.Logger) (*network.Network, error) {
 	pods, err := netip.ParsePrefix(o.node.PodCIDR)
 	if err != nil {
 		return nil, fmt.Errorf("--pod-cidr: %w", err)
@@ -88,7 +100,7 @@ func openNetwork(o *options, filter *netfilter.IPTables, log *slog.Logger) (*net
 			return nil, fmt.Errorf("--cluster-dns: %w", err)
 		}
 	}
-	return network.New(network.Config{DNS: dns, Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
+	return network.New(network.Config{DNS: dns, Guard: guard, Spares: spareLinks, Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
 		RunDir: filepath.Join(o.place.Run, "network"), Filter: filter, Log: log.With("part", "network")})
 }
 
@@ -98,7 +110,7 @@ func removeNetwork(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	n, err := openNetwork(o, netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge)}), log)
+	n, err := openNetwork(o, netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge)}), nil, log)
 	if err != nil {
 		return err
 	}
@@ -125,6 +137,7 @@ func (n *node) tasks(o *options) []task {
 			}
 			return n.cri.Serve(ctx, l)
 		}},
+		{"rule repair", n.filter.Watch},
 		{"admin socket", func(ctx context.Context) error {
 			l, err := listenUnix(o.place.admin(), 0o600)
 			if err != nil {

@@ -10,15 +10,16 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/network/dns"
+	"keelson.dev/keelson/network/netfilter"
+	"keelson.dev/keelson/network/policy"
 	"keelson.dev/keelson/proxy"
 )
 
@@ -40,9 +41,9 @@ func (n *node) services(o *options, shared informers.SharedInformerFactory, log 
 		return nil, err
 	}
 	zone := dns.NewZone()
-	err = errors.Join(
-		feed(shared.Core().V1().Services().Informer(), zone.SetService, func(s *corev1.Service) { zone.DeleteService(s.Namespace, s.Name) }),
-		feed(shared.Discovery().V1().EndpointSlices().Informer(), zone.SetSlice, func(s *discoveryv1.EndpointSlice) { zone.DeleteSlice(s.Namespace, s.Name) }))
+	core := shared.Core().V1()
+	err = errors.Join(zone.Follow(core.Services().Informer(), shared.Discovery().V1().EndpointSlices().Informer()),
+		n.policy.Follow(shared.Networking().V1().NetworkPolicies().Informer(), core.Namespaces().Informer(), core.Pods().Informer()))
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (n *node) services(o *options, shared informers.SharedInformerFactory, log 
 	if err != nil {
 		return nil, err
 	}
-	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}}, nil
+	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}}, nil
 }
 
 func ranges(o *options) (pods, services netip.Prefix, dns netip.Addr, err error) {
@@ -67,22 +68,18 @@ func ranges(o *options) (pods, services netip.Prefix, dns netip.Addr, err error)
 	return pods, services, dns, err
 }
 
-// feed delivers an informer's objects, typed.
-func feed[T any](informer cache.SharedIndexInformer, set, gone func(T)) error {
-	deliver := func(obj any, f func(T)) {
-		if tomb, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-			obj = tomb.Obj
-		}
-		if typed, ok := obj.(T); ok {
-			f(typed)
-		}
+// newPolicy makes the engine of NetworkPolicies. A pod's address is let go only when what holds for the pod is in force.
+func newPolicy(o *options, filter *netfilter.IPTables, log *slog.Logger) (*policy.Engine, error) {
+	own, err := netip.ParsePrefix(o.node.PodCIDR)
+	if err != nil {
+		return nil, fmt.Errorf("--pod-cidr: %w", err)
 	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { deliver(obj, set) },
-		UpdateFunc: func(_, obj any) { deliver(obj, set) },
-		DeleteFunc: func(obj any) { deliver(obj, gone) },
-	})
-	return err
+	_, _, address, err := ranges(o)
+	if err != nil {
+		return nil, err
+	}
+	return policy.New(policy.Config{PodCIDR: own, Log: log.With("part", "policy"),
+		Extra: []policy.Pod{{Namespace: metav1.NamespaceSystem, Name: "kube-dns", Addr: address, Labels: labels.Set{"k8s-app": "kube-dns"}}}}, filter), nil
 }
 
 // ensureDNSService makes the Service by which pods and charts know the cluster DNS. It has no endpoints: every node answers

@@ -25,7 +25,6 @@ import (
 // proxied serves pods/proxy, services/proxy and nodes/proxy: any HTTP request, passed on to an address that the named
 // object has.
 type proxied struct {
-	example func() runtime.Object
 	options func() runtime.Object
 	// locate finds where "name", "name:port" or "scheme:name:port" is, and how to get there.
 	locate func(ctx context.Context, id string) (*url.URL, http.RoundTripper, error)
@@ -33,7 +32,8 @@ type proxied struct {
 
 var _ rest.Connecter = proxied{}
 
-func (p proxied) New() runtime.Object { return p.example() }
+// New is the options: the kind in the API description; as Pod it would look like a PATCH of pods without its parameters.
+func (p proxied) New() runtime.Object { return p.options() }
 func (proxied) Destroy()              {}
 func (proxied) ConnectMethods() []string {
 	return []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
@@ -65,7 +65,7 @@ func pathOf(options runtime.Object) string {
 
 func (k *kubelets) podProxy() proxied {
 	return proxied{
-		example: func() runtime.Object { return &corev1.Pod{} }, options: func() runtime.Object { return &corev1.PodProxyOptions{} },
+		options: func() runtime.Object { return &corev1.PodProxyOptions{} },
 		locate: func(ctx context.Context, id string) (*url.URL, http.RoundTripper, error) {
 			scheme, name, port, ok := utilnet.SplitSchemeNamePort(id)
 			if !ok {
@@ -110,7 +110,7 @@ func remote(scheme, host, port string) *url.URL {
 // nodeProxy: the kubelet's own port by its own certificate; any other port of the node as an ordinary address.
 func (k *kubelets) nodeProxy() proxied {
 	return proxied{
-		example: func() runtime.Object { return &corev1.Node{} }, options: func() runtime.Object { return &corev1.NodeProxyOptions{} },
+		options: func() runtime.Object { return &corev1.NodeProxyOptions{} },
 		locate: func(ctx context.Context, id string) (*url.URL, http.RoundTripper, error) {
 			scheme, name, port, ok := utilnet.SplitSchemeNamePort(id)
 			if !ok {
@@ -130,7 +130,7 @@ func (k *kubelets) nodeProxy() proxied {
 
 func (k *kubelets) serviceProxy() proxied {
 	return proxied{
-		example: func() runtime.Object { return &corev1.Service{} }, options: func() runtime.Object { return &corev1.ServiceProxyOptions{} },
+		options: func() runtime.Object { return &corev1.ServiceProxyOptions{} },
 		locate: func(ctx context.Context, id string) (*url.URL, http.RoundTripper, error) {
 			scheme, name, port, ok := utilnet.SplitSchemeNamePort(id)
 			if !ok {
