@@ -13,16 +13,21 @@ import (
 	"keelson.dev/keelson/runtime/container"
 )
 
-func BenchmarkStart(b *testing.B)  { benchLife(b, true, false) }
-func BenchmarkRemove(b *testing.B) { benchLife(b, false, true) }
+func BenchmarkStart(b *testing.B)         { benchLife(b, true, false, false) }
+func BenchmarkStartConfined(b *testing.B) { benchLife(b, true, false, true) }
+func BenchmarkRemove(b *testing.B)        { benchLife(b, false, true, false) }
 
-func benchLife(b *testing.B, start, remove bool) {
+func benchLife(b *testing.B, start, remove, confine bool) {
 	n := New(b)
 	ctx := b.Context()
 	for i := range b.N {
 		id := fmt.Sprint("c", i)
 		b.StopTimer()
-		if err := n.Create(ctx, n.Config(id, "sleep", "1000")); err != nil {
+		cfg := n.Config(id, "sleep", "1000")
+		if confine {
+			Confine(b, cfg.Spec)
+		}
+		if err := n.Create(ctx, cfg); err != nil {
 			b.Fatal(err)
 		}
 		if start {
@@ -44,10 +49,17 @@ func benchLife(b *testing.B, start, remove bool) {
 	}
 }
 
-func BenchmarkExec(b *testing.B) {
+func BenchmarkExec(b *testing.B)         { benchExec(b, false) }
+func BenchmarkExecConfined(b *testing.B) { benchExec(b, true) }
+
+func benchExec(b *testing.B, confine bool) {
 	n := New(b)
 	ctx := b.Context()
-	if err := n.Create(ctx, n.Config("c", "sleep", "1000")); err != nil {
+	cfg := n.Config("c", "sleep", "1000")
+	if confine {
+		Confine(b, cfg.Spec)
+	}
+	if err := n.Create(ctx, cfg); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := n.Start(ctx, "c"); err != nil {

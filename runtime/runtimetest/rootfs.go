@@ -62,7 +62,7 @@ func makeRootfs() (string, error) {
 	}
 	for _, applet := range []string{
 		"sh", "sleep", "echo", "cat", "true", "false", "seq", "yes", "head", "dd", "printf", "kill", "id",
-		"ls", "touch", "env", "hostname", "stty", "tty", "wc", "mount", "ps", "test", "tail", "setsid", "grep", "usleep", "readlink", "mkdir", "trap", "ulimit",
+		"ls", "touch", "env", "hostname", "stty", "tty", "wc", "mount", "ps", "test", "tail", "setsid", "grep", "usleep", "readlink", "mkdir", "unshare", "chroot", "date", "mknod", "chown", "tr", "rm", "ln", "umount", "awk", "sort", "od", "sync", "hexdump", "uname", "stat", "nice",
 	} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", applet)); err != nil {
 			return dir, err

@@ -2,7 +2,9 @@ package runtimetest
 
 import (
 	"path"
+	"testing"
 
+	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"keelson.dev/keelson/runtime/container"
@@ -42,6 +44,17 @@ func (n *Node) Spec(id string, args ...string) *specs.Spec {
 			ReadonlyPaths: []string{"/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}
+}
+
+// Confine gives a spec the field's default seccomp profile for it.
+func Confine(t testing.TB, spec *specs.Spec) *specs.Spec {
+	t.Helper()
+	profile, err := seccomp.GetDefaultProfile(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Linux.Seccomp = profile
+	return spec
 }
 
 // Config is a container of this node that runs args and keeps a log.
