@@ -33,6 +33,7 @@ func (s *Server) admit(c *genericapiserver.Config) error {
 		return err
 	}
 	s.informers = s.newInformers(client)
+	s.share(c, client)
 	c.AdmissionControl, err = admission.New(admission.Deps{
 		Client: client, Informers: s.informers, Authorizer: s.authz.all, Stop: s.stopping,
 		Dynamic: dyn, RESTMapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),

@@ -50,6 +50,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 		func() error { return s.publishAuthentication(ctx, client) },
 		func() error { return s.publishEndpoint(ctx, client) },
 		func() error { return s.bootstrapCluster(ctx, client) },
+		func() error { return bootstrapFlows(ctx, client) },
 	})
 }
 

@@ -21,12 +21,15 @@ import (
 	"keelson.dev/keelson/controlplane/resource/core"
 	"keelson.dev/keelson/controlplane/resource/discovery"
 	"keelson.dev/keelson/controlplane/resource/events"
+	"keelson.dev/keelson/controlplane/resource/flowcontrol"
 	"keelson.dev/keelson/controlplane/resource/networking"
 	"keelson.dev/keelson/controlplane/resource/node"
 	"keelson.dev/keelson/controlplane/resource/policy"
 	"keelson.dev/keelson/controlplane/resource/rbac"
+	"keelson.dev/keelson/controlplane/resource/resourcek8s"
 	"keelson.dev/keelson/controlplane/resource/scheduling"
 	"keelson.dev/keelson/controlplane/resource/storage"
+	"keelson.dev/keelson/controlplane/resource/storagemigration"
 )
 
 // groups is everything that is served. A new group is one line here.
@@ -47,6 +50,9 @@ func (s *Server) groups() []resource.Group {
 		coordination.Group(),
 		discovery.Group(),
 		events.Group(),
+		flowcontrol.Group(),
+		resourcek8s.Group(),
+		storagemigration.Group(),
 		autoscaling.Group(),
 		networking.Group(),
 		storage.Group(),
