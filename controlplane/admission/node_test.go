@@ -41,7 +41,7 @@ func mirror() *corev1.Pod {
 func TestNodeAndItsPods(t *testing.T) {
 	bound := func(name, node string) *corev1.Pod {
 		p := newPod()
-		p.Name, p.Spec.NodeName, p.UID = name, node, types.UID(name)
+		p.Name, p.Spec.NodeName, p.UID, p.Spec.ServiceAccountName = name, node, types.UID(name), "default"
 		return p
 	}
 	c, _ := chain(t, nil, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u1"}}, bound("mine", "n1"), bound("theirs", "n2"))
@@ -61,15 +61,25 @@ func TestNodeAndItsPods(t *testing.T) {
 		edit(r)
 		return write{resource: "serviceaccounts", sub: "token", obj: r, as: n1}
 	}
+	certificate := func(edit func(*certificatesv1.PodCertificateRequestSpec)) write {
+		r := &certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "r", Namespace: "ns"}, Spec: certificatesv1.PodCertificateRequestSpec{
+			PodName: "mine", PodUID: "mine", NodeName: "n1", NodeUID: "u1", ServiceAccountName: "default"}}
+		edit(&r.Spec)
+		return write{resource: "certificates.k8s.io/podcertificaterequests", obj: r, as: n1}
+	}
 	for name, tc := range map[string]struct {
 		w    write
 		want string
 	}{
-		"mirror pod":      {create(func(*corev1.Pod) {}), ""},
-		"other pod":       {create(func(p *corev1.Pod) { p.Annotations = nil }), "can only create mirror pods"},
-		"on another node": {create(func(p *corev1.Pod) { p.Spec.NodeName = "n2" }), "with spec.nodeName set to itself"},
-		"without owner":   {create(func(p *corev1.Pod) { p.OwnerReferences = nil }), "with an owner reference set to itself"},
-		"wrong owner uid": {create(func(p *corev1.Pod) { p.OwnerReferences[0].UID = "u2" }), "node n1 UID mismatch: expected u2 got u1"},
+		"certificate":                {certificate(func(*certificatesv1.PodCertificateRequestSpec) {}), ""},
+		"certificate, other node":    {certificate(func(s *certificatesv1.PodCertificateRequestSpec) { s.NodeName = "n2" }), "which is not the requesting node"},
+		"certificate, foreign pod":   {certificate(func(s *certificatesv1.PodCertificateRequestSpec) { s.PodName, s.PodUID = "theirs", "theirs" }), "is not running on node"},
+		"certificate, other account": {certificate(func(s *certificatesv1.PodCertificateRequestSpec) { s.ServiceAccountName = "admin" }), "differs from running pod"},
+		"mirror pod":                 {create(func(*corev1.Pod) {}), ""},
+		"other pod":                  {create(func(p *corev1.Pod) { p.Annotations = nil }), "can only create mirror pods"},
+		"on another node":            {create(func(p *corev1.Pod) { p.Spec.NodeName = "n2" }), "with spec.nodeName set to itself"},
+		"without owner":              {create(func(p *corev1.Pod) { p.OwnerReferences = nil }), "with an owner reference set to itself"},
+		"wrong owner uid":            {create(func(p *corev1.Pod) { p.OwnerReferences[0].UID = "u2" }), "node n1 UID mismatch: expected u2 got u1"},
 		"with config map": {create(func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}}}
 		}), "reference configmaps"},

@@ -28,6 +28,8 @@ var (
 	leases   = schema.GroupResource{Group: coordinationv1.GroupName, Resource: "leases"}
 	csiNodes = schema.GroupResource{Group: storagev1.GroupName, Resource: "csinodes"}
 	slicesDR = schema.GroupResource{Group: resourcev1.GroupName, Resource: "resourceslices"}
+
+	podRequests = schema.GroupResource{Group: certificatesv1.GroupName, Resource: "podcertificaterequests"}
 )
 
 // nodeRestriction holds each node to what is its own, so that one stolen node does not become the cluster:
@@ -93,6 +95,8 @@ func (r nodeRestriction) check(ctx context.Context, node string, a admission.Att
 		return checkSlice(node, a)
 	case csrs:
 		return checkRequest(node, a)
+	case podRequests:
+		return r.checkPodRequest(ctx, node, a)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -202,6 +203,46 @@ func (r nodeRestriction) checkToken(ctx context.Context, node string, a admissio
 		return nil
 	}
 	return fmt.Errorf("audience %q not found in pod spec volume", audience)
+}
+
+// checkPodRequest lets a node ask for certificates of its own pods only.
+func (r nodeRestriction) checkPodRequest(ctx context.Context, node string, a admission.Attributes) error {
+	request, ok := a.GetObject().(*certificatesv1.PodCertificateRequest)
+	if !ok || a.GetOperation() != admission.Create {
+		return nil
+	}
+	s := &request.Spec
+	if string(s.NodeName) != node {
+		return fmt.Errorf("PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", s.NodeName, node)
+	}
+	n, err := r.client.CoreV1().Nodes().Get(ctx, node, cached)
+	if err != nil {
+		return err
+	}
+	pod, err := r.client.CoreV1().Pods(a.GetNamespace()).Get(ctx, s.PodName, cached)
+	if err != nil {
+		return err
+	}
+	switch {
+	case n.UID != s.NodeUID:
+		return fmt.Errorf("PodCertificateRequest for pod %q contains nodeUID (%q) which differs from the UID of node %q", s.PodName, s.NodeUID, node)
+	case pod.UID != s.PodUID:
+		return fmt.Errorf("PodCertificateRequest for pod %q contains podUID (%q) which differs from the running pod", s.PodName, s.PodUID)
+	case pod.Spec.NodeName != node:
+		return fmt.Errorf("pod %q is not running on node %q", s.PodName, node)
+	case isMirror(pod):
+		return fmt.Errorf("pod %q is a mirror pod: it has no service account to certify", s.PodName)
+	case pod.Spec.ServiceAccountName != s.ServiceAccountName:
+		return fmt.Errorf("PodCertificateRequest for pod %q contains serviceAccountName (%q) that differs from running pod (%q)", s.PodName, s.ServiceAccountName, pod.Spec.ServiceAccountName)
+	}
+	account, err := r.accounts.Get(ctx, a.GetNamespace(), s.ServiceAccountName)
+	if err != nil {
+		return err
+	}
+	if account.UID != s.ServiceAccountUID {
+		return fmt.Errorf("PodCertificateRequest for pod %q contains serviceAccountUID (%q) that differs from the service account's", s.PodName, s.ServiceAccountUID)
+	}
+	return nil
 }
 
 // mayRequest: an administrator can allow nodes an audience that no pod names.

@@ -27,8 +27,8 @@ func daemonSet() resource.Kind {
 		Columns: daemonSetColumns(),
 	}, resource.Rules[*appsv1.DaemonSet]{
 		Default:          defaultDaemonSet,
-		PrepareForCreate: func(_ context.Context, d *appsv1.DaemonSet) { setTemplateGeneration(d, nil) },
-		PrepareForUpdate: func(_ context.Context, d, old *appsv1.DaemonSet) { setTemplateGeneration(d, old) },
+		PrepareForCreate: func(_ context.Context, d *appsv1.DaemonSet) { prepareTemplate(d, nil) },
+		PrepareForUpdate: func(_ context.Context, d, old *appsv1.DaemonSet) { prepareTemplate(d, old) },
 		Validate: func(_ context.Context, d *appsv1.DaemonSet) field.ErrorList {
 			return validateDaemonSet(&d.Spec, nil, field.NewPath("spec"))
 		},
@@ -60,8 +60,10 @@ func defaultDaemonSet(d *appsv1.DaemonSet) {
 	set(&d.Spec.RevisionHistoryLimit, 10)
 }
 
-// setTemplateGeneration keeps the annotation that counts the versions of the template. No client writes it.
-func setTemplateGeneration(d, old *appsv1.DaemonSet) {
+// prepareTemplate drops what is switched off and keeps the annotation that counts the versions of the template,
+// which no client writes.
+func prepareTemplate(d, old *appsv1.DaemonSet) {
+	podspec.DropDisabled(&d.Spec.Template.Spec)
 	generation := int64(1)
 	if old != nil {
 		generation, _ = strconv.ParseInt(old.Annotations[appsv1.DeprecatedTemplateGeneration], 10, 64)

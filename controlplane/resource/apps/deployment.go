@@ -28,7 +28,9 @@ func deployment() resource.Kind {
 			func(d *appsv1.Deployment) **int32 { return &d.Spec.Replicas },
 			func(d *appsv1.Deployment) (int32, *metav1.LabelSelector) { return d.Status.Replicas, d.Spec.Selector }),
 	}, resource.Rules[*appsv1.Deployment]{
-		Default: defaultDeployment,
+		Default:          defaultDeployment,
+		PrepareForCreate: func(_ context.Context, d *appsv1.Deployment) { podspec.DropDisabled(&d.Spec.Template.Spec) },
+		PrepareForUpdate: func(_ context.Context, d, _ *appsv1.Deployment) { podspec.DropDisabled(&d.Spec.Template.Spec) },
 		Validate: func(_ context.Context, d *appsv1.Deployment) field.ErrorList {
 			return validateDeployment(&d.Spec, nil, field.NewPath("spec"))
 		},

@@ -158,6 +158,11 @@ func TestValidate(t *testing.T) {
 			[]string{`spec.serviceName: Invalid value: "a.b": must not contain dots`}},
 		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) { s.PersistentVolumeClaimRetentionPolicy.WhenScaled = "Burn" }),
 			[]string{`spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: "Burn": supported values: "Retain", "Delete"`}},
+		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) {
+			s.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "d"}}}
+		}), []string{
+			"spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required",
+			"spec.volumeClaimTemplates[0].spec.resources[storage]: Required value"}},
 		{"DaemonSet", ds(func(s *appsv1.DaemonSetSpec) { s.UpdateStrategy.RollingUpdate.MaxSurge = ptr.To(intstr.FromInt32(1)) }),
 			[]string{"spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero"}},
 		{"DaemonSet", ds(func(s *appsv1.DaemonSetSpec) {

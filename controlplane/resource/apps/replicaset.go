@@ -33,6 +33,8 @@ func replicaSet() resource.Kind {
 			podspec.DefaultTemplate(&r.Spec.Template)
 			set(&r.Spec.Replicas, 1)
 		},
+		PrepareForCreate: func(_ context.Context, r *appsv1.ReplicaSet) { podspec.DropDisabled(&r.Spec.Template.Spec) },
+		PrepareForUpdate: func(_ context.Context, r, _ *appsv1.ReplicaSet) { podspec.DropDisabled(&r.Spec.Template.Spec) },
 		Validate: func(_ context.Context, r *appsv1.ReplicaSet) field.ErrorList {
 			return validateReplicaSet(&r.Spec, nil, field.NewPath("spec"))
 		},

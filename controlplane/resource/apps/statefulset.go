@@ -36,7 +36,9 @@ func statefulSet() resource.Kind {
 			func(s *appsv1.StatefulSet) **int32 { return &s.Spec.Replicas },
 			func(s *appsv1.StatefulSet) (int32, *metav1.LabelSelector) { return s.Status.Replicas, s.Spec.Selector }),
 	}, resource.Rules[*appsv1.StatefulSet]{
-		Default: defaultStatefulSet,
+		Default:          defaultStatefulSet,
+		PrepareForCreate: func(_ context.Context, s *appsv1.StatefulSet) { podspec.DropDisabled(&s.Spec.Template.Spec) },
+		PrepareForUpdate: func(_ context.Context, s, _ *appsv1.StatefulSet) { podspec.DropDisabled(&s.Spec.Template.Spec) },
 		Validate: func(_ context.Context, s *appsv1.StatefulSet) field.ErrorList {
 			return validateStatefulSet(&s.Spec, nil, field.NewPath("spec"))
 		},
@@ -113,6 +115,7 @@ func validateStatefulSet(s, old *appsv1.StatefulSetSpec, path *field.Path) field
 		errs = append(errs, check.NonNegativePtr(s.RevisionHistoryLimit, path.Child("revisionHistoryLimit"))...)
 	}
 	errs = append(errs, validateServiceName(s, old, path.Child("serviceName"))...)
+	errs = append(errs, validateClaims(s, old, path.Child("volumeClaimTemplates"))...)
 	return append(errs, validateStatefulSetTemplate(s, old, path)...)
 }
 
@@ -122,6 +125,19 @@ func validateServiceName(s, old *appsv1.StatefulSetSpec, path *field.Path) field
 		return nil
 	}
 	return check.Strings(validation.IsDNS1123Label(s.ServiceName), path, s.ServiceName)
+}
+
+// validateClaims checks the claim templates, which a pod's creation would fail on later. They do not change, so those
+// that an older server accepted are left alone.
+func validateClaims(s, old *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
+	if old != nil {
+		return nil
+	}
+	var errs field.ErrorList
+	for i := range s.VolumeClaimTemplates {
+		errs = append(errs, claim.ValidateSpec(&s.VolumeClaimTemplates[i].Spec, path.Index(i).Child("spec"))...)
+	}
+	return errs
 }
 
 func validateStatefulSetTemplate(s, old *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {

@@ -34,10 +34,8 @@ func cronJob() resource.Kind {
 		Columns: cronJobColumns(),
 	}, resource.Rules[*batchv1.CronJob]{
 		Default:          defaultCronJob,
-		PrepareForCreate: func(_ context.Context, c *batchv1.CronJob) { c.Spec.JobTemplate.Spec.Scheduling = nil },
-		PrepareForUpdate: func(_ context.Context, c, old *batchv1.CronJob) {
-			c.Spec.JobTemplate.Spec.Scheduling = old.Spec.JobTemplate.Spec.Scheduling
-		},
+		PrepareForCreate: func(_ context.Context, c *batchv1.CronJob) { dropDisabled(&c.Spec.JobTemplate.Spec) },
+		PrepareForUpdate: func(_ context.Context, c, _ *batchv1.CronJob) { dropDisabled(&c.Spec.JobTemplate.Spec) },
 		Validate: func(_ context.Context, c *batchv1.CronJob) field.ErrorList {
 			errs := validateCronJob(&c.Spec, nil, field.NewPath("spec"))
 			if len(c.Name) > maxCronJobName {

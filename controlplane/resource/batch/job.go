@@ -37,8 +37,8 @@ func job() resource.Kind {
 		Columns: jobColumns(),
 	}, resource.Rules[*batchv1.Job]{
 		Default:          defaultJob,
-		PrepareForCreate: func(_ context.Context, j *batchv1.Job) { j.Spec.Scheduling = nil; generateSelector(j) },
-		PrepareForUpdate: func(_ context.Context, j, old *batchv1.Job) { j.Spec.Scheduling = old.Spec.Scheduling },
+		PrepareForCreate: func(_ context.Context, j *batchv1.Job) { dropDisabled(&j.Spec); generateSelector(j) },
+		PrepareForUpdate: func(_ context.Context, j, _ *batchv1.Job) { dropDisabled(&j.Spec) },
 		Validate:         func(_ context.Context, j *batchv1.Job) field.ErrorList { return validateJob(j) },
 		ValidateUpdate:   func(_ context.Context, j, old *batchv1.Job) field.ErrorList { return validateJobUpdate(j, old) },
 		ValidateStatusUpdate: func(_ context.Context, j, old *batchv1.Job) field.ErrorList {
@@ -80,6 +80,12 @@ func defaultJob(j *batchv1.Job) {
 	}
 	set(&s.PodReplacementPolicy, batchv1.TerminatingOrFailed)
 	set(&s.ManualSelector, false)
+}
+
+// dropDisabled clears what upstream has switched off by default in this release.
+func dropDisabled(s *batchv1.JobSpec) {
+	s.Scheduling = nil
+	podspec.DropDisabled(&s.Template.Spec)
 }
 
 func defaultFailurePolicy(s *batchv1.JobSpec) {

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -45,10 +46,24 @@ func endpointSlice() resource.Kind {
 		Validate: func(_ context.Context, s *discoveryv1.EndpointSlice) field.ErrorList {
 			return validate(s, nil)
 		},
+		Warnings: func(_ context.Context, s, _ *discoveryv1.EndpointSlice) []string { return warnings(s) },
 		ValidateUpdate: func(_ context.Context, s, old *discoveryv1.EndpointSlice) field.ErrorList {
 			return append(validate(s, old), check.Immutable(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
 		},
 	})
+}
+
+func warnings(s *discoveryv1.EndpointSlice) []string {
+	if s.AddressType == discoveryv1.AddressTypeFQDN {
+		return []string{"spec.addressType: FQDN endpoints are deprecated"}
+	}
+	var list []string
+	for i, e := range s.Endpoints {
+		for j, a := range e.Addresses {
+			list = append(list, validation.GetWarningsForIP(field.NewPath("endpoints").Index(i).Child("addresses").Index(j), a)...)
+		}
+	}
+	return list
 }
 
 func setDefaults(s *discoveryv1.EndpointSlice) {

@@ -37,7 +37,32 @@ func networkPolicy() resource.Kind {
 		ValidateUpdate: func(_ context.Context, p, old *policy) field.ErrorList {
 			return validatePolicy(&p.Spec, &old.Spec, field.NewPath("spec"))
 		},
+		Warnings: func(_ context.Context, p, _ *policy) []string { return policyWarnings(&p.Spec, field.NewPath("spec")) },
 	})
+}
+
+// policyWarnings names the ranges that are written in a way which other software may read differently.
+func policyWarnings(s *networkingv1.NetworkPolicySpec, path *field.Path) []string {
+	var list []string
+	peers := func(peers []networkingv1.NetworkPolicyPeer, at *field.Path) {
+		for i, p := range peers {
+			if p.IPBlock == nil {
+				continue
+			}
+			block := at.Index(i).Child("ipBlock")
+			list = append(list, validation.GetWarningsForCIDR(block.Child("cidr"), p.IPBlock.CIDR)...)
+			for j, e := range p.IPBlock.Except {
+				list = append(list, validation.GetWarningsForCIDR(block.Child("except").Index(j), e)...)
+			}
+		}
+	}
+	for i, r := range s.Ingress {
+		peers(r.From, path.Child("ingress").Index(i).Child("from"))
+	}
+	for i, r := range s.Egress {
+		peers(r.To, path.Child("egress").Index(i).Child("to"))
+	}
+	return list
 }
 
 func defaultPolicy(p *networkingv1.NetworkPolicy) {

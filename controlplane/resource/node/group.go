@@ -15,6 +15,7 @@ import (
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/podspec"
 	"keelson.dev/keelson/controlplane/resource/resourcename"
 )
 
@@ -30,7 +31,7 @@ func Group() resource.Group {
 
 func runtimeClass() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "RuntimeClass", Plural: "runtimeclasses",
+		Kind: "RuntimeClass", Plural: "runtimeclasses", ForbidUnconditionalUpdate: true,
 		New:     func() runtime.Object { return &nodev1.RuntimeClass{} },
 		NewList: func() runtime.Object { return &nodev1.RuntimeClassList{} },
 		Columns: []resource.Column{
@@ -79,6 +80,7 @@ func validateOverhead(fixed corev1.ResourceList, path *field.Path) field.ErrorLi
 
 func validateScheduling(s *nodev1.Scheduling, path *field.Path) field.ErrorList {
 	errs := metavalidation.ValidateLabels(s.NodeSelector, path.Child("nodeSelector"))
+	errs = append(errs, podspec.ValidateTolerations(s.Tolerations, path.Child("tolerations"))...)
 	for i, t := range s.Tolerations {
 		for j := range i {
 			if check.Same(t, s.Tolerations[j]) {
