@@ -48,6 +48,16 @@ var seq atomic.Int64
 // start runs a kubelet until the test ends. adjust may change the configuration.
 func start(t *testing.T, adjust func(*kubelet.Config)) *node {
 	t.Helper()
+	return startWith(t, func(c *kubelet.Config, _ *kubelet.Deps) {
+		if adjust != nil {
+			adjust(c)
+		}
+	})
+}
+
+// startWith is start for those who bring another runtime.
+func startWith(t *testing.T, adjust func(*kubelet.Config, *kubelet.Deps)) *node {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes cgroups for pods")
 	}
@@ -70,17 +80,17 @@ func start(t *testing.T, adjust func(*kubelet.Config)) *node {
 	if err := os.MkdirAll(n.cfg.Paths.LogLinks, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if adjust != nil {
-		adjust(&n.cfg)
-	}
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelDebug
 	}
 	n.deps = kubelet.Deps{Client: client, CRI: conn, Volumes: n.volumes,
 		Log: slog.New(slog.NewTextHandler(writer{t}, &slog.HandlerOptions{Level: level}))}
+	adjust(&n.cfg, &n.deps)
 	t.Cleanup(func() {
-		n.stop()
+		if n.stop != nil {
+			n.stop()
+		}
 		for _, m := range []string{"", "blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids", "systemd", "unified",
 			"cpu,cpuacct", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"} {
 			prune(filepath.Join("/sys/fs/cgroup", m, n.cfg.CgroupRoot))

@@ -49,6 +49,9 @@ func (e *Executor) SandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.P
 	if err != nil {
 		return nil, err
 	}
+	if pod.Spec.HostNetwork {
+		hostname = "" // the host's namespace has its name: runtimes refuse to set one
+	}
 	dns, err := e.cfg.DNS.For(pod)
 	if err != nil {
 		return nil, err
