@@ -72,6 +72,7 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}
+	defer in.Body.Close() // a request that streams its answer has no body to read later
 	if streams(req.URL) {
 		return stream(*h, in, req)
 	}
