@@ -205,8 +205,8 @@ func (s *Server) caught(method string, err *error) {
 }
 
 func (s *Server) logged(method string, start time.Time, err error) {
-	if err == nil {
-		s.log.Debug("cri", "method", method, "took", time.Since(start))
+	if code := status.Code(err); err == nil || code == codes.NotFound || code == codes.Canceled {
+		s.log.Debug("cri", "method", method, "took", time.Since(start), "code", code) // what callers ask for on purpose
 		return
 	}
 	s.log.Info("cri call failed", "method", method, "took", time.Since(start), "code", status.Code(err), "err", err)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,8 +24,14 @@ func newLazyConverter(scheme *runtime.Scheme) lazyConverter {
 
 func (l lazyConverter) warm() { l.get() }
 
+// ObjectToTyped falls back to the object's own shape for the few kinds without a schema: bodies of subresources that no
+// apply can name (Binding, Eviction).
 func (l lazyConverter) ObjectToTyped(o runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
-	return l.get().ObjectToTyped(o, opts...)
+	v, err := l.get().ObjectToTyped(o, opts...)
+	if err != nil && strings.Contains(err.Error(), "no type found matching") {
+		return managedfields.NewDeducedTypeConverter().ObjectToTyped(o, opts...)
+	}
+	return v, err
 }
 
 func (l lazyConverter) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
