@@ -42,6 +42,10 @@ func (k *Kubelet) admit(pod *corev1.Pod, rec *podRecord) *plan.Ending {
 			others = append(others, r.Pod)
 		}
 	})
+	if why := Sysctls(pod, k.cfg.UnsafeSysctls); why != "" {
+		k.parts.exec.Event(pod, corev1.EventTypeWarning, "SysctlForbidden", "%s", why)
+		return &plan.Ending{Since: time.Now(), Reason: "SysctlForbidden", Message: "Pod was rejected: " + why}
+	}
 	if reason, message := Fits(pod, node, others); reason != "" {
 		k.parts.exec.Event(pod, corev1.EventTypeWarning, reason, "%s", message)
 		return &plan.Ending{Since: time.Now(), Reason: reason, Message: "Pod was rejected: " + message}

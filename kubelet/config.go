@@ -43,6 +43,8 @@ type Config struct {
 	NoSeccompDefault bool
 	// Resources held back from pods, in Kubernetes' units ("cpu", "memory", "ephemeral-storage").
 	Reserved corev1.ResourceList
+	// UnsafeSysctls that pods may set beside the safe ones: names, or prefixes that end with "*".
+	UnsafeSysctls []string
 	// Logs bounds container logs.
 	Logs Logs
 	// Eviction are the thresholds under which pods are evicted.

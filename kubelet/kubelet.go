@@ -134,6 +134,7 @@ func (k *Kubelet) wire(d Deps) error {
 		Events: p.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.Node.Name}),
 	})
 	p.workers = podworker.New(k, k.log)
+	p.metrics.registry.MustRegister(gauges{k})
 	p.objects = newObjectWatches(d.Client, k.sourceChanged)
 	p.cache = observe.New(observe.Config{Wake: p.workers.Wake, Message: k.lastWords, Log: k.log}, p.cri)
 	k.usage = stats.New(stats.Config{Node: cfg.Node.Name, Root: cfg.Paths.Root, CRI: p.cri, Pods: nodeView{k}.Pods})

@@ -311,3 +311,25 @@ func TestPlainRuntime(t *testing.T) {
 	n.delete("web", 5)
 	n.until("web", "gone", isGone)
 }
+
+// Sysctls that are not safe, not allowed or not of the pod's own are refused (PS18).
+func TestHostile_PS18(t *testing.T) {
+	for _, c := range []struct {
+		name, value string
+		host        bool
+		unsafe      []string
+		refused     bool
+	}{
+		{"kernel.shm_rmid_forced", "1", false, nil, false}, {"kernel/shm_rmid_forced", "1", false, nil, false},
+		{"net.core.somaxconn", "1", false, nil, true}, {"net.core.somaxconn", "1", false, []string{"net.core.*"}, false},
+		{"net.ipv4.tcp_syncookies", "1", true, nil, true}, {"kernel.core_pattern", "|/x", false, []string{"kernel.*"}, true},
+		{"kernel.shm_rmid_forced", "1+kernel.core_pattern=|/x", false, nil, true}, {"kernel.shm..x", "1", false, []string{"kernel.shm*"}, true},
+	} {
+		p := pod("p", corev1.Container{Name: "c"})
+		p.Spec.HostNetwork = c.host
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: c.name, Value: c.value}}}
+		if why := kubelet.Sysctls(p, c.unsafe); (why != "") != c.refused {
+			t.Errorf("%s=%s (host network %t, allowed %q): %q", c.name, c.value, c.host, c.unsafe, why)
+		}
+	}
+}

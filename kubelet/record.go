@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -23,6 +24,7 @@ type podRecord struct {
 	refs     map[string]string      // container name -> image reference; guarded by mu
 	tasks    map[string]*task       // by what they do; guarded by mu
 	told     map[string]string      // container name -> last back-off told in an event; guarded by mu
+	began    time.Time              // first sight; zero once the pod ran
 	admitted bool                   // guarded by mu
 	final    *corev1.PodStatus      // the status that the pod ended with; guarded by mu
 	changed  bool                   // an object in its volumes changed; guarded by mu
@@ -47,6 +49,7 @@ type task struct{ cancel context.CancelFunc }
 
 func newRecord() *podRecord {
 	return &podRecord{
+		began: time.Now(),
 		mem: plan.Memory{
 			Images: map[string]plan.Step{}, Starts: map[string]plan.Step{}, Crashes: map[string]plan.Crash{},
 			Stops: map[string]plan.Stop{}, Applied: map[string]plan.Resources{}, Resizes: map[string]plan.Step{},

@@ -130,8 +130,22 @@ func (k *Kubelet) report(r podworker.Request, rec *podRecord, seen observe.Pod, 
 		in.Failure = podstatus.Failure{Reason: r.Ending.Reason, Message: r.Ending.Message}
 	}
 	status := podstatus.Compute(in)
+	k.noteStart(rec, pod, status)
 	k.parts.writer.Set(pod.UID, status, len(out.Actions) > 0 && !over)
 	return status
+}
+
+// noteStart counts how long the pod took to run, once, if it was not running when we came.
+func (k *Kubelet) noteStart(rec *podRecord, before *corev1.Pod, now corev1.PodStatus) {
+	if now.Phase != corev1.PodRunning {
+		return
+	}
+	rec.with(func() {
+		if !rec.began.IsZero() && before.Status.Phase == corev1.PodPending {
+			k.parts.metrics.starts.Observe(time.Since(rec.began).Seconds())
+		}
+		rec.began = time.Time{}
+	})
 }
 
 // keepForeign takes over from the API the conditions that our own last word does not have.

@@ -3,6 +3,7 @@ package act
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -45,6 +46,10 @@ func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt u
 
 // SandboxConfig is the pod's sandbox as CRI wants it. Containers are created with the same value again.
 func (e *Executor) SandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
+	if own := pod.Spec.HostUsers; own != nil && !*own {
+		// Better no pod than one that believes itself apart from the node's users and is not.
+		return nil, errors.New("hostUsers: false is not supported by this node: it has no user namespaces for pods")
+	}
 	hostname, _, err := e.hostname(pod)
 	if err != nil {
 		return nil, err
