@@ -59,7 +59,7 @@ func (r *runner) cycle(ctx context.Context, hostNetwork bool) (t times, err erro
 		}
 	}()
 	created, err := r.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod.PodSandboxId, SandboxConfig: sandbox,
-		Config: r.containerConfig()})
+		Config: r.containerConfig(hostNetwork)})
 	if err != nil {
 		return t, fmt.Errorf("create container: %w", err)
 	}
@@ -101,22 +101,28 @@ func (r *runner) down(ctx context.Context, pod, container string) error {
 }
 
 func (r *runner) sandboxConfig(n string, hostNetwork bool) *runtimeapi.PodSandboxConfig {
-	network := runtimeapi.NamespaceMode_POD
-	if hostNetwork {
-		network = runtimeapi.NamespaceMode_NODE
-	}
 	return &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: "bench-" + n, Namespace: "default", Uid: "bench-" + n, Attempt: 0},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{CgroupParent: r.cgroup, SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
-			NamespaceOptions: &runtimeapi.NamespaceOption{Network: network, Pid: runtimeapi.NamespaceMode_CONTAINER}}},
+			NamespaceOptions: namespaces(hostNetwork)}},
 	}
 }
 
-func (r *runner) containerConfig() *runtimeapi.ContainerConfig {
+// namespaces are a pod's and its container's: the kubelet sends the same for both.
+func namespaces(hostNetwork bool) *runtimeapi.NamespaceOption {
+	o := &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_POD, Pid: runtimeapi.NamespaceMode_CONTAINER}
+	if hostNetwork {
+		o.Network = runtimeapi.NamespaceMode_NODE
+	}
+	return o
+}
+
+func (r *runner) containerConfig(hostNetwork bool) *runtimeapi.ContainerConfig {
 	return &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: "c"}, Image: &runtimeapi.ImageSpec{Image: r.image},
 		Command: []string{"sleep", "3600"},
-		Linux:   &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{CpuShares: 102, MemoryLimitInBytes: 64 << 20}},
+		Linux: &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{CpuShares: 102, MemoryLimitInBytes: 64 << 20},
+			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: namespaces(hostNetwork)}},
 	}
 }
 
@@ -133,6 +139,54 @@ func (r *runner) sequence(ctx context.Context, n int, hostNetwork bool) ([]times
 		}
 	}
 	return out, nil
+}
+
+// execs runs `true` in one container from c clients, n times each, and returns how long each took.
+func (r *runner) execs(ctx context.Context, c, n int) (all []time.Duration, err error) {
+	pod, container, err := r.up(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.down(ctx, pod, container)) }()
+	results, errs := make(chan time.Duration, c*n), make(chan error, c)
+	var group sync.WaitGroup
+	for range c {
+		group.Go(func() {
+			for range n {
+				began := time.Now()
+				if _, err := r.runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: container, Cmd: []string{"true"}, Timeout: 60}); err != nil {
+					errs <- err
+					return
+				}
+				results <- time.Since(began)
+			}
+		})
+	}
+	group.Wait()
+	close(results)
+	for d := range results {
+		all = append(all, d)
+	}
+	select {
+	case err = <-errs:
+	default:
+	}
+	return all, err
+}
+
+// up starts a pod with one container on the pod network.
+func (r *runner) up(ctx context.Context) (pod, container string, err error) {
+	sandbox := r.sandboxConfig(strconv.FormatInt(r.serial.Add(1), 10), false)
+	made, err := r.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox})
+	if err != nil {
+		return "", "", err
+	}
+	created, err := r.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: made.PodSandboxId, SandboxConfig: sandbox, Config: r.containerConfig(false)})
+	if err != nil {
+		return "", "", err
+	}
+	_, err = r.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId})
+	return made.PodSandboxId, created.ContainerId, err
 }
 
 // parallel runs cycles from c clients for a while and returns cycles per second.

@@ -79,7 +79,7 @@ func busyboxLayer(binary []byte) ([]byte, error) {
 		return nil, err
 	}
 	for _, applet := range []string{"sh", "sleep", "true", "cat", "echo", "ls"} {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", ModTime: epoch}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", Mode: 0o755, ModTime: epoch}); err != nil {
 			return nil, err
 		}
 	}

@@ -138,6 +138,9 @@ func compare(ctx context.Context, r *report, ours, theirs *runner, rounds int) e
 			}
 		}
 	}
+	if err := compareExecs(ctx, r, ours, theirs); err != nil {
+		return err
+	}
 	const window = 10 * time.Second
 	rate, err := ours.parallel(ctx, 10, window)
 	if err != nil {
@@ -161,4 +164,25 @@ func durations(list []times, pick func(times) time.Duration) []time.Duration {
 		out = append(out, pick(t))
 	}
 	return out
+}
+
+// compareExecs measures exec under ten clients at a time.
+func compareExecs(ctx context.Context, r *report, ours, theirs *runner) error {
+	const clients, each = 10, 10
+	mine, err := ours.execs(ctx, clients, each)
+	if err != nil {
+		return fmt.Errorf("ours, exec, c=10: %w", err)
+	}
+	f := r.add("exec true, pod network, c=10, p50", "ms", quantile(mine, 0.5), "")
+	if theirs == nil {
+		return nil
+	}
+	other, err := theirs.execs(ctx, clients, each)
+	if err != nil {
+		r.Notes = append(r.Notes, fmt.Sprintf("peer, exec, c=10: %v", err))
+		return nil
+	}
+	v := quantile(other, 0.5)
+	f.Peer = &v
+	return nil
 }
