@@ -16,15 +16,18 @@ const hostArch = runtime.GOARCH
 
 const busyboxPath = "/usr/bin/busybox"
 
-// Base is the layer under the ready-made images: /etc with users, /tmp, and
-// busybox (the host's static one) with its applets as hard links in /bin, which
-// tests that mask single commands need.
-func Base() (Layer, error) {
-	bb, err := os.ReadFile(busyboxPath)
+// Base is the layer under the ready-made images: BaseOf Debian's busybox-static.
+func Base() (Layer, error) { return BaseOf(busyboxPath) }
+
+// BaseOf is a layer with /etc, users, /tmp, and the static busybox at the given
+// path with its applets as hard links in /bin, which tests that mask single
+// commands need.
+func BaseOf(busybox string) (Layer, error) {
+	bb, err := os.ReadFile(busybox)
 	if err != nil {
 		return nil, fmt.Errorf("install busybox-static: %w", err)
 	}
-	out, err := exec.Command(busyboxPath, "--list").Output()
+	out, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("list busybox applets: %w", err)
 	}
@@ -86,6 +89,10 @@ func Nginx(port int) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	return nginx(base, port)
+}
+
+func nginx(base Layer, port int) (v1.Image, error) {
 	bin, err := HostFiles(append(libraries("/usr/sbin/nginx"), "/usr/sbin/nginx")...)
 	if err != nil {
 		return nil, fmt.Errorf("install nginx: %w", err)

@@ -8,17 +8,13 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"sync"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"keelson.dev/keelson/image/unpack/inflate"
 )
 
-const (
-	blockSize   = 256 << 10
-	blocksAhead = 8
-	zstdWindow  = 128 << 20 // bytes; zstd --long=27, the most that decoders take unasked
-)
+const zstdWindow = 128 << 20 // bytes; zstd --long=27, the most that decoders take unasked
 
 // Decompress undoes gzip or zstd, or passes bytes through. It looks at the first
 // bytes, not at a media type: registries hold many a layer whose type is wrong.
@@ -30,11 +26,7 @@ func Decompress(src io.Reader) (io.ReadCloser, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(br)
-		if err != nil {
-			return nil, fmt.Errorf("gzip: %w", err)
-		}
-		return z, nil
+		return io.NopCloser(inflate.NewReader(br)), nil
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippable(head):
 		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderMaxMemory(zstdWindow))
@@ -52,127 +44,53 @@ func isSkippable(head []byte) bool {
 	return len(head) == 4 && head[0]&0xf0 == 0x50 && head[1] == 0x2a && head[2] == 0x4d && head[3] == 0x18
 }
 
-// stream decompresses and hashes in a goroutine of its own, a few blocks ahead
-// of the reader.
+// stream is a layer's uncompressed bytes. Reading the source, decompressing with
+// hashing, and the stream's reader work side by side.
 type stream struct {
-	full   chan []byte
-	free   chan []byte
-	cancel context.CancelFunc
-	done   chan struct{} // closed when the goroutine has ended; then err and sum are settled
-	err    error         // io.EOF after a whole stream
-	sum    hash.Hash
-
-	block []byte // not yet given
-	whole []byte // the buffer that block is a part of
+	raw *ahead // as it comes
+	out *ahead // decompressed
+	sum hash.Hash
 }
 
-var blocks = sync.Pool{New: func() any { b := make([]byte, blockSize); return &b }}
-
-// openStream starts the goroutine; close stops it and waits.
+// openStream starts reading; close stops it. spend is asked before bytes are given.
 func openStream(ctx context.Context, src io.Reader, spend func(n int64) error) *stream {
-	ctx, cancel := context.WithCancel(ctx)
-	s := &stream{full: make(chan []byte, blocksAhead), free: make(chan []byte, blocksAhead+2),
-		cancel: cancel, done: make(chan struct{}), sum: sha256.New()}
-	go s.run(ctx, src, spend)
+	s := &stream{raw: readAhead(ctx, src.Read), sum: sha256.New()}
+	from := &tracked{Reader: s.raw}
+	var z io.ReadCloser
+	s.out = readAhead(ctx, func(p []byte) (n int, err error) {
+		if z == nil {
+			if z, err = Decompress(from); err != nil {
+				return 0, from.blame(err)
+			}
+		}
+		for n < len(p) && err == nil {
+			var m int
+			m, err = z.Read(p[n:])
+			n += m
+		}
+		s.sum.Write(p[:n])
+		if err != nil {
+			z.Close()
+		}
+		if err != nil && err != io.EOF {
+			err = from.blame(err)
+		}
+		if serr := spend(int64(n)); serr != nil {
+			return 0, serr
+		}
+		return n, err
+	})
 	return s
 }
 
-func (s *stream) run(ctx context.Context, src io.Reader, spend func(n int64) error) {
-	defer close(s.done)
-	defer close(s.full)
-	from := &tracked{Reader: src}
-	z, err := Decompress(from)
-	if err != nil {
-		s.err = from.blame(err)
-		return
-	}
-	defer z.Close()
-	for {
-		buf := s.buffer()
-		n, err := io.ReadFull(z, buf)
-		if n > 0 {
-			s.sum.Write(buf[:n])
-			if serr := spend(int64(n)); serr != nil {
-				s.err = serr
-				return
-			}
-			select {
-			case s.full <- buf[:n]:
-			case <-ctx.Done():
-				s.err = context.Cause(ctx)
-				return
-			}
-		}
-		if err == io.ErrUnexpectedEOF && n < len(buf) && streamEnded(z) {
-			err = io.EOF
-		}
-		if err == io.EOF {
-			s.err = err
-			return
-		}
-		if err != nil {
-			s.err = from.blame(err)
-			return
-		}
-	}
-}
+// Read gives decompressed bytes. After io.EOF sum is of all of them.
+func (s *stream) Read(p []byte) (int, error) { return s.out.Read(p) }
 
-// streamEnded tells a short last block (ReadFull's ErrUnexpectedEOF) from a
-// compressed stream that was cut: the latter gives its error again.
-func streamEnded(z io.Reader) bool {
-	var one [1]byte
-	n, err := z.Read(one[:])
-	return n == 0 && err == io.EOF
-}
-
-func (s *stream) buffer() []byte {
-	select {
-	case b := <-s.free:
-		return b[:blockSize]
-	default:
-		return *blocks.Get().(*[]byte)
-	}
-}
-
-// Read gives decompressed bytes; the error is the stream's own.
-func (s *stream) Read(p []byte) (int, error) {
-	for len(s.block) == 0 {
-		if s.whole != nil {
-			select {
-			case s.free <- s.whole:
-			default:
-			}
-			s.whole = nil
-		}
-		b, ok := <-s.full
-		if !ok {
-			return 0, s.err
-		}
-		s.block, s.whole = b, b[:0]
-	}
-	n := copy(p, s.block)
-	s.block = s.block[n:]
-	return n, nil
-}
-
-// close stops the goroutine, waits for it, and gives its buffers back.
 func (s *stream) close() {
-	s.cancel()
-	for b := range s.full {
-		b = b[:blockSize]
-		blocks.Put(&b)
-	}
-	<-s.done
-	for {
-		select {
-		case b := <-s.free:
-			b = b[:blockSize]
-			blocks.Put(&b)
-			continue
-		default:
-		}
-		return
-	}
+	s.raw.cancel()
+	s.out.cancel()
+	s.raw.close()
+	s.out.close()
 }
 
 // tracked remembers how its source ended, to tell a failing source from bytes
