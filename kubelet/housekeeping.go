@@ -69,7 +69,7 @@ func (k *Kubelet) rotate(ctx context.Context, c observe.Container) error {
 		}
 		old = old[1:]
 	}
-	aside := c.LogPath + "." + time.Now().UTC().Format("20060102-150405")
+	aside := c.LogPath + "." + time.Now().UTC().Format("20060102-150405.000000")
 	if err := os.Rename(c.LogPath, aside); err != nil {
 		return err
 	}

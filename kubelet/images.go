@@ -16,34 +16,34 @@ import (
 const imageEvery = 5 * time.Minute
 
 // imageUses remembers the use of images. A channel of one holds the table: whoever has it may use it.
-type imageUses chan map[string]imageUse
+type imageUses chan map[string]ImageUse
 
 func newImageUses() imageUses {
 	c := make(imageUses, 1)
-	c <- map[string]imageUse{}
+	c <- map[string]ImageUse{}
 	return c
 }
 
-func (c imageUses) with(f func(map[string]imageUse)) {
+func (c imageUses) with(f func(map[string]ImageUse)) {
 	m := <-c
 	f(m)
 	c <- m
 }
 
-// imageUse is when an image was first seen and last found in use.
-type imageUse struct{ first, used time.Time }
+// ImageUse is when an image was first seen and last found in use.
+type ImageUse struct{ First, Used time.Time }
 
 // Removable picks the images to remove until need bytes are freed: unused ones, least recently used first, none that
 // is pinned or younger than age. It is pure.
-func Removable(all []*runtimeapi.Image, inUse map[string]bool, uses map[string]imageUse, need uint64, age time.Duration, now time.Time) []*runtimeapi.Image {
+func Removable(all []*runtimeapi.Image, inUse map[string]bool, uses map[string]ImageUse, need uint64, age time.Duration, now time.Time) []*runtimeapi.Image {
 	var idle []*runtimeapi.Image
 	for _, i := range all {
-		if !i.GetPinned() && !inUse[i.GetId()] && now.Sub(uses[i.GetId()].first) >= age {
+		if !i.GetPinned() && !inUse[i.GetId()] && now.Sub(uses[i.GetId()].First) >= age {
 			idle = append(idle, i)
 		}
 	}
 	slices.SortStableFunc(idle, func(a, b *runtimeapi.Image) int {
-		return uses[a.GetId()].used.Compare(uses[b.GetId()].used)
+		return uses[a.GetId()].Used.Compare(uses[b.GetId()].Used)
 	})
 	var freed uint64
 	for n, i := range idle {
@@ -95,17 +95,17 @@ func (k *Kubelet) removeImages(ctx context.Context, need uint64) {
 	}
 	now := time.Now()
 	var gone []*runtimeapi.Image
-	k.images.with(func(uses map[string]imageUse) {
-		maps.DeleteFunc(uses, func(id string, _ imageUse) bool {
+	k.images.with(func(uses map[string]ImageUse) {
+		maps.DeleteFunc(uses, func(id string, _ ImageUse) bool {
 			return !slices.ContainsFunc(list.GetImages(), func(i *runtimeapi.Image) bool { return i.GetId() == id })
 		})
 		for _, i := range list.GetImages() {
 			u, known := uses[i.GetId()]
 			if !known {
-				u.first = now
+				u.First = now
 			}
 			if inUse[i.GetId()] {
-				u.used = now
+				u.Used = now
 			}
 			uses[i.GetId()] = u
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/kubelet"
@@ -331,5 +332,52 @@ func TestHostile_PS18(t *testing.T) {
 		if why := kubelet.Sysctls(p, c.unsafe); (why != "") != c.refused {
 			t.Errorf("%s=%s (host network %t, allowed %q): %q", c.name, c.value, c.host, c.unsafe, why)
 		}
+	}
+}
+
+// Resources change in place without a restart; what can never fit is Infeasible, and neither invalid nor repeated
+// changes disturb the container (PS24).
+func TestHostile_PS24(t *testing.T) {
+	n := start(t, nil)
+	list := func(cpu, mem string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(mem)}
+	}
+	p := pod("elastic", corev1.Container{Name: "c", Image: "nginx:1", Resources: corev1.ResourceRequirements{
+		Requests: list("100m", "32Mi"), Limits: list("100m", "32Mi")}})
+	n.create(p)
+	n.until("elastic", "Running", running)
+	resize := func(cpu, mem string) {
+		t.Helper()
+		for {
+			got, err := n.client.CoreV1().Pods("default").Get(t.Context(), "elastic", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: list(cpu, mem), Limits: list(cpu, mem)}
+			got.Generation++
+			if _, err = n.client.CoreV1().Pods("default").Update(t.Context(), got, metav1.UpdateOptions{}); err == nil {
+				return
+			}
+		}
+	}
+	resize("200m", "64Mi")
+	n.until("elastic", "the new limit in force", func(*corev1.Pod) bool { return n.runtime.Limit("elastic", "c") == 64<<20 })
+	resize("200m", "9000Gi")
+	got := n.until("elastic", "refused", func(p *corev1.Pod) bool {
+		return p != nil && condition(p, corev1.PodResizePending) == corev1.ConditionTrue
+	})
+	for _, c := range got.Status.Conditions {
+		if c.Type == corev1.PodResizePending && c.Reason != corev1.PodReasonInfeasible {
+			t.Errorf("reason = %s, want Infeasible", c.Reason)
+		}
+	}
+	for i := range 50 {
+		resize("200m", []string{"64Mi", "48Mi"}[i%2])
+	}
+	resize("200m", "40Mi")
+	n.until("elastic", "the last limit in force", func(*corev1.Pod) bool { return n.runtime.Limit("elastic", "c") == 40<<20 })
+	got = n.until("elastic", "no longer pending", func(p *corev1.Pod) bool { return p != nil && condition(p, corev1.PodResizePending) == "" && running(p) })
+	if s := got.Status.ContainerStatuses[0]; s.RestartCount != 0 || n.runtime.Running("elastic", "c") != 1 {
+		t.Errorf("after all resizes: %+v, running %d times", s, n.runtime.Running("elastic", "c"))
 	}
 }

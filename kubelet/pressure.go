@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,16 +28,20 @@ import (
 // evicts one pod at a time: the next look shows whether it was enough.
 func (k *Kubelet) checkPressure(ctx context.Context) {
 	k.checkLimits()
+	node, err := k.usage.ReadNode(ctx)
+	if err != nil {
+		return
+	}
+	levels := k.levels(node)
+	k.parts.node.SetPressure(k.pressure(levels, time.Now()))
+	if !slices.ContainsFunc(levels, eviction.Level.Short) {
+		return // the usual case costs no question to the runtime about its pods
+	}
 	sum, err := k.usage.Read(ctx)
 	if err != nil {
 		return // a runtime that does not answer is reported by the node's status
 	}
-	levels := k.levels(sum)
-	k.parts.node.SetPressure(k.pressure(levels, time.Now()))
 	short, victim := eviction.Decide(levels, k.usages(sum))
-	if short == nil {
-		return
-	}
 	if short.Signal == eviction.Imagefs || short.Signal == eviction.Nodefs || short.Signal == eviction.Inodes {
 		// Room that nobody uses goes before anybody's pod.
 		before, free, _ := k.imageDisk(ctx)
@@ -60,10 +65,10 @@ func (k *Kubelet) evict(pod *corev1.Pod, message string) {
 }
 
 // levels reads what is left. A negative threshold switches its signal off.
-func (k *Kubelet) levels(sum *v1alpha1.Summary) []eviction.Level {
+func (k *Kubelet) levels(node v1alpha1.NodeStats) []eviction.Level {
 	var out []eviction.Level
 	e := k.cfg.Eviction
-	if m := sum.Node.Memory; e.MemoryAvailable > 0 && m != nil && m.AvailableBytes != nil {
+	if m := node.Memory; e.MemoryAvailable > 0 && m != nil && m.AvailableBytes != nil {
 		out = append(out, eviction.Level{Signal: eviction.Memory, Left: *m.AvailableBytes, Threshold: uint64(e.MemoryAvailable)})
 	}
 	share := func(s eviction.Signal, percent float64, left, total *uint64) {
@@ -71,11 +76,11 @@ func (k *Kubelet) levels(sum *v1alpha1.Summary) []eviction.Level {
 			out = append(out, eviction.Level{Signal: s, Left: *left, Threshold: uint64(percent / 100 * float64(*total))})
 		}
 	}
-	if f := sum.Node.Fs; f != nil {
+	if f := node.Fs; f != nil {
 		share(eviction.Nodefs, e.NodefsAvailable, f.AvailableBytes, f.CapacityBytes)
 		share(eviction.Inodes, e.NodefsInodesFree, f.InodesFree, f.Inodes)
 	}
-	if r := sum.Node.Runtime; r != nil && r.ImageFs != nil {
+	if r := node.Runtime; r != nil && r.ImageFs != nil {
 		share(eviction.Imagefs, e.ImagefsAvailable, r.ImageFs.AvailableBytes, r.ImageFs.CapacityBytes)
 	}
 	if used, most, ok := processes(); ok {

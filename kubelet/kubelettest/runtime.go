@@ -109,6 +109,23 @@ func (r *Runtime) OnCall(f func(method string)) {
 	r.onCall = f
 }
 
+// Limit is the memory limit in force, in bytes, of the newest container of that name in the pod of that name.
+func (r *Runtime) Limit(pod, name string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.containers) - 1; i >= 0; i-- {
+		c := r.containers[i]
+		if c.config.GetMetadata().GetName() != name || c.config.GetLabels()["io.kubernetes.pod.name"] != pod {
+			continue
+		}
+		if l := c.status.GetResources().GetLinux(); l != nil {
+			return l.GetMemoryLimitInBytes()
+		}
+		return c.config.GetLinux().GetResources().GetMemoryLimitInBytes()
+	}
+	return 0
+}
+
 // Running counts the running containers of that name in the pod of that name.
 func (r *Runtime) Running(pod, name string) int {
 	r.mu.Lock()

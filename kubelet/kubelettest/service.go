@@ -3,6 +3,7 @@ package kubelettest
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -248,6 +249,40 @@ func (r *Runtime) ContainerStatus(_ context.Context, q *runtimeapi.ContainerStat
 		return nil, notFound("container", q.GetContainerId())
 	}
 	return &runtimeapi.ContainerStatusResponse{Status: proto.Clone(c.status).(*runtimeapi.ContainerStatus)}, nil
+}
+
+// ReopenContainerLog implements CRI.
+func (r *Runtime) ReopenContainerLog(_ context.Context, q *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.container(q.GetContainerId())
+	if c == nil {
+		return nil, notFound("container", q.GetContainerId())
+	}
+	if err := r.note("ReopenContainerLog", c.config.GetMetadata().GetName()); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.ReopenContainerLogResponse{}, os.WriteFile(c.status.GetLogPath(), nil, 0o640)
+}
+
+// ListPodSandboxStats implements CRI: nobody uses anything.
+func (r *Runtime) ListPodSandboxStats(context.Context, *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+	return &runtimeapi.ListPodSandboxStatsResponse{}, nil
+}
+
+// UpdateContainerResources implements CRI.
+func (r *Runtime) UpdateContainerResources(_ context.Context, q *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.container(q.GetContainerId())
+	if c == nil {
+		return nil, notFound("container", q.GetContainerId())
+	}
+	if err := r.note("UpdateContainerResources", c.config.GetMetadata().GetName()); err != nil {
+		return nil, err
+	}
+	c.status.Resources = &runtimeapi.ContainerResources{Linux: q.GetLinux()}
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
 // ExecSync implements CRI.

@@ -242,7 +242,7 @@ func (r *Reporter) report(ctx context.Context, have *corev1.Node, due bool, repo
 	if seen, err := r.deps.Node(); err == nil && newer(seen, have) {
 		have = seen
 	}
-	in, err := r.snapshot(ctx)
+	in, err := r.snapshot(ctx, due)
 	if err != nil {
 		return have, err
 	}

@@ -31,7 +31,8 @@ type snapshot struct {
 	now      time.Time
 }
 
-func (r *Reporter) snapshot(ctx context.Context) (snapshot, error) {
+// snapshot reads the machine and asks the runtime, about its images only if asked to.
+func (r *Reporter) snapshot(ctx context.Context, images bool) (snapshot, error) {
 	m, err := ReadMachine()
 	if err != nil {
 		return snapshot{}, err
@@ -53,6 +54,9 @@ func (r *Reporter) snapshot(ctx context.Context) (snapshot, error) {
 		s.trouble = "container runtime is down: " + criclient.Message(err)
 		return s, nil
 	}
+	if !images {
+		return s, nil
+	}
 	if list, err := r.deps.CRI.Image.ListImages(ctx, &runtimeapi.ListImagesRequest{}); err == nil {
 		s.images = list.GetImages()
 	}
@@ -61,7 +65,7 @@ func (r *Reporter) snapshot(ctx context.Context) (snapshot, error) {
 
 // initial is the node as it is first registered.
 func (r *Reporter) initial(ctx context.Context) (*corev1.Node, error) {
-	in, err := r.snapshot(ctx)
+	in, err := r.snapshot(ctx, true)
 	if err != nil {
 		return nil, err
 	}

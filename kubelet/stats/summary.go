@@ -27,23 +27,33 @@ func (s *Source) Summary() http.Handler {
 	})
 }
 
+// ReadNode returns what the node as a whole uses and has left. It does not ask about pods.
+func (s *Source) ReadNode(ctx context.Context) (api.NodeStats, error) {
+	n := s.node()
+	machine, err := nodestatus.ReadMachine()
+	if err != nil {
+		return api.NodeStats{}, err
+	}
+	out := api.NodeStats{
+		NodeName: s.cfg.Node, StartTime: metav1.NewTime(s.began), CPU: cpu(n), Memory: memory(n), Fs: s.fs(s.cfg.Root),
+	}
+	free := memoryAvailable(uint64(machine.MemoryBytes), n)
+	out.Memory.AvailableBytes = &free
+	out.Runtime = s.images(ctx)
+	return out, nil
+}
+
 // Read returns what the node and its pods use, in the kubelet's own API type.
 func (s *Source) Read(ctx context.Context) (*api.Summary, error) {
 	pods, err := s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n := s.node()
-	machine, err := nodestatus.ReadMachine()
+	node, err := s.ReadNode(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := &api.Summary{Node: api.NodeStats{
-		NodeName: s.cfg.Node, StartTime: metav1.NewTime(s.began), CPU: cpu(n), Memory: memory(n), Fs: s.fs(s.cfg.Root),
-	}}
-	free := memoryAvailable(uint64(machine.MemoryBytes), n)
-	out.Node.Memory.AvailableBytes = &free
-	out.Node.Runtime = s.images(ctx)
+	out := &api.Summary{Node: node}
 	for _, p := range pods {
 		ps := api.PodStats{
 			PodRef: api.PodReference{Name: p.name, Namespace: p.namespace, UID: p.uid},
