@@ -119,7 +119,7 @@ func (p *plan) count(in input, v verdict, live []*corev1.Pod) {
 
 // roll replaces pods of older templates: with maxSurge, new ones first; else within maxUnavailable.
 func (p *plan) roll(in input, wanted map[string]bool) {
-	maxUnavailable, maxSurge := limits(in.set, len(wanted))
+	maxUnavailable, maxSurge := limits(in.set, int(p.status.DesiredNumberScheduled))
 	down, surged := 0, 0
 	var old []*corev1.Pod
 	fresh := map[string]*corev1.Pod{}

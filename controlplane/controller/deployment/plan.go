@@ -1,6 +1,7 @@
 package deployment
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"time"
@@ -50,7 +51,7 @@ func Decide(d *appsv1.Deployment, sets []*appsv1.ReplicaSet, oldPods bool, now t
 	default:
 		s.roll()
 	}
-	if !d.Spec.Paused && d.DeletionTimestamp == nil && s.complete() {
+	if d.DeletionTimestamp == nil && (d.Spec.Paused || s.complete()) {
 		s.cleanup()
 	}
 	s.finish(now)
@@ -165,7 +166,7 @@ func (s *state) cleanup() {
 			empty = append(empty, rs)
 		}
 	}
-	slices.SortStableFunc(empty, func(a, b *appsv1.ReplicaSet) int { return int(revisionOf(a) - revisionOf(b)) })
+	slices.SortStableFunc(empty, func(a, b *appsv1.ReplicaSet) int { return cmp.Compare(revisionOf(a), revisionOf(b)) })
 	if n := len(empty) - int(*s.d.Spec.RevisionHistoryLimit); n > 0 {
 		s.plan.Delete = empty[:n]
 	}

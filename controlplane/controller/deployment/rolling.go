@@ -1,6 +1,8 @@
 package deployment
 
 import (
+	"cmp"
+	"math"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -46,9 +48,11 @@ func (s *state) shrinkOld(maxUnavailable int32) {
 			room -= n
 		}
 	}
-	spare := sum(s.sets, available) - least
+	// A set's status may be older than its size: pods beyond what it is to have are gone, whatever it still counts.
+	lasting := func(rs *appsv1.ReplicaSet) int32 { return min(wanted(rs), available(rs)) }
+	spare := sum(s.sets, lasting) - least
 	for _, rs := range s.old {
-		if n := min(wanted(rs), available(rs), spare); n > 0 {
+		if n := min(lasting(rs), spare); n > 0 {
 			s.scale(rs, wanted(rs)-n)
 			spare -= n
 		}
@@ -69,14 +73,15 @@ func (s *state) active() (out []*appsv1.ReplicaSet) {
 func (s *state) proportion() {
 	live := s.active()
 	if len(live) <= 1 {
-		only := s.newest
-		if len(live) == 1 {
-			only = live[0]
-		}
-		if only != nil {
+		if only := s.activeOrLatest(live); only != nil {
 			s.scale(only, s.replicas)
-		} else if !s.d.Spec.Paused {
-			s.create(s.replicas)
+		}
+		s.remember(live)
+		return
+	}
+	if s.saturated() {
+		for _, rs := range s.old {
+			s.scale(rs, 0)
 		}
 		s.remember(live)
 		return
@@ -102,23 +107,39 @@ func (s *state) proportion() {
 		}
 		return -1
 	})
-	change := left
-	for i, rs := range live {
-		share := change * wanted(rs) / total
-		if i == 0 {
-			share = change - sharesOfOthers(live, change, total)
+	rest := left // what rounding leaves goes to the first
+	for _, rs := range live[1:] {
+		share := int32(math.Round(float64(left) * float64(wanted(rs)) / float64(total)))
+		if left > 0 {
+			share = min(share, rest)
+		} else {
+			share = max(share, rest)
 		}
-		s.scale(rs, max(wanted(rs)+share, 0))
+		rest -= share
+		s.scale(rs, wanted(rs)+share)
 	}
+	s.scale(live[0], max(wanted(live[0])+rest, 0))
 	s.remember(live)
 }
 
-// sharesOfOthers is what all but the first set take; rounding goes to the first.
-func sharesOfOthers(live []*appsv1.ReplicaSet, change, total int32) (out int32) {
-	for _, rs := range live[1:] {
-		out += change * wanted(rs) / total
+// activeOrLatest is the one set that holds all pods; if none does, the new one, else the latest.
+func (s *state) activeOrLatest(live []*appsv1.ReplicaSet) *appsv1.ReplicaSet {
+	switch {
+	case len(live) == 1:
+		return live[0]
+	case s.newest != nil || len(s.old) == 0:
+		return s.newest
 	}
-	return out
+	return slices.MaxFunc(s.old, func(a, b *appsv1.ReplicaSet) int { return cmp.Compare(revisionOf(a), revisionOf(b)) })
+}
+
+// saturated: the new set is complete and available, so that nothing else is needed.
+func (s *state) saturated() bool {
+	if s.newest == nil {
+		return false
+	}
+	n, known := annotated(s.newest, desiredKey)
+	return known && n == s.replicas && wanted(s.newest) == s.replicas && available(s.newest) == s.replicas
 }
 
 // remember notes on the sets for which number of replicas they were sized.

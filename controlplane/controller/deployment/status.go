@@ -89,6 +89,12 @@ func (s *state) progressRunning(have *appsv1.DeploymentCondition, now time.Time)
 			c.Reason, c.Message = "NewReplicaSetAvailable", s.named("has successfully progressed")
 			s.refresh(c, now)
 		}
+	case have != nil && have.Reason == "NewReplicaSetAvailable" && st.Replicas == st.UpdatedReplicas:
+		// Done before: a pod that fails later, or a scaling that finds no room, is no failed rollout.
+	case have != nil && have.Reason == "NewReplicaSetAvailable" && s.newest != nil:
+		// A rollback began: the clock of the deadline starts now, not with the last rollout's end.
+		c.Reason, c.Message = "FoundNewReplicaSet", fmt.Sprintf("Found new replica set %q", s.newest.Name)
+		s.refresh(c, now)
 	case moved || have == nil:
 		c.Reason, c.Message = "ReplicaSetUpdated", s.named("is progressing")
 		s.refresh(c, now)
@@ -100,9 +106,6 @@ func (s *state) progressRunning(have *appsv1.DeploymentCondition, now time.Time)
 
 // deadline marks a rollout that has not moved for progressDeadlineSeconds, or asks to be called when that will be.
 func (s *state) deadline(have *appsv1.DeploymentCondition, now time.Time) {
-	if have.Reason == "NewReplicaSetAvailable" && s.plan.Status.UpdatedReplicas == s.replicas {
-		return // done before; a pod that fails later is no failed rollout
-	}
 	limit := time.Duration(*s.d.Spec.ProgressDeadlineSeconds) * time.Second
 	if left := limit - now.Sub(have.LastUpdateTime.Time); left > 0 {
 		s.plan.Again = left + time.Second

@@ -66,7 +66,11 @@ func (g *graph) set(it *item) []types.UID {
 	if it.waits() && (old == nil || !old.waits()) {
 		look = append(look, g.dependentsOf(it.uid)...)
 	}
-	for _, o := range it.owners { // an owner that waits for this one
+	refs := it.owners
+	if old != nil {
+		refs = append(slices.Clone(refs), old.owners...) // also one that it has just let go of
+	}
+	for _, o := range refs { // an owner that waits for this one
 		if owner := g.items[o.UID]; owner != nil && owner.waits() {
 			look = append(look, o.UID)
 		}

@@ -24,11 +24,11 @@ type counts struct {
 func count(pods []*corev1.Pod, template map[string]string, minReady time.Duration, now time.Time) counts {
 	var c counts
 	for _, p := range pods {
-		if p.DeletionTimestamp != nil {
-			c.terminating++
+		if !active(p) {
 			continue
 		}
-		if !active(p) {
+		if p.DeletionTimestamp != nil {
+			c.terminating++
 			continue
 		}
 		c.replicas++

@@ -87,7 +87,7 @@ func failureCondition(have []appsv1.ReplicaSetCondition, failure error, creating
 		Message: failure.Error(), LastTransitionTime: metav1.Now()}
 	for _, old := range have {
 		if old.Type == c.Type && old.Reason == c.Reason {
-			c.LastTransitionTime = old.LastTransitionTime
+			c = old // errors name the pod that was not made: a new message at each try would be a status write at each try
 		}
 	}
 	return append(out, c)

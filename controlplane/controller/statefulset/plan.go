@@ -109,27 +109,37 @@ func (s *state) condemn() bool {
 	return true
 }
 
-// roll replaces pods of another revision, highest ordinal first, down to the partition.
+// roll replaces pods of another revision, highest ordinal first, down to the partition, so that no more than
+// maxUnavailable are away. Old pods that serve nobody go first: their replacement costs nothing (only a Parallel set
+// comes here with such).
 func (s *state) roll() {
 	if s.set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
 		return
 	}
-	room := s.maxUnavailable()
-	for i := len(s.slots) - 1; i >= partition(s.set); i-- {
+	var broken, serving []*corev1.Pod
+	away := 0 // missing, ending or starting
+	for i := len(s.slots) - 1; i >= 0; i-- {
 		pod := s.slots[i]
-		if pod == nil || pod.DeletionTimestamp != nil || !s.available(pod) {
-			room--
+		old := pod != nil && pod.DeletionTimestamp == nil && revision(pod) != s.update && i >= partition(s.set)
+		up := pod != nil && pod.DeletionTimestamp == nil && s.available(pod)
+		switch {
+		case old && up:
+			serving = append(serving, pod)
+		case old:
+			broken = append(broken, pod)
+		case !up:
+			away++
 		}
+	}
+	room := s.maxUnavailable() - away
+	for _, pod := range append(broken, serving...) {
 		if room <= 0 {
 			return
 		}
-		if pod != nil && pod.DeletionTimestamp == nil && revision(pod) != s.update {
+		if !slices.Contains(s.plan.remove, pod) {
 			s.plan.remove = append(s.plan.remove, pod)
-			room--
 		}
-		if room <= 0 {
-			return
-		}
+		room--
 	}
 }
 

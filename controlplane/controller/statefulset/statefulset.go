@@ -156,7 +156,7 @@ func (k *keeper) retire(ctx context.Context, set *appsv1.StatefulSet, pod *corev
 	}
 	for i := range set.Spec.VolumeClaimTemplates {
 		claim := controller.Get[corev1.PersistentVolumeClaim](k.claims, set.Namespace+"/"+claimName(set, i, n))
-		if claim == nil {
+		if claim == nil || slices.ContainsFunc(claim.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod.UID }) {
 			continue
 		}
 		claim = claim.DeepCopy()
