@@ -18,14 +18,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	engine "keelson.dev/keelson/runtime/engine/libcontainer"
+	"keelson.dev/keelson/runtime/engine/libcontainer"
+	"keelson.dev/keelson/runtime/engine/native/launcher"
 	"keelson.dev/keelson/runtime/keeper"
 	"keelson.dev/keelson/runtime/keeper/server"
 )
 
 // init runs before main, and main's imports are kept few: every container
 // starts through here.
-func init() { engine.Init() }
+func init() { libcontainer.Init() }
 
 func main() {
 	dir := flag.String("dir", "", "the keeper's directory; required")
@@ -50,7 +51,7 @@ func run(dir, build string, log *slog.Logger) error {
 		return err
 	}
 	s, err := server.New(server.Config{
-		Dir: dir, Listener: listener, Engine: engine.New(log), Build: build, Log: log,
+		Dir: dir, Listener: listener, Engine: launcher.New(libcontainer.New(log)), Build: build, Log: log,
 	})
 	if err != nil {
 		return err

@@ -20,6 +20,9 @@ const (
 	InitName   = "init.json"
 	ExitName   = "exit.json"
 	EngineName = "engine"
+	// ProgramName is the native engine's image; without one the container is
+	// libcontainer's.
+	ProgramName = "program"
 )
 
 // Make makes the run directory with the spec and the FIFOs that the container

@@ -13,6 +13,7 @@ import (
 // Limits is what this process may give to its children.
 type Limits struct {
 	Unlimited      bool              // CAP_SYS_RESOURCE: anything goes
+	Permitted      uint64            // its capabilities, as bits
 	OOMScoreAdjMin int               // lowest oom_score_adj it may set
 	HardMax        map[string]uint64 // rlimit type -> its own hard limit
 }
@@ -40,6 +41,7 @@ func OwnLimits() (Limits, error) {
 			if err != nil {
 				return l, fmt.Errorf("own limits: capabilities: %w", err)
 			}
+			l.Permitted = caps
 			l.Unlimited = caps&(1<<unix.CAP_SYS_RESOURCE) != 0
 		}
 	}

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/cgroups"
+	_ "github.com/opencontainers/cgroups/devices" // sets DevicesSetV1 and V2
+	devices "github.com/opencontainers/cgroups/devices/config"
 	"github.com/opencontainers/cgroups/fs"
 	"github.com/opencontainers/cgroups/fs2"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -152,4 +155,61 @@ func convertBlockIO(r *cgroups.Resources, in *specs.LinuxBlockIO) {
 	r.BlkioThrottleWriteBpsDevice = throttle(in.ThrottleWriteBpsDevice)
 	r.BlkioThrottleReadIOPSDevice = throttle(in.ThrottleReadIOPSDevice)
 	r.BlkioThrottleWriteIOPSDevice = throttle(in.ThrottleWriteIOPSDevice)
+}
+
+// AllowDevices sets which devices the group's processes may use: rules, and
+// what every container may: to make any node, and to use the harmless ones.
+func (g Group) AllowDevices(rules []specs.LinuxDeviceCgroup) error {
+	r := &cgroups.Resources{}
+	for _, rule := range append(slices.Clone(rules), usualRules()...) {
+		converted, err := convertRule(rule)
+		if err != nil {
+			return fmt.Errorf("devices of cgroup %s: %w", g.path, err)
+		}
+		r.Devices = append(r.Devices, converted)
+	}
+	set := cgroups.DevicesSetV1
+	if g.hierarchy.Unified() {
+		set = cgroups.DevicesSetV2
+	}
+	dir := g.dir("devices")
+	if dir == "" {
+		return nil // v1 without that controller: nothing can be done
+	}
+	if err := set(dir, r); err != nil {
+		return fmt.Errorf("devices of cgroup %s: %w", g.path, err)
+	}
+	return nil
+}
+
+// usualRules are runc's: node making, null, zero, full, random, urandom, tty,
+// pseudo-terminals and tun.
+func usualRules() []specs.LinuxDeviceCgroup {
+	n := func(v int64) *int64 { return &v }
+	rules := []specs.LinuxDeviceCgroup{
+		{Allow: true, Type: "c", Access: "m"}, {Allow: true, Type: "b", Access: "m"},
+		{Allow: true, Type: "c", Major: n(136), Access: "rwm"},
+	}
+	for _, dev := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 2}, {10, 200}} {
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: n(dev[0]), Minor: n(dev[1]), Access: "rwm"})
+	}
+	return rules
+}
+
+func convertRule(in specs.LinuxDeviceCgroup) (*devices.Rule, error) {
+	kinds := map[string]devices.Type{"": devices.WildcardDevice, "a": devices.WildcardDevice, "b": devices.BlockDevice, "c": devices.CharDevice}
+	kind, ok := kinds[in.Type]
+	if !ok || in.Access == "" {
+		return nil, fmt.Errorf("device rule of type %q with access %q", in.Type, in.Access)
+	}
+	rule := &devices.Rule{
+		Type: kind, Major: devices.Wildcard, Minor: devices.Wildcard, Permissions: devices.Permissions(in.Access), Allow: in.Allow,
+	}
+	if in.Major != nil {
+		rule.Major = *in.Major
+	}
+	if in.Minor != nil {
+		rule.Minor = *in.Minor
+	}
+	return rule, nil
 }

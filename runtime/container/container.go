@@ -24,8 +24,12 @@ type ManagerConfig struct {
 	StateDir   string // required, absolute; on tmpfs. Run directories and the keeper's
 	DataDir    string // optional; reserved for what outlives a reboot
 	KeeperPath string // required: the keelson-keeper program
+	Engine     string // "": the native one where it can; EngineLibcontainer
 	Log        *slog.Logger
 }
+
+// EngineLibcontainer has runc's library start every container.
+const EngineLibcontainer = "libcontainer"
 
 // Config is a container to create. Spec is complete: Root.Path is a mounted
 // rootfs, Linux.CgroupsPath is set. Ownership of Spec passes to the Manager.

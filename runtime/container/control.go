@@ -43,6 +43,7 @@ func (m *Manager) Update(ctx context.Context, id string, limits *specs.LinuxReso
 	case phaseRunning:
 		err = m.groupOf(r).Update(limits)
 	case phaseCreated:
+		_, _ = c.takeSpec() // the bundle's is the newer one from now on
 		err = updateSpec(c.dir, limits)
 	default:
 		err = ErrNotRunning

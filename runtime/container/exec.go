@@ -83,9 +83,9 @@ type runningExec struct {
 func (m *Manager) launchExec(ctx context.Context, c *container, cfg ExecConfig, io *execIO) (*runningExec, error) {
 	cfg.Process.Terminal = cfg.TTY
 	execID, code := m.expectExec()
-	path := filepath.Join(c.dir, "exec-"+execID+".json")
+	path := filepath.Join(c.dir, "exec-"+execID)
 	defer os.Remove(path)
-	if err := bundle.WriteJSON(path, cfg.Process); err != nil {
+	if err := m.writeExec(ctx, c, path, cfg); err != nil {
 		m.execExited(execID, -1)
 		return nil, err
 	}
@@ -103,6 +103,19 @@ func (m *Manager) launchExec(ctx context.Context, c *container, cfg ExecConfig, 
 		return nil, err
 	}
 	return &runningExec{pid: r.Pid, pidfd: pidfd, code: code}, nil
+}
+
+// writeExec writes what the keeper is to start: a program, or a description
+// for libcontainer.
+func (m *Manager) writeExec(ctx context.Context, c *container, path string, cfg ExecConfig) error {
+	image, err := m.execImage(ctx, c, cfg.Process, cfg.Stdin != nil)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	if image == nil {
+		return bundle.WriteJSON(path, cfg.Process)
+	}
+	return os.WriteFile(path, image, 0o600)
 }
 
 func execError(err error) error {

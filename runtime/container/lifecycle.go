@@ -22,6 +22,7 @@ func (m *Manager) Create(ctx context.Context, cfg Config) error {
 	}
 	dir := filepath.Join(m.cfg.StateDir, cfg.ID)
 	c := newContainer(dir, m.newRecord(cfg))
+	c.spec = cfg.Spec
 	<-c.op // ours from the start: others see it only as busy
 	m.mu.Lock()
 	_, taken := m.containers[cfg.ID]
@@ -110,6 +111,9 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	if err := m.prepareNative(ctx, c, r); err != nil {
+		return m.startFailed(c, err)
+	}
 	held, err := openFIFOs(c.dir, r)
 	if err != nil {
 		return m.startFailed(c, err)
@@ -135,6 +139,7 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 		return err
 	}
 	m.hub.publish(c.id, EventStarted, running.StartedAt)
+	_ = os.Remove(filepath.Join(c.dir, bundle.ProgramName)) // it has run
 	return nil
 }
 
@@ -146,7 +151,8 @@ func (m *Manager) startFailed(c *container, cause error) error {
 	}
 	m.clear(c)
 	m.hub.publish(c.id, EventExited, r.FinishedAt)
-	if keeper.KindOf(cause) == keeper.KindStart {
+	var spec *specError
+	if keeper.KindOf(cause) == keeper.KindStart || errors.As(cause, &spec) {
 		return fmt.Errorf("%w: %w", ErrStart, cause)
 	}
 	return cause

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"keelson.dev/keelson/runtime/bundle"
 	"keelson.dev/keelson/runtime/cgroup"
 )
 
@@ -27,6 +30,10 @@ type Manager struct {
 	work   sync.WaitGroup // goroutines that outlive a call
 
 	pidfdTells bool // see orphans.go
+	useNative  bool
+	limits     bundle.Limits
+	lastCap    uint
+	filters    *filters
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -45,8 +52,10 @@ type container struct {
 	rec     record
 	handles handles
 	inputs  map[*os.File]bool // attachments' ways in
-	ended   chan struct{}     // closed when rec is exited
-	gone    bool              // removed; this value is out of the map
+	spec    *specs.Spec       // from Create to Start
+	native  *nativeRecord
+	ended   chan struct{} // closed when rec is exited
+	gone    bool          // removed; this value is out of the map
 }
 
 // handles are the daemon's own references to what a running container needs
@@ -99,6 +108,9 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 		cfg: cfg, boot: boot, groups: groups, hub: newHub(),
 		containers: map[string]*container{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
 	}
+	if err := m.learnHost(); err != nil {
+		return nil, fmt.Errorf("open containers: %w", err)
+	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if m.pidfdTells = pidfdTells() && !forceOrphans; !m.pidfdTells {
 		if err := adoptOrphans(); err != nil {
@@ -110,6 +122,7 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 		return nil, fmt.Errorf("open containers: %w", err)
 	}
 	m.link = newLink(m)
+	m.filters = &filters{dir: filepath.Join(m.link.dir, "seccomp"), link: m.link, code: map[string]*compiled{}}
 	client, err := m.link.connect(m.ctx)
 	if err != nil {
 		m.stop()
@@ -124,6 +137,19 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	}
 	m.work.Go(m.link.tend) // ends with m.ctx
 	return m, nil
+}
+
+// learnHost finds out what this process and kernel can do.
+func (m *Manager) learnHost() error {
+	var err error
+	if m.limits, err = bundle.OwnLimits(); err != nil {
+		return err
+	}
+	if m.lastCap, err = lastCap(); err != nil {
+		return err
+	}
+	m.useNative = m.cfg.Engine != EngineLibcontainer && nativeWorks()
+	return nil
 }
 
 // Close detaches: containers and keeper go on, and the next Open finds them.

@@ -35,6 +35,7 @@ const (
 	OpHandles
 	OpReaped
 	OpUpgrade
+	OpSeccomp
 	opLastRequest
 
 	OpExited     Op = 0x40

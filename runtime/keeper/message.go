@@ -127,6 +127,13 @@ type Upgrade struct {
 	Build string `json:"build"`
 }
 
+// Seccomp asks for the profile (an OCI seccomp object as JSON) at path Profile
+// to be compiled into the file Filter: struct sock_filter after another.
+type Seccomp struct {
+	Profile string `json:"profile"`
+	Filter  string `json:"filter"`
+}
+
 // Failure is an error as it crosses the socket.
 type Failure struct {
 	Kind    Kind   `json:"kind"`

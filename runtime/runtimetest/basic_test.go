@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -15,7 +16,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	flag.Parse()
+	engines := []string{"", container.EngineLibcontainer}
+	if name := os.Getenv("KEELSON_ENGINE"); name != "" {
+		engines = []string{strings.TrimPrefix(name, "native")}
+	}
+	code := 0
+	for _, Engine = range engines {
+		if code == 0 {
+			code = m.Run()
+		}
+	}
 	RemoveRootfs()
 	if os.Geteuid() == 0 {
 		RemoveKeeper()

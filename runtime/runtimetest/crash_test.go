@@ -157,7 +157,7 @@ func init() {
 }
 
 func daemon() error {
-	m, err := container.Open(container.ManagerConfig{StateDir: os.Getenv(daemonEnv), KeeperPath: os.Getenv("KEELSON_KEEPER")})
+	m, err := container.Open(container.ManagerConfig{StateDir: os.Getenv(daemonEnv), KeeperPath: os.Getenv("KEELSON_KEEPER"), Engine: os.Getenv("KEELSON_TEST_ENGINE")})
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ type child struct {
 func (n *Node) startDaemon() *child {
 	n.T.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), daemonEnv+"="+n.StateDir(), "KEELSON_KEEPER="+Keeper(n.T))
+	cmd.Env = append(os.Environ(), daemonEnv+"="+n.StateDir(), "KEELSON_KEEPER="+Keeper(n.T), "KEELSON_TEST_ENGINE="+Engine)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -29,6 +29,9 @@ type Node struct {
 
 var serial atomic.Int64
 
+// Engine is the engine that nodes are made with: container.ManagerConfig's.
+var Engine = ""
+
 // Need skips the test with the reason if this machine cannot run containers.
 func Need(t testing.TB) {
 	t.Helper()
@@ -79,7 +82,7 @@ func (n *Node) Log(id string) string { return filepath.Join(n.Dir, "logs", id, "
 // ManagerConfig is what the node's manager is opened with.
 func (n *Node) ManagerConfig() container.ManagerConfig {
 	log := slog.New(slog.NewTextHandler(testWriter{n.T}, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	return container.ManagerConfig{StateDir: n.StateDir(), KeeperPath: Keeper(n.T), Log: log}
+	return container.ManagerConfig{StateDir: n.StateDir(), KeeperPath: Keeper(n.T), Engine: Engine, Log: log}
 }
 
 // Open opens the manager, as a daemon does when it starts.

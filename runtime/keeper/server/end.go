@@ -131,7 +131,7 @@ func (s *Server) sweep() {
 }
 
 func (s *Server) knows(pid int) bool {
-	if _, ok := s.execs[pid]; ok {
+	if _, ok := s.execs[pid]; ok || s.cfg.Engine.Owns(pid) {
 		return true
 	}
 	for _, b := range s.boxes {

@@ -15,6 +15,11 @@ type Engine interface {
 	// Exec makes a further process in a running container and returns its
 	// pid, as this process's child.
 	Exec(e Exec) (pid int, err error)
+	// Owns says that pid is a helper of the engine's, not to be reaped.
+	Owns(pid int) bool
+	// Seccomp compiles the profile (an OCI seccomp object as JSON) at from
+	// into the filter at to.
+	Seccomp(from, to string) error
 }
 
 // Start is a container to start: its bundle is in Dir.
@@ -24,9 +29,11 @@ type Start struct {
 }
 
 // Exec is a process to start in a container; Process is the path of its OCI
-// description.
+// description or its program. Target is a pidfd of the container's first
+// process.
 type Exec struct {
 	ID, Dir, Process string
+	Target           *os.File
 	Stdio
 }
 

@@ -35,16 +35,23 @@ func (s *Server) handleExec(from *session, h keeper.Header, body json.RawMessage
 		return
 	}
 	var dir string
+	var target *os.File
 	s.loop.do(func() {
 		if b, ok := s.boxes[req.ID]; ok && b.phase == running {
 			dir = b.run.Dir
+			target, err = duplicate(b.pidfd)
 		}
 	})
+	if err != nil {
+		from.reply(h, nil, err)
+		return
+	}
 	if dir == "" {
 		from.reply(h, nil, &keeper.Failure{Kind: keeper.KindNotRunning, Message: "container " + req.ID + " is not running"})
 		return
 	}
-	run, err := s.startExec(req, dir, files)
+	defer target.Close()
+	run, err := s.startExec(req, dir, target, files)
 	if err != nil {
 		from.reply(h, nil, err)
 		return
@@ -60,12 +67,12 @@ func (s *Server) handleExec(from *session, h keeper.Header, body json.RawMessage
 	})
 }
 
-func (s *Server) startExec(req keeper.Exec, dir string, files []*os.File) (*execRun, error) {
+func (s *Server) startExec(req keeper.Exec, dir string, target *os.File, files []*os.File) (*execRun, error) {
 	stdio, err := execStdio(req, files)
 	if err != nil {
 		return nil, err
 	}
-	pid, err := s.cfg.Engine.Exec(Exec{ID: req.ID, Dir: dir, Process: req.Process, Stdio: stdio})
+	pid, err := s.cfg.Engine.Exec(Exec{ID: req.ID, Dir: dir, Process: req.Process, Target: target, Stdio: stdio})
 	if err != nil {
 		return nil, err
 	}

@@ -185,6 +185,14 @@ func (s *Server) handle(from *session, h keeper.Header, body json.RawMessage, fi
 		s.handleTarget(from, h, body)
 	case keeper.OpReaped:
 		s.handleReaped(from, h, body)
+	case keeper.OpSeccomp:
+		s.async(func() {
+			req, err := decode[keeper.Seccomp](body)
+			if err == nil {
+				err = s.cfg.Engine.Seccomp(req.Profile, req.Filter)
+			}
+			from.reply(h, nil, err)
+		})
 	default:
 		from.reply(h, nil, fmt.Errorf("op %d is not known to keeper version %d", h.Op, keeper.Version))
 	}
