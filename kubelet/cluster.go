@@ -78,7 +78,7 @@ func known(err error, kind, name string) error {
 // Services returns those of a namespace and default/kubernetes. It waits for the first list, because a container
 // that started without its service variables never gets them.
 func (c *cluster) Services(ctx context.Context, namespace string) ([]*corev1.Service, error) {
-	if !cache.WaitForCacheSync(ctx.Done(), c.services.HasSynced) {
+	if !c.services.HasSynced() && !cache.WaitForCacheSync(ctx.Done(), c.services.HasSynced) {
 		return nil, fmt.Errorf("services are not known yet: %w", ctx.Err())
 	}
 	objs, err := c.services.GetIndexer().ByIndex(cache.NamespaceIndex, namespace)

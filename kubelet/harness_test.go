@@ -38,6 +38,7 @@ type node struct {
 	stop    func()             // ends the kubelet and waits for it
 	kill    context.CancelFunc // ends it at once, without waiting
 	died    atomic.Bool
+	eager   bool // do not wait for Ready
 	kubelet *kubelet.Kubelet
 }
 
@@ -55,8 +56,14 @@ func start(t *testing.T, adjust func(*kubelet.Config)) *node {
 	})
 }
 
+// option changes how a node is started.
+type option int
+
+// notReady: the node need not become Ready.
+const notReady option = 1
+
 // startWith is start for those who bring another runtime.
-func startWith(t *testing.T, adjust func(*kubelet.Config, *kubelet.Deps)) *node {
+func startWith(t *testing.T, adjust func(*kubelet.Config, *kubelet.Deps), opts ...option) *node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes cgroups for pods")
@@ -96,6 +103,7 @@ func startWith(t *testing.T, adjust func(*kubelet.Config, *kubelet.Deps)) *node 
 			prune(filepath.Join("/sys/fs/cgroup", m, n.cfg.CgroupRoot))
 		}
 	})
+	n.eager = slices.Contains(opts, notReady)
 	n.run()
 	return n
 }
@@ -134,6 +142,9 @@ func (n *node) run() {
 			n.t.Error("the kubelet did not end within 20 s of its context")
 		}
 	})
+	if n.eager {
+		return
+	}
 	select {
 	case <-k.Ready():
 	case <-time.After(20 * time.Second):

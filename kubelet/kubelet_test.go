@@ -1,6 +1,7 @@
 package kubelet_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"keelson.dev/keelson/kubelet"
 )
@@ -380,4 +385,21 @@ func TestHostile_PS24(t *testing.T) {
 	if s := got.Status.ContainerStatuses[0]; s.RestartCount != 0 || n.runtime.Running("elastic", "c") != 1 {
 		t.Errorf("after all resizes: %+v, running %d times", s, n.runtime.Running("elastic", "c"))
 	}
+}
+
+// A static pod runs although the API answers nothing: it may be what is to bring it up.
+func TestStaticPodWithoutAPI(t *testing.T) {
+	manifests := t.TempDir()
+	manifest := "apiVersion: v1\nkind: Pod\nmetadata: {name: api}\nspec:\n  hostNetwork: true\n  containers: [{name: c, image: 'nginx:1'}]\n"
+	if err := os.WriteFile(filepath.Join(manifests, "api.yaml"), []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := startWith(t, func(c *kubelet.Config, d *kubelet.Deps) {
+		c.Paths.Manifests = manifests
+		dead := fake.NewClientset()
+		dead.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no API") })
+		dead.PrependWatchReactor("*", func(clienttesting.Action) (bool, watch.Interface, error) { return true, nil, errors.New("no API") })
+		d.Client = dead
+	}, notReady)
+	n.until("api-node-1", "its container running", func(*corev1.Pod) bool { return n.runtime.Running("api-node-1", "c") == 1 })
 }

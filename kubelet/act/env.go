@@ -156,7 +156,16 @@ func absentKey(optional *bool, kind, key, namespace, name string) error {
 // serviceEnv are the variables in the style of Docker links. KUBERNETES_SERVICE_HOST comes whether or not the pod
 // wants service links.
 func (e *Executor) serviceEnv(ctx context.Context, pod *corev1.Pod) (map[string]string, error) {
+	static := pod.Annotations["kubernetes.io/config.source"] == "file"
+	if static { // may be what brings the API up: it takes the services known by now and waits for none
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		cancel()
+	}
 	list, err := e.API.Services(ctx, pod.Namespace)
+	if static && err != nil {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("services for the environment: %w", err)
 	}
