@@ -29,6 +29,8 @@ type Runtime struct {
 	OnExec func(container string, cmd []string) (stdout string, code int32)
 	// Streams answers Exec, Attach and PortForward with addresses. Set before use.
 	Streams Streams
+	// Private tells whether a registry refuses an image to a user; nil refuses none. Set before use.
+	Private func(image, user string) bool
 	// Plain makes it a runtime without an event stream, such as containerd 1.6. Set before use.
 	Plain bool
 	// IgnoreTerm makes StopContainer wait for its whole timeout. Set before use.
@@ -293,6 +295,12 @@ func (r *Runtime) PullImage(_ context.Context, q *runtimeapi.PullImageRequest) (
 	}
 	if strings.HasPrefix(name, "missing") {
 		return nil, status.Errorf(codes.NotFound, "failed to resolve reference %q: not found", name)
+	}
+	if r.Private != nil && r.Private(name, q.GetAuth().GetUsername()) {
+		return nil, status.Errorf(codes.Unauthenticated, "pull %q: 401 Unauthorized", name)
+	}
+	if img := r.images[name]; img != nil {
+		return &runtimeapi.PullImageResponse{ImageRef: img.GetId()}, nil
 	}
 	id := fmt.Sprintf("sha256:%064x", len(r.images)+1)
 	r.images[name] = &runtimeapi.Image{Id: id, RepoTags: []string{name}, Size: 4096, Uid: &runtimeapi.Int64Value{}}

@@ -21,6 +21,8 @@ type Config struct {
 	// Timeout ends a pull that takes longer. Progress is the runtime's to watch; this is the last resort.
 	// Default 1 hour.
 	Timeout time.Duration
+	// Ledger is the directory in which is kept by which credentials images came; "" lets every pod use every image.
+	Ledger string
 }
 
 // Secrets reads pull secrets.
@@ -40,6 +42,7 @@ type Puller struct {
 	secrets Secrets
 	events  Events
 	slots   chan struct{} // nil without limit
+	ledger  ledger
 }
 
 // Failure is why an image is not there, as the container's waiting state shows it.
@@ -60,7 +63,7 @@ func New(cfg Config, cri *criclient.Client, secrets Secrets, events Events) *Pul
 	if cfg.Timeout == 0 {
 		cfg.Timeout = time.Hour
 	}
-	p := &Puller{cfg: cfg, cri: cri, secrets: secrets, events: events}
+	p := &Puller{cfg: cfg, cri: cri, secrets: secrets, events: events, ledger: ledger{cfg.Ledger}}
 	if cfg.Parallel > 0 {
 		p.slots = make(chan struct{}, cfg.Parallel)
 	}
@@ -112,8 +115,9 @@ func (p *Puller) Ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		p.failed(pod, c, "InspectFailed", f.Message())
 		return "", f
 	}
+	mine := ref != "" && p.ledger.allows(ref, p.credentials(ctx, pod, image))
 	switch policy := Policy(c); {
-	case ref != "" && policy != corev1.PullAlways:
+	case mine && policy != corev1.PullAlways:
 		p.events.ContainerEvent(pod, c.Name, corev1.EventTypeNormal, "Pulled",
 			"Container image %q already present on machine and can be accessed by the pod", c.Image)
 		return ref, nil
@@ -157,7 +161,7 @@ func (p *Puller) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 	}
 	p.events.ContainerEvent(pod, c.Name, corev1.EventTypeNormal, "Pulling", "Pulling image %q", c.Image)
 	begin := time.Now()
-	ref, err := p.tryAll(ctx, pod, spec, box)
+	img, err := p.tryAll(ctx, pod, spec, box)
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
@@ -167,23 +171,27 @@ func (p *Puller) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 		p.failed(pod, c, "Failed", "Error: "+f.Reason)
 		return "", f
 	}
-	size := p.size(ctx, ref)
 	p.events.ContainerEvent(pod, c.Name, corev1.EventTypeNormal, "Pulled",
 		"Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.", c.Image,
-		time.Since(begin).Truncate(time.Millisecond), time.Since(asked).Truncate(time.Millisecond), size)
-	return ref, nil
+		time.Since(begin).Truncate(time.Millisecond), time.Since(asked).Truncate(time.Millisecond), img.GetSize())
+	return img.GetId(), nil
 }
 
-func (p *Puller) size(ctx context.Context, ref string) uint64 {
+// keep looks the pulled image up under its ID, the name that later asks find it by, and records how it came. Without a
+// record it would be everybody's, so a pull that leaves none has failed.
+func (p *Puller) keep(ctx context.Context, ref string, auth *runtimeapi.AuthConfig) (*runtimeapi.Image, error) {
 	s, err := p.cri.Image.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref}})
 	if err != nil {
-		return 0
+		return nil, err
 	}
-	return s.GetImage().GetSize()
+	if s.GetImage() == nil {
+		return nil, fmt.Errorf("image %s is not there after its pull", ref)
+	}
+	return s.GetImage(), p.ledger.record(s.GetImage().GetId(), auth)
 }
 
 // tryAll pulls with each credential that fits the registry, and without any if none does.
-func (p *Puller) tryAll(ctx context.Context, pod *corev1.Pod, spec *runtimeapi.ImageSpec, box *runtimeapi.PodSandboxConfig) (string, error) {
+func (p *Puller) tryAll(ctx context.Context, pod *corev1.Pod, spec *runtimeapi.ImageSpec, box *runtimeapi.PodSandboxConfig) (*runtimeapi.Image, error) {
 	creds := p.credentials(ctx, pod, spec.GetImage())
 	if len(creds) == 0 {
 		creds = []*runtimeapi.AuthConfig{nil}
@@ -194,14 +202,14 @@ func (p *Puller) tryAll(ctx context.Context, pod *corev1.Pod, spec *runtimeapi.I
 	for _, auth := range creds {
 		res, err := p.cri.Image.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, Auth: auth, SandboxConfig: box})
 		if err == nil {
-			return res.GetImageRef(), nil
+			return p.keep(ctx, res.GetImageRef(), auth)
 		}
 		errs = append(errs, errors.New(criclient.Message(err)))
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return "", errors.Join(errs...)
+	return nil, errors.Join(errs...)
 }
 
 // reason maps the errors that CRI gives a name of its own (cri-api/pkg/errors) to it.

@@ -88,6 +88,46 @@ func TestHostile_IM35(t *testing.T) {
 	}
 }
 
+// A pod without the pull secret does not get a private image for its being on the node already; a restart of the
+// daemon forgets nothing, and what anybody may pull stays everybody's (IM36).
+func TestHostile_IM36(t *testing.T) {
+	rt, conn := kubelettest.New(t)
+	login := func(user string) *corev1.Secret {
+		return &corev1.Secret{Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{"r.example":{"username":"` + user + `","password":"p"}}}`)}}
+	}
+	rt.Private = func(image, user string) bool { return strings.HasPrefix(image, "r.example/private") && user != "a" }
+	dir := t.TempDir()
+	as := func(secret, image string, policy corev1.PullPolicy) error {
+		p := New(Config{Ledger: dir}, criclient.New(conn), secrets{"a": login("a"), "b": login("b")}, &events{})
+		pod := &corev1.Pod{}
+		if secret != "" {
+			pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: secret}}
+		}
+		_, err := p.Ensure(t.Context(), pod, &corev1.Container{Name: "c", Image: image, ImagePullPolicy: policy}, &runtimeapi.PodSandboxConfig{})
+		return err
+	}
+	if err := as("a", "r.example/private:1", corev1.PullIfNotPresent); err != nil {
+		t.Fatalf("the owner's pull: %v", err)
+	}
+	for _, who := range []string{"", "b"} {
+		for _, policy := range []corev1.PullPolicy{corev1.PullIfNotPresent, corev1.PullNever} {
+			if err := as(who, "r.example/private:1", policy); err == nil {
+				t.Errorf("pod with secret %q got the private image under %s", who, policy)
+			}
+		}
+	}
+	calls := len(rt.Journal())
+	if err := as("a", "r.example/private:1", corev1.PullNever); err != nil || len(rt.Journal()) != calls {
+		t.Errorf("the owner again: %v, after %d more pulls", err, len(rt.Journal())-calls)
+	}
+	if err := as("", "r.example/public:1", corev1.PullIfNotPresent); err != nil {
+		t.Fatal(err)
+	}
+	if err := as("b", "r.example/public:1", corev1.PullNever); err != nil {
+		t.Errorf("a public image is refused: %v", err)
+	}
+}
+
 func TestDefaultPolicy(t *testing.T) {
 	for image, want := range map[string]corev1.PullPolicy{
 		"nginx": corev1.PullAlways, "nginx:latest": corev1.PullAlways, "nginx:1": corev1.PullIfNotPresent,
