@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -37,6 +38,13 @@ func readAhead(ctx context.Context, next func(p []byte) (int, error)) *ahead {
 func (a *ahead) run(ctx context.Context, next func(p []byte) (int, error)) {
 	defer close(a.done)
 	defer close(a.full)
+	// Hostile bytes that find a fault in a decompressor must cost one pull, not the
+	// process that looks after all containers.
+	defer func() {
+		if p := recover(); p != nil {
+			a.err = fmt.Errorf("%w: decompressor failed: %v", ErrInvalid, p)
+		}
+	}()
 	for a.err == nil {
 		buf := a.buffer()
 		n, err := next(buf)

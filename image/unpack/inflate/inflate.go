@@ -14,7 +14,8 @@ const (
 	window    = 32 << 10
 	outSize   = window + 256<<10
 	maxMatch  = 258
-	copySlack = 8 // word copies may write past a match's end
+	copySlack = 8                        // word copies may write past a match's end
+	outSlack  = 2 + maxMatch + copySlack // a turn that begins before outSize: two literals and a match
 	// loopSlack of input lets the fast loop load words without looking: it takes at
 	// most two loads of eight bytes a turn.
 	loopSlack = 16
@@ -34,7 +35,7 @@ type decoder struct {
 	bits     uint64 // the low nbits are input, the rest zero or input as well
 	nbits    uint
 
-	out           [outSize + maxMatch + copySlack]byte
+	out           [outSize + outSlack]byte
 	read, written int
 	start         int // of this stream's first byte, if still in out: no match reaches before it
 
@@ -437,7 +438,7 @@ func (d *decoder) fast() error {
 
 // copyMatch repeats n bytes from back bytes before w at w. It may write some bytes
 // more.
-func copyMatch(out *[outSize + maxMatch + copySlack]byte, w, n, back int) {
+func copyMatch(out *[outSize + outSlack]byte, w, n, back int) {
 	from := w - back
 	if back >= n && n > 40 {
 		copy(out[w:w+n], out[from:w])
