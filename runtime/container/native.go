@@ -26,6 +26,7 @@ type nativeRecord struct {
 	Filter string `json:"filter,omitempty"` // name of its seccomp filter
 	Flags  uint64 `json:"flags,omitempty"`
 	Rootfs string `json:"rootfs"`
+	OOM    *int   `json:"oomScoreAdj,omitempty"`
 }
 
 // prepareNative compiles the container's program and makes its cgroup, for the
@@ -54,6 +55,7 @@ func (m *Manager) prepareNative(ctx context.Context, c *container, r record) err
 	for _, change := range bundle.Clamp(spec.Process, m.limits) {
 		m.cfg.Log.Info("clamped to what this process may give", "container", c.id, "change", change)
 	}
+	info.OOM = spec.Process.OOMScoreAdj
 	program, err := native.Compile(spec, filter, r.Stdin, m.host(info.Rootfs))
 	if errors.Is(err, native.ErrUnsupported) {
 		return nil
@@ -136,6 +138,9 @@ func (m *Manager) execImage(ctx context.Context, c *container, p *specs.Process,
 		if entry.Filter, err = m.filters.load(ctx, info.Filter, info.Flags); err != nil {
 			return nil, err
 		}
+	}
+	if p.OOMScoreAdj == nil {
+		p.OOMScoreAdj = info.OOM // as the container it works in
 	}
 	bundle.Clamp(p, m.limits)
 	return native.CompileExec(p, entry, m.host(info.Rootfs))

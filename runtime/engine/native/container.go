@@ -284,7 +284,7 @@ func (b *builder) maskPath(name string) {
 	im.do(what, sysOpenat, cwd(), im.str(name).arg(), imm(pathFlags|unix.O_DIRECTORY)).into(dir).onError(isFile)
 	im.do("close", sysClose, dir.arg()).ignore()
 	im.release(dir)
-	empty := b.newFS(what, "tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"}, unix.MOUNT_ATTR_RDONLY)
+	empty := b.newFS(what, "tmpfs", "tmpfs", []string{"ro", "nr_blocks=1", "nr_inodes=1"}, unix.MOUNT_ATTR_RDONLY)
 	im.do(what, sysMoveMount, empty.arg(), im.str("").arg(), point.arg(), im.str("").arg(),
 		imm(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
 	im.do("close", sysClose, empty.arg()).ignore()

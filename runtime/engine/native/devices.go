@@ -43,11 +43,15 @@ func (b *builder) devices() error {
 	}
 	for _, link := range [][2]string{
 		{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"}, {"/proc/self/fd/1", "/dev/stdout"},
-		{"/proc/self/fd/2", "/dev/stderr"}, {"/proc/kcore", "/dev/core"},
+		{"/proc/self/fd/2", "/dev/stderr"},
 	} {
 		b.symlink(link[0], link[1])
 	}
 	im := b.image
+	noCore := im.label()
+	im.do("look for /proc/kcore", sysFaccessat2, cwd(), im.str("/proc/kcore").arg(), imm(0), imm(0)).onError(noCore)
+	b.symlink("/proc/kcore", "/dev/core")
+	im.place(noCore)
 	dir := b.point("/dev", true, false)
 	im.do("remove /dev/ptmx", sysUnlinkat, dir.arg(), im.str("ptmx").arg(), imm(0)).unless(uint16(unix.ENOENT))
 	im.do("symlink /dev/ptmx", sysSymlinkat, im.str("pts/ptmx").arg(), dir.arg(), im.str("ptmx").arg())
