@@ -333,7 +333,8 @@ func (d *decoder) codes() error {
 	return nil
 }
 
-// fast decodes while there is input to load words from and room in out.
+// fast decodes while there is input to load words from and room in out. One load
+// has at least 56 bits; a length takes at most 15 + 5, its distance 15 + 13.
 func (d *decoder) fast() error {
 	var (
 		in      = d.in[:d.end]
@@ -400,7 +401,6 @@ func (d *decoder) fast() error {
 				break
 			}
 		}
-		// A length: at most 15 + 5 bits, and its distance: at most 15 + 13.
 		bb >>= e & 31
 		nb -= uint(e & 31)
 		extra := e >> 8 & 31
