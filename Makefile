@@ -43,7 +43,7 @@ build: ## Build bin/keelson with the keeper and the first pod inside
 	$(GO) build -ldflags '-s -w' -o bin/keelson-hello ./cmd/keelson-hello
 	@gzip -9nc bin/keelson-keeper > $(EMBEDDED)/keelson-keeper.gz
 	@gzip -9nc bin/keelson-hello > $(EMBEDDED)/keelson-hello.gz
-	$(GO) build -ldflags '$(LDFLAGS)' -o bin/keelson ./cmd/keelson
+	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o bin/keelson ./cmd/keelson
 	@ls -l bin/keelson | awk '{printf "bin/keelson %.0f MB\n", $$5/1e6}'
 
 .PHONY: up
