@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/expectation"
 )
 
 // burst is the most pods that one pass creates or deletes.
@@ -49,7 +50,7 @@ type engine struct {
 	controller.Deps
 	kind   kind
 	pods   cache.SharedIndexInformer
-	expect *expectations
+	expect *expectation.Set
 }
 
 func (e *engine) reconcile(ctx context.Context, key string) (time.Duration, error) {
@@ -63,7 +64,7 @@ func (e *engine) reconcile(ctx context.Context, key string) (time.Duration, erro
 	}
 	var failure error
 	creating := false
-	if s.meta.GetDeletionTimestamp() == nil && !e.expect.pending(key, time.Now()) {
+	if s.meta.GetDeletionTimestamp() == nil && !e.expect.Pending(key, time.Now()) {
 		creating, failure = e.scale(ctx, key, s, owned)
 	}
 	c := count(owned, s.template.Labels, s.minReady, time.Now())
@@ -87,10 +88,10 @@ func (e *engine) scale(ctx context.Context, key string, s *set, owned []*corev1.
 	}
 	var errs []error
 	for _, p := range victims(owned, min(-diff, burst)) {
-		e.expect.deleted(key, p.UID)
+		e.expect.Deleted(key, p.UID)
 		err := e.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))})
 		if err != nil {
-			e.expect.saw(key, p.Name, p.UID, true)
+			e.expect.Saw(key, p.Name, p.UID, true)
 			if !apierrors.IsNotFound(err) {
 				errs = append(errs, fmt.Errorf("delete pod %s/%s: %w", p.Namespace, p.Name, err))
 			}
@@ -133,10 +134,10 @@ func (e *engine) createOne(ctx context.Context, key string, s *set) error {
 		},
 		Spec: *s.template.Spec.DeepCopy(),
 	}
-	e.expect.created(key, pod.Name)
+	e.expect.Created(key, pod.Name)
 	_, err := e.Client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err != nil {
-		e.expect.saw(key, pod.Name, "", false)
+		e.expect.Saw(key, pod.Name, "", false)
 		if controller.Terminating(err) {
 			return nil
 		}
@@ -231,7 +232,7 @@ func (e *engine) podKeys(sets cache.Indexer) func(pod, old *corev1.Pod) []string
 			if owner := metav1.GetControllerOf(p); owner != nil && owner.Kind == e.kind.gvk.Kind {
 				key := p.Namespace + "/" + owner.Name
 				_, stored, _ := e.pods.GetIndexer().GetByKey(p.Namespace + "/" + p.Name)
-				e.expect.saw(key, p.Name, p.UID, p.DeletionTimestamp != nil || !stored)
+				e.expect.Saw(key, p.Name, p.UID, p.DeletionTimestamp != nil || !stored)
 				keys = append(keys, key)
 			}
 		}

@@ -128,28 +128,6 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-func TestExpectations(t *testing.T) {
-	e := newExpectations()
-	if e.pending("k", time.Now()) {
-		t.Fatal("nothing is expected")
-	}
-	e.created("k", "a")
-	e.deleted("k", "uid-b")
-	e.saw("k", "a", "uid-a", false)
-	e.saw("k", "b", "uid-b", false) // still there
-	if !e.pending("k", time.Now()) {
-		t.Fatal("the deletion has not been seen")
-	}
-	e.saw("k", "b", "uid-b", true)
-	if e.pending("k", time.Now()) {
-		t.Fatal("everything has been seen")
-	}
-	e.created("k", "lost")
-	if e.pending("k", time.Now().Add(2*expectationLimit)) {
-		t.Fatal("an expectation that never comes true blocks for ever")
-	}
-}
-
 // Each failing try names another pod; a status that followed would wake the controller again, at once and for ever.
 func TestFailureConditionIsStable(t *testing.T) {
 	first := failureCondition(nil, errors.New(`pods "web-abcde" is forbidden`), true)

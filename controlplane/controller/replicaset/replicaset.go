@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/expectation"
 )
 
 const workers = 4
@@ -19,7 +20,7 @@ const workers = 4
 // New returns the controller of ReplicaSets; keys are their names.
 func New(d controller.Deps) (*controller.Loop, error) {
 	informer := d.Informers.Apps().V1().ReplicaSets().Informer()
-	e := &engine{Deps: d, pods: d.Informers.Core().V1().Pods().Informer(), expect: newExpectations()}
+	e := &engine{Deps: d, pods: d.Informers.Core().V1().Pods().Informer(), expect: expectation.New()}
 	client := d.Client.AppsV1()
 	e.kind = kind{
 		gvk: appsv1.SchemeGroupVersion.WithKind("ReplicaSet"),

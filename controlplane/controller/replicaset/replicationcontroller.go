@@ -13,12 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/expectation"
 )
 
 // NewReplicationController returns the controller of ReplicationControllers; keys are their names.
 func NewReplicationController(d controller.Deps) (*controller.Loop, error) {
 	informer := d.Informers.Core().V1().ReplicationControllers().Informer()
-	e := &engine{Deps: d, pods: d.Informers.Core().V1().Pods().Informer(), expect: newExpectations()}
+	e := &engine{Deps: d, pods: d.Informers.Core().V1().Pods().Informer(), expect: expectation.New()}
 	client := d.Client.CoreV1()
 	e.kind = kind{
 		gvk: corev1.SchemeGroupVersion.WithKind("ReplicationController"),
