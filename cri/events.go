@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/metadata"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/runtime/container"
@@ -90,6 +91,11 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, out runtimea
 		return fmt.Errorf("%w: the server is shutting down", errState)
 	}
 	defer s.events.unsubscribe(sub)
+	// The header tells the client that from now on it misses nothing; without it
+	// the first would be sent with the first event.
+	if err := out.SendHeader(metadata.MD{}); err != nil {
+		return err
+	}
 	for {
 		select {
 		case e, ok := <-sub.events:

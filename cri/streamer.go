@@ -112,11 +112,12 @@ func (t streamer) PortForward(ctx context.Context, sandboxID string, port int32,
 		_, _ = io.Copy(conn, client)
 		_ = conn.CloseWrite() // a half-close is passed on; answers still flow
 	}()
-	_, err = io.Copy(client, conn)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	// An error after the connection stood is the pod's or the client's own affair
+	// and ends this stream only: kubectl gives up all others when it is told one.
+	if _, err := io.Copy(client, conn); err != nil {
+		t.s.log.Debug("a forwarded connection broke", "sandbox", pod.ID, "port", port, "err", err)
 	}
-	return err
+	return nil
 }
 
 // dial connects inside the namespace at path; "" is the node's. A socket belongs

@@ -123,9 +123,10 @@ func (b *Bench) RemovePod(id string) {
 
 // ContainerConfig runs a shell command in the suite's image.
 func (b *Bench) ContainerConfig(script string, change ...func(*runtimeapi.ContainerConfig)) *runtimeapi.ContainerConfig {
+	n := name("ctr")
 	cfg := &runtimeapi.ContainerConfig{
-		Metadata: &runtimeapi.ContainerMetadata{Name: name("ctr")}, Image: &runtimeapi.ImageSpec{Image: b.Target.Image},
-		Command: []string{"sh", "-c", script}, LogPath: "log/0.log", Labels: map[string]string{"l": "v"}, Annotations: map[string]string{"a": "v"},
+		Metadata: &runtimeapi.ContainerMetadata{Name: n}, Image: &runtimeapi.ImageSpec{Image: b.Target.Image},
+		Command: []string{"sh", "-c", script}, LogPath: n + "/0.log", Labels: map[string]string{"l": "v"}, Annotations: map[string]string{"a": "v"},
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources: &runtimeapi.LinuxContainerResources{},
 			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{

@@ -1,0 +1,47 @@
+package crisuite
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	RemoveKeeper()
+	os.Exit(code)
+}
+
+// testLog keeps the node's log and shows it when the test failed.
+type testLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *testLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func logOf(tb testing.TB) *slog.Logger {
+	l := &testLog{}
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			tb.Logf("the node's log:\n%s", l.buf.String())
+		}
+	})
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+func (n *Node) target() Target {
+	return Target{Socket: n.Socket, Image: BusyboxImage, CgroupParent: n.Cgroup, Processes: true, LogDir: n.Dir + "/logs"}
+}
+
+func TestSuite(t *testing.T) {
+	Run(t, NewNode(t, logOf(t)).target())
+}
