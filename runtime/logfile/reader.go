@@ -209,9 +209,24 @@ func (r *reader) next() (bool, error) {
 }
 
 // successor opens the file that follows the one with st: the next younger of
-// the rotated ones, whose names order by time, or the one at path. Compressed
-// ones are passed over: a reader that far behind has lost them.
+// the rotated ones, whose names order by time, or the one at path. That one is
+// opened first: whatever a rotation puts before it is then found.
 func (r *reader) successor(st os.FileInfo) (*os.File, error) {
+	now, err := os.OpenFile(r.path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	earlier, err := r.rotated(st)
+	if err != nil || earlier != nil {
+		now.Close()
+		return earlier, err
+	}
+	return now, nil
+}
+
+// rotated opens the next younger of the rotated files, nil if there is none.
+// Compressed ones are passed over: a reader that far behind has lost them.
+func (r *reader) rotated(st os.FileInfo) (*os.File, error) {
 	names, err := filepath.Glob(globEscape(r.path) + ".*")
 	if err != nil {
 		return nil, err
@@ -230,7 +245,7 @@ func (r *reader) successor(st os.FileInfo) (*os.File, error) {
 			return f, nil
 		}
 	}
-	return os.OpenFile(r.path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	return nil, nil
 }
 
 // tailOffset is where the last n lines of f begin.
