@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"path"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -41,11 +43,11 @@ type node struct {
 // newNode opens the stack. Everything that an earlier process left is taken over.
 func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err error) {
 	n = &node{log: log}
-	defer func() {
+	defer func(opened *node) {
 		if err != nil {
-			n.close()
+			opened.close()
 		}
-	}()
+	}(n)
 	keeperPath, err := keeper(o.place)
 	if err != nil {
 		return nil, err
@@ -76,13 +78,35 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 		return nil, fmt.Errorf("open the network: %w", err)
 	}
 	n.closers = append(n.closers, n.network.Close)
-	n.cri, err = cri.New(cri.Config{RunDir: filepath.Join(o.place.Run, "cri"), Version: version[1:], Log: log.With("part", "cri")},
+	criConfig, err := o.criConfig(log)
+	if err != nil {
+		return nil, err
+	}
+	n.cri, err = cri.New(criConfig,
 		cri.Deps{Images: n.images, Rootfs: n.images, Containers: n.containers, Sandboxes: n.sandboxes, Network: n.network, ResolveUser: image.ResolveUser})
 	if err != nil {
 		return nil, fmt.Errorf("open the CRI server: %w", err)
 	}
 	n.closers = append(n.closers, n.cri.Close)
 	return n, loadHello(ctx, n.images)
+}
+
+// ownPods is the cgroup below --cgroup-root of pods that name none: no kubelet's.
+const ownPods = "keelson"
+
+func (o *options) criConfig(log *slog.Logger) (cri.Config, error) {
+	r := o.node.Runtime
+	cfg := cri.Config{RunDir: filepath.Join(o.place.Run, "cri"), Version: version[1:], CgroupParent: path.Join(o.node.CgroupRoot, ownPods),
+		StreamAddr: r.StreamAddress, CDIDirs: r.CDIDirs, Log: log.With("part", "cri")}
+	if r.StreamCert == "" && r.StreamKey == "" {
+		return cfg, nil
+	}
+	pair, err := tls.LoadX509KeyPair(r.StreamCert, r.StreamKey)
+	if err != nil {
+		return cfg, fmt.Errorf("--stream-cert and --stream-key: %w", err)
+	}
+	cfg.StreamTLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	return cfg, nil
 }
 
 func openNetwork(o *options, filter *netfilter.IPTables, guard network.Guard, log *slog.Logger) (*network.Network, error) {
@@ -172,6 +196,7 @@ func criCommand(o *options) *cobra.Command {
 				return err
 			}
 			libraryLogs(log)
+			o.plane = planeOptions{} // the other commands' flags have left their defaults: here are no Services
 			i, err := claim(o)
 			if err != nil {
 				return err

@@ -30,6 +30,13 @@ type nodeOptions struct {
 	Name, IP, Bridge, PodCIDR, ClusterCIDR, CgroupRoot, StaticPods string
 	KubeletPort, HealthzPort, ProxyPort, MaxPods                   int
 	ResolvConf                                                     string
+	Runtime                                                        runtimeOptions
+}
+
+// runtimeOptions are the container runtime's own.
+type runtimeOptions struct {
+	StreamAddress, StreamCert, StreamKey string
+	CDIDirs                              []string
 }
 
 type planeOptions struct {
@@ -78,6 +85,11 @@ func (o *options) nodeFlags(cmd *cobra.Command) {
 	f.StringVar(&n.PodCIDR, "pod-cidr", "10.244.0.0/24", "this node's pod addresses")
 	f.StringVar(&n.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "all nodes' pod addresses")
 	f.StringVar(&n.CgroupRoot, "cgroup-root", "/", "the cgroup under which kubepods is made")
+	r := &n.Runtime
+	f.StringVar(&r.StreamAddress, "stream-address", "127.0.0.1:0", "where the runtime serves exec, attach and port-forward to its clients")
+	f.StringVar(&r.StreamCert, "stream-cert", "", "a PEM certificate that makes --stream-address serve TLS; with --stream-key")
+	f.StringVar(&r.StreamKey, "stream-key", "", "the key of --stream-cert")
+	f.StringSliceVar(&r.CDIDirs, "cdi-dir", []string{"/etc/cdi", "/var/run/cdi"}, "folders of CDI device specs")
 }
 
 func (o *options) serverFlags(cmd *cobra.Command) {

@@ -160,13 +160,14 @@ func waitFd(ctx context.Context, fd int, limit time.Duration) bool {
 	return false
 }
 
-// podsCgroups returns every kubepods cgroup below root: one in v2, one per hierarchy in v1.
+// podsCgroups returns every cgroup below root that holds pods, the kubelet's or (of pods that name none) the runtime's
+// own: one in v2, one per hierarchy in v1.
 func podsCgroups(root string) []string {
 	var out []string
 	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 		tops, _ := filepath.Glob(pattern)
 		for _, top := range tops {
-			for _, name := range []string{"kubepods", "kubepods.slice"} {
+			for _, name := range []string{"kubepods", "kubepods.slice", ownPods, ownPods + ".slice"} {
 				if dir := filepath.Join(top, root, name); exists(dir) {
 					out = append(out, dir)
 				}

@@ -35,6 +35,7 @@ type Cluster struct {
 
 	health int // the kubelet's health port
 	binary string
+	verb   string // server or cri
 	flags  []string
 	log    string
 	mu     sync.Mutex
@@ -46,7 +47,9 @@ type Cluster struct {
 type Options struct {
 	// Dir to use; empty: a fresh one under the system's temporary directory.
 	Dir string
-	// Flags are added to `keelson server`.
+	// Runtime starts `keelson cri`, the runtime alone, instead of a server.
+	Runtime bool
+	// Flags are added to the command.
 	Flags []string
 }
 
@@ -94,12 +97,14 @@ func New(o Options) (*Cluster, error) {
 	c := &Cluster{Dir: o.Dir, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0],
 		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
 		log: filepath.Join(o.Dir, "server.log")}
-	c.flags = append(c.placeFlags(),
-		"--node-name", c.NodeName, "--node-ip", ip,
+	c.verb, c.flags = "cri", append(c.placeFlags(),
 		"--bridge", fmt.Sprintf("klab%d", n), "--pod-cidr", fmt.Sprintf("10.%d.0.0/24", 128+n), "--cluster-cidr", fmt.Sprintf("10.%d.0.0/16", 128+n),
-		"--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n), "--cgroup-root", fmt.Sprintf("/keelson-lab-%d", ports[0]),
-		"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]),
-		"--proxy-healthz-port", strconv.Itoa(ports[3]))
+		"--cgroup-root", fmt.Sprintf("/keelson-lab-%d", ports[0]))
+	if !o.Runtime {
+		c.verb, c.flags = "server", append(c.flags, "--node-name", c.NodeName, "--node-ip", ip, "--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n),
+			"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]),
+			"--proxy-healthz-port", strconv.Itoa(ports[3]))
+	}
 	c.flags = append(c.flags, o.Flags...)
 	return c, os.MkdirAll(c.CertsDir(), 0o755)
 }
@@ -127,7 +132,7 @@ func (c *Cluster) Start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(c.binary, append([]string{"server"}, c.flags...)...)
+	cmd := exec.Command(c.binary, append([]string{c.verb}, c.flags...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -158,6 +163,24 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		case <-c.ended:
 			return fmt.Errorf("the server ended:\n%s", c.Log())
 		case <-time.After(20 * time.Millisecond): // the kubeconfig or the node is not there yet: nothing to wait on
+		}
+	}
+}
+
+// WaitRuntime waits until the runtime takes calls, or says what its log says.
+func (c *Cluster) WaitRuntime(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, StartLimit)
+	defer cancel()
+	for {
+		if conn, err := net.Dial("unix", c.CRISocket); err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the runtime did not start: %w\n%s", ctx.Err(), c.Log())
+		case <-c.ended:
+			return fmt.Errorf("the runtime ended:\n%s", c.Log())
+		case <-time.After(20 * time.Millisecond): // the socket's folder is not there yet: nothing to wait on
 		}
 	}
 }
