@@ -43,6 +43,7 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	if !owner {
 		return s.repeated(have, cfg)
 	}
+	atContainerReserved.Reach()
 	done, err := s.makeContainer(ctx, *rec)
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", cfg.GetMetadata().GetName(), err)
@@ -118,6 +119,7 @@ func (s *Server) makeContainer(ctx context.Context, rec podstore.Container) (_ *
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	atContainerMade.Reach()
 	rec.State = podstore.Created
 	if err := s.containers.Commit(&rec); err != nil {
 		return nil, err
@@ -127,6 +129,7 @@ func (s *Server) makeContainer(ctx context.Context, rec podstore.Container) (_ *
 		return nil, err
 	}
 	back.Commit()
+	atContainerCommitted.Reach()
 	return &rec, nil
 }
 
@@ -160,6 +163,7 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 	if err != nil {
 		return nil, fmt.Errorf("mount the root filesystem: %w", err)
 	}
+	atContainerMounted.Reach()
 	user, err := s.deps.ResolveUser(rootfs, who)
 	if err != nil {
 		return nil, invalid("user %q of image %s: %v", who, cfg.GetImage().GetImage(), err)

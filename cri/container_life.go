@@ -64,6 +64,7 @@ func (s *Server) StartContainer(ctx context.Context, req *runtimeapi.StartContai
 	if _, err := s.deps.Containers.Start(ctx, rec.ID); err != nil {
 		return nil, fmt.Errorf("start container %s: %w", rec.ID, err)
 	}
+	atContainerStarted.Reach()
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
@@ -132,9 +133,11 @@ func (s *Server) dismantle(ctx context.Context, rec *podstore.Container) error {
 	if err := s.kill(ctx, rec.ID); err != nil {
 		return err
 	}
+	atContainerKilled.Reach()
 	if err := ignoreMissing(s.deps.Containers.Remove(ctx, rec.ID)); err != nil {
 		return err
 	}
+	atContainerRemoved.Reach()
 	if err := s.deps.Rootfs.UnmountRootfs(ctx, rec.ID); err != nil {
 		return fmt.Errorf("unmount the root filesystem: %w", err)
 	}
@@ -143,6 +146,7 @@ func (s *Server) dismantle(ctx context.Context, rec *podstore.Container) error {
 			return fmt.Errorf("unmount an image volume: %w", err)
 		}
 	}
+	atContainerUnmounted.Reach()
 	return s.containers.Delete(rec.ID)
 }
 
@@ -173,6 +177,7 @@ func (s *Server) UpdateContainerResources(ctx context.Context, req *runtimeapi.U
 	if err := s.deps.Containers.Update(ctx, rec.ID, res); err != nil {
 		return nil, fmt.Errorf("update container %s: %w", rec.ID, err)
 	}
+	atContainerUpdated.Reach()
 	next := *rec
 	next.Resources = merged
 	if err := s.containers.Update(&next); err != nil {

@@ -56,6 +56,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandbo
 		}
 		return &runtimeapi.RunPodSandboxResponse{PodSandboxId: have.ID}, nil
 	}
+	atPodReserved.Reach()
 	done, err := s.makeSandbox(ctx, *rec, netSysctls, sysctls)
 	if err != nil {
 		return nil, fmt.Errorf("run sandbox %s/%s: %w", cfg.GetMetadata().GetNamespace(), cfg.GetMetadata().GetName(), err)
@@ -84,13 +85,16 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 	if err := s.attach(ctx, &rec, netSysctls, &back); err != nil {
 		return nil, err
 	}
+	atPodNetworked.Reach()
 	back.Push("namespaces", func(ctx context.Context) error { return ignoreMissing(s.deps.Sandboxes.Remove(ctx, rec.ID)) })
 	if _, err := s.deps.Sandboxes.Create(ctx, s.boxConfig(&rec, sysctls)); err != nil {
 		return nil, err
 	}
+	atPodBoxed.Reach()
 	if err := s.writePodFiles(&rec); err != nil {
 		return nil, err
 	}
+	atPodFiled.Reach()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -99,6 +103,7 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 		return nil, err
 	}
 	back.Commit()
+	atPodCommitted.Reach()
 	return &rec, nil
 }
 

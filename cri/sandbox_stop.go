@@ -52,7 +52,10 @@ func (s *Server) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePod
 		}
 	}
 	gone := s.event(rec.ID, runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, rec.ID)
-	if err := errors.Join(os.RemoveAll(s.podDir(rec.ID)), s.sandboxes.Delete(rec.ID)); err != nil {
+	atPodEmptied.Reach()
+	err = os.RemoveAll(s.podDir(rec.ID))
+	atPodUnfiled.Reach()
+	if err = errors.Join(err, s.sandboxes.Delete(rec.ID)); err != nil {
 		return nil, fmt.Errorf("remove sandbox %s: %w", rec.ID, err)
 	}
 	s.events.publish(gone)
@@ -96,17 +99,21 @@ func (s *Server) stopSandbox(ctx context.Context, rec *podstore.Sandbox) error {
 	if err := s.sandboxes.Update(&stopped); err != nil {
 		return err
 	}
+	atPodStopping.Reach()
 	if err := s.killAll(ctx, rec.ID); err != nil {
 		return err
 	}
+	atPodKilled.Reach()
 	if !hostNetwork(rec.Config) {
 		if err := s.deps.Network.Teardown(ctx, rec.ID); err != nil {
 			return fmt.Errorf("give the pod network back: %w", err)
 		}
 	}
+	atPodUnwired.Reach()
 	if err := ignoreMissing(s.deps.Sandboxes.Remove(ctx, rec.ID)); err != nil {
 		return err
 	}
+	atPodUnboxed.Reach()
 	down := stopped
 	down.NetworkDown = true
 	if err := s.sandboxes.Update(&down); err != nil {

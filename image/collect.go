@@ -152,18 +152,22 @@ func (s *Store) collect(candidates []digest.Digest) error {
 	if len(plan.Layers) == 0 && len(plan.Blobs) == 0 {
 		return nil
 	}
+	atCollecting.Reach()
 	errs := []error{s.save()}
 	if err := s.forgetDurably(); err != nil {
 		// Go on: on a full disk this is how space comes back. Should power fail
 		// now, Open finds the layers missing and forgets the image.
 		errs = append(errs, err)
 	}
+	atForgot.Reach()
 	for _, d := range dirs {
 		errs = append(errs, s.snaps.RemoveLayer(d))
 	}
+	atUnlayered.Reach()
 	for _, d := range plan.Blobs {
 		errs = append(errs, s.dropBlob(d))
 	}
+	atCollected.Reach()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("collect unused image data: %w", err)
 	}

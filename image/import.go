@@ -43,6 +43,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	atSpooled.Reach()
 	found, err := a.images()
 	if err != nil {
 		return nil, err

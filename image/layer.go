@@ -107,6 +107,7 @@ func (p *puller) makeLayer(ctx context.Context, i int, budget *unpack.Budget) er
 	if err != nil {
 		return err
 	}
+	atUnpacked.Reach()
 	if want := p.config.RootFS.DiffIDs[i]; rep.DiffID != want {
 		return errors.Join(fmt.Errorf("%w: unpacked it has DiffID %s, the config says %s", ErrCorrupt, rep.DiffID, want),
 			p.store.blobs.Drop(p.manifest.Layers[i].Digest))
@@ -119,6 +120,7 @@ func (p *puller) makeLayer(ctx context.Context, i int, budget *unpack.Budget) er
 	if err := p.store.settle(ctx, draft, p.chain[:i], &rep); err != nil {
 		return err
 	}
+	atSettled.Reach()
 	return p.store.commitLayer(draft, p.chain[i], p.manifest.Layers[i].Digest, rep)
 }
 
@@ -157,6 +159,7 @@ func (s *Store) commitLayer(draft *snapshot.Draft, chain, blob digest.Digest, re
 	s.mu.Lock()
 	s.state.Layers[chain] = &ledger.Layer{Dir: name, Diff: rep.DiffID, Blob: blob, Bytes: rep.Bytes, Inodes: rep.Inodes}
 	s.mu.Unlock()
+	atLayer.Reach()
 	return nil
 }
 

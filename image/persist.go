@@ -31,6 +31,7 @@ func (s *Store) syncOnce() error {
 	if err := s.snaps.Sync(); err != nil {
 		return err
 	}
+	atSynced.Reach()
 	return s.saveDurable(func(*ledger.State) *ledger.State { return synced })
 }
 

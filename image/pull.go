@@ -69,6 +69,7 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (
 	if err := p.resolve(ctx); err != nil {
 		return "", fmt.Errorf("failed to resolve reference %q: %w", ref, err)
 	}
+	atResolved.Reach()
 	p.names = []reference.Reference{ref, ref.WithDigest(p.target.Digest)}
 	if err := p.content(ctx); err != nil {
 		return "", fmt.Errorf("failed to pull image %q: %w", ref, err)
@@ -191,6 +192,7 @@ func (p *puller) content(ctx context.Context) error {
 	if err := manifest.CheckPlatform(p.config, p.store.cfg.Platform); err != nil {
 		return err
 	}
+	atConfig.Reach()
 	p.chain = manifest.ChainIDs(p.config.RootFS.DiffIDs)
 	p.keep(p.chain...)
 	g, ctx := errgroup.WithContext(ctx)
@@ -233,6 +235,11 @@ func (s *Store) record(p *puller) error {
 	s.state.Put(p.id, img)
 	s.configs[p.id] = p.config
 	s.mu.Unlock()
+	atKept.Reach()
 	s.syncer.want()
-	return s.save()
+	if err := s.save(); err != nil {
+		return err
+	}
+	atSaved.Reach()
+	return nil
 }

@@ -100,6 +100,7 @@ func (s *Store) Remove(_ context.Context, ref string) error {
 	if err := s.save(); err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)
 	}
+	atRemoved.Reach()
 	if err := errors.Join(s.collect(blobs), s.sweep()); err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)
 	}

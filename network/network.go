@@ -215,12 +215,15 @@ func (n *Network) dress(ctx context.Context, l lease, pod Pod) error {
 			return err
 		}
 	}
+	atWritten.Reach()
 	if err := n.cfg.Guard.Admit(ctx, pod.Namespace, pod.Name, pod.UID, l.Addr); err != nil {
 		return err
 	}
+	atAdmitted.Reach()
 	if err := n.addPorts(ctx, pod.SandboxID, &entry{lease: l, ports: ports}); err != nil {
 		return err
 	}
+	atPorted.Reach()
 	l.Record.State = ready
 	err = ctx.Err()
 	if err == nil {
@@ -230,6 +233,7 @@ func (n *Network) dress(ctx context.Context, l lease, pod Pod) error {
 		// The caller's context may be what ended; the way back must not depend on it.
 		return errors.Join(err, n.removePorts(context.WithoutCancel(ctx), pod.SandboxID))
 	}
+	atReady.Reach()
 	return nil
 }
 
@@ -249,9 +253,11 @@ func (n *Network) Teardown(ctx context.Context, sandboxID string) error {
 	if err := n.addresses.Write(e.lease); err != nil {
 		return err
 	}
+	atLeaving.Reach()
 	if err := n.removePorts(ctx, sandboxID); err != nil {
 		return err
 	}
+	atUnported.Reach()
 	n.drop(e.lease)
 	return nil
 }

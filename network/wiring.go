@@ -71,10 +71,15 @@ func (n *Network) wire(ctx context.Context, l lease) error {
 	if err != nil {
 		return err
 	}
+	atWired.Reach()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return n.links.Connect(name, l.Addr, gw)
+	if err := n.links.Connect(name, l.Addr, gw); err != nil {
+		return err
+	}
+	atConnected.Reach()
+	return nil
 }
 
 // sysctls writes parameters of the calling thread's namespace.
@@ -202,6 +207,7 @@ func (n *Network) dropBatch(batch []lease) (stuck []lease) {
 			stuck = append(stuck, l)
 			continue
 		}
+		atUnpinned.Reach()
 		gone, addrs = append(gone, l), append(addrs, l.Addr)
 	}
 	if len(gone) == 0 {
@@ -210,6 +216,7 @@ func (n *Network) dropBatch(batch []lease) (stuck []lease) {
 	if err := n.links.FlushConntrack(addrs); err != nil {
 		n.cfg.Log.Warn("connections of released pod addresses are not forgotten", "error", err)
 	}
+	atForgotten.Reach()
 	for _, l := range gone {
 		n.cfg.Guard.Forget(l.Addr)
 		if err := n.addresses.Release(l.Addr); err != nil {
@@ -231,6 +238,7 @@ func (n *Network) refillLoop(ctx context.Context) {
 		for n.lacking() && ctx.Err() == nil {
 			l, err := n.build(ctx)
 			if err == nil {
+				atSpare.Reach()
 				l.Record.State = ready
 				if err = n.addresses.Write(l); err != nil {
 					n.drop(l)

@@ -131,6 +131,7 @@ func (s *Store) PutStream(r io.Reader, limit int64, claim func(digest.Digest)) (
 	}
 	d := digest.NewDigest(digest.SHA256, h)
 	claim(d)
+	atStreamed.Reach()
 	if err := os.Rename(f.Name(), s.path(d)); err != nil {
 		return "", 0, fmt.Errorf("store blob: %w", err)
 	}
@@ -146,6 +147,7 @@ func (s *Store) Drop(d digest.Digest) error {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("drop blob %s: %w", d, err)
 		}
+		atDropped.Reach()
 	}
 	return nil
 }

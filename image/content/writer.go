@@ -96,9 +96,11 @@ func (w *Writer) Commit() error {
 	if err := w.close(); err != nil {
 		return fmt.Errorf("ingest %s: %w", w.d, err)
 	}
+	atWhole.Reach()
 	if err := os.Rename(w.store.ingestPath(w.d), w.store.path(w.d)); err != nil {
 		return fmt.Errorf("commit blob %s: %w", w.d, err)
 	}
+	atVisible.Reach()
 	return nil
 }
 

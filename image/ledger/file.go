@@ -126,10 +126,13 @@ func (f *File) write(name string, s *State, sync bool) error {
 		err = cerr
 	}
 	if err == nil {
+		atWritten.Reach()
 		err = os.Rename(p+".new", p)
+		atRenamed.Reach()
 	}
 	if err == nil && sync {
 		err = syncDir(f.dir)
+		atDurable.Reach()
 	}
 	if err != nil {
 		return fmt.Errorf("write image ledger: %w", err)

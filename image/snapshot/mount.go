@@ -46,9 +46,11 @@ func (s *Store) Mount(id string, rec Record) (string, error) {
 	if err := s.prepare(base, rec); err != nil {
 		return "", errors.Join(err, s.discard(base))
 	}
+	atPrepared.Reach()
 	if err := s.overlay(base, rec); err != nil {
 		return "", errors.Join(fmt.Errorf("mount root filesystem of %s: %w", id, err), s.discard(base))
 	}
+	atMounted.Reach()
 	return root, nil
 }
 
@@ -134,6 +136,7 @@ func (s *Store) unmountAll(base string, names ...string) error {
 			}
 		}
 	}
+	atUnmounted.Reach()
 	return s.discard(base)
 }
 
@@ -168,6 +171,7 @@ func (s *Store) MountView(id string, rec Record) (string, error) {
 		err = s.overlay(base, rec)
 	}
 	if err == nil {
+		atViewed.Reach()
 		err = bindSub(root, sub, rec.SubPath)
 	}
 	if err != nil {

@@ -66,6 +66,7 @@ func (s *Store) Draft() (*Draft, error) {
 	if err := os.Mkdir(p, 0o755); err != nil {
 		return nil, fmt.Errorf("make layer: %w", err)
 	}
+	atDraft.Reach()
 	f, err := os.OpenFile(p, unix.O_DIRECTORY|os.O_RDONLY, 0)
 	if err == nil {
 		err = f.Chmod(0o755)
@@ -88,6 +89,7 @@ func (d *Draft) Commit(name string) error {
 		return fmt.Errorf("commit layer: %w", err)
 	}
 	d.path = ""
+	atCommitted.Reach()
 	return nil
 }
 
@@ -125,6 +127,7 @@ func (s *Store) discard(p string) error {
 		err := unix.Renameat2(unix.AT_FDCWD, p, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 		switch {
 		case err == nil:
+			atDiscarded.Reach()
 			select {
 			case s.bin <- struct{}{}:
 			default: // it is awake
@@ -161,6 +164,7 @@ func (s *Store) janitor() {
 			if err := os.RemoveAll(filepath.Join(s.dir, "trash", e.Name())); err != nil {
 				s.log.Warn("trash not removed", "err", err)
 			}
+			atEmptied.Reach()
 		}
 	}
 }

@@ -112,6 +112,7 @@ func (p *Pool[T]) Reserve(rec T) (Lease[T], error) {
 		p.forget(slot)
 		return Lease[T]{}, err
 	}
+	atReserved.Reach()
 	// Losing the cursor costs only that addresses come again sooner.
 	_ = os.WriteFile(p.cfg.CursorFile, []byte(strconv.Itoa(slot)), 0o600)
 	return l, nil
@@ -169,6 +170,7 @@ func (p *Pool[T]) Release(a netip.Addr) error {
 	if err := os.Remove(filepath.Join(p.cfg.Dir, a.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("ipam: release %s: %w", a, err)
 	}
+	atReleased.Reach()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.used[slot] {

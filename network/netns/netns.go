@@ -19,6 +19,7 @@ func Create(path string, inside func() error) error {
 		return fmt.Errorf("netns: mount point: %w", err)
 	}
 	f.Close()
+	atPlace.Reach()
 	err = thread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("netns: unshare: %w", err)
@@ -28,6 +29,7 @@ func Create(path string, inside func() error) error {
 				return err
 			}
 		}
+		atInside.Reach()
 		if err := unix.Mount(self, path, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("netns: pin at %s: %w", path, err)
 		}
@@ -61,6 +63,7 @@ func Remove(path string) error {
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("netns: unpin %s: %w", path, err)
 	}
+	atUnmounted.Reach()
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("netns: %w", err)
 	}

@@ -25,6 +25,7 @@ func (m *Manager) ReopenLog(ctx context.Context, id string) error {
 	if err := m.link.ask(ctx, keeper.OpReopen, keeper.Target{ID: id}, nil); err != nil {
 		return fmt.Errorf("reopen log of container %s: %w", id, err)
 	}
+	atReopened.Reach()
 	return nil
 }
 

@@ -89,6 +89,7 @@ func (m *Manager) launchExec(ctx context.Context, c *container, cfg ExecConfig, 
 		m.execExited(execID, -1)
 		return nil, err
 	}
+	atExecWritten.Reach()
 	req := keeper.Exec{ID: c.id, ExecID: execID, Process: path, TTY: cfg.TTY, Stdio: io.stdio}
 	// Not under ctx: a process that was started must be known to be killed.
 	var r keeper.Running
@@ -98,6 +99,7 @@ func (m *Manager) launchExec(ctx context.Context, c *container, cfg ExecConfig, 
 		m.execExited(execID, -1)
 		return nil, execError(err)
 	}
+	atExecLaunched.Reach()
 	pidfd, err := pollable(files[0])
 	if err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ func (m *Manager) Create(ctx context.Context, cfg Config) error {
 	defer c.unlock()
 	err := bundle.Make(dir, cfg.Spec, cfg.TTY, cfg.Stdin)
 	if err == nil {
+		atBundled.Reach()
 		err = c.rec.save(dir)
 	}
 	if err != nil {
@@ -43,6 +44,7 @@ func (m *Manager) Create(ctx context.Context, cfg Config) error {
 		_ = os.RemoveAll(dir)
 		return fmt.Errorf("create container %s: %w", cfg.ID, err)
 	}
+	atCreated.Reach()
 	m.hub.publish(c.id, EventCreated, c.rec.CreatedAt)
 	return nil
 }
@@ -111,9 +113,11 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	atStarting.Reach()
 	if err := m.prepareNative(ctx, c, r); err != nil {
 		return m.startFailed(c, err)
 	}
+	atPrepared.Reach()
 	held, err := openFIFOs(c.dir, r)
 	if err != nil {
 		return m.startFailed(c, err)
@@ -128,6 +132,7 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 		}
 		return m.startFailed(c, err)
 	}
+	atAnswered.Reach()
 	held.take(files)
 	c.keep(held)
 	_, err = c.move(func(r record) (record, error) { return r.started(running) })
@@ -138,6 +143,7 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	atRunning.Reach()
 	m.hub.publish(c.id, EventStarted, running.StartedAt)
 	_ = os.Remove(filepath.Join(c.dir, bundle.ProgramName)) // it has run
 	return nil
@@ -178,6 +184,7 @@ func (m *Manager) exited(x keeper.Exit) {
 	if err != nil {
 		return
 	}
+	atExitHeard.Reach()
 	early := false
 	r, err := c.move(func(r record) (record, error) {
 		early = r.Phase == phaseStarting
@@ -193,6 +200,7 @@ func (m *Manager) exited(x keeper.Exit) {
 		}
 		return
 	}
+	atExitRecorded.Reach()
 	if early {
 		m.hub.publish(x.ID, EventStarted, r.StartedAt)
 	}
@@ -243,16 +251,20 @@ func (m *Manager) remove(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	atRemoving.Reach()
 	err = m.link.ask(ctx, keeper.OpForget, keeper.Target{ID: c.id}, nil)
 	if err != nil && keeper.KindOf(err) != keeper.KindNotFound {
 		return err
 	}
+	atForgotten.Reach()
 	if err := m.groupOf(r).Remove(ctx); err != nil {
 		return err
 	}
+	atUngrouped.Reach()
 	if err := os.RemoveAll(c.dir); err != nil {
 		return err
 	}
+	atRemoved.Reach()
 	m.forget(c)
 	m.hub.publish(c.id, EventRemoved, time.Now())
 	return nil

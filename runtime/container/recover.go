@@ -78,6 +78,7 @@ func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running
 			m.hub.publish(c.id, EventExited, next.FinishedAt)
 		}
 	}
+	atSettled.Reach()
 	switch {
 	case v.remove:
 		return m.remove(ctx, c)
@@ -87,6 +88,7 @@ func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running
 		if err := m.hold(ctx, c, v.record, !v.adopt); err != nil {
 			return err
 		}
+		atHeld.Reach()
 		if v.adopt {
 			return m.adopt(ctx, c, m.link.callAgain)
 		}
@@ -182,6 +184,7 @@ func (m *Manager) adopt(ctx context.Context, c *container, ask call) error {
 	if err != nil {
 		return fmt.Errorf("have container %s adopted: %w", r.ID, err)
 	}
+	atAdopted.Reach()
 	if !m.pidfdTells {
 		m.follow(c, files[0])
 	}

@@ -28,6 +28,7 @@ func (m *Manager) Stop(ctx context.Context, id string, sig syscall.Signal, grace
 		if err := c.signal(sig); err != nil {
 			return ignoreNotRunning(err)
 		}
+		atSignalled.Reach()
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/runtime/failpoint"
 )
 
 // Names in the keeper's directory.
@@ -52,6 +54,7 @@ func Spawn(program, dir string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("keeper socket in %s: %w", dir, err)
 	}
 	defer listener.Close()
+	atListening.Reach()
 	sealed, err := SealedCopy(program)
 	if err != nil {
 		return nil, fmt.Errorf("load keeper %s: %w", program, err)
@@ -66,7 +69,7 @@ func Spawn(program, dir string) (*exec.Cmd, error) {
 		Path:        fmt.Sprintf("/proc/self/fd/%d", sealed.Fd()),
 		Args:        Args(dir, BuildOf(program)),
 		Dir:         "/",
-		Env:         []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOTRACEBACK=single"},
+		Env:         append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOTRACEBACK=single"}, failpoint.Environ()...),
 		Stderr:      logFile,
 		ExtraFiles:  []*os.File{listener, lock},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
@@ -74,6 +77,7 @@ func Spawn(program, dir string) (*exec.Cmd, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start keeper %s: %w", program, err)
 	}
+	atSpawned.Reach()
 	return cmd, nil
 }
 

@@ -129,6 +129,7 @@ func (m *Manager) Create(ctx context.Context, cfg Config) (*Sandbox, error) {
 		delete(m.sandboxes, cfg.ID)
 		return nil, fmt.Errorf("create sandbox %s: %w", cfg.ID, err)
 	}
+	atMade.Reach()
 	s.Ready = true
 	mine.box = &s
 	return clone(&s), nil
@@ -149,22 +150,26 @@ func (m *Manager) make(ctx context.Context, s *Sandbox) (err error) {
 			err = errors.Join(err, m.undo(p, r))
 		}
 	}()
+	atRecorded.Reach()
 	if s.CgroupPath != "" {
 		if err := group.Create(s.Resources); err != nil {
 			return err
 		}
 	}
+	atGrouped.Reach()
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
 	if err := makeNamespaces(s.Config, p, func() (int, error) { return m.startPause(s) }); err != nil {
 		return err
 	}
+	atPinned.Reach()
 	if !s.HostIPC {
 		if err := mountShm(p, s.ShmBytes); err != nil {
 			return err
 		}
 	}
+	atShared.Reach()
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -179,12 +184,15 @@ func (m *Manager) undo(p places, r record) error {
 	if r.SharedPID {
 		errs = append(errs, m.endPause(&r.Sandbox, p))
 	}
+	atUnpaused.Reach()
 	for _, target := range []string{p.shm(), p.pin("ipc"), p.pin("uts"), p.pin("pid")} {
 		errs = append(errs, unmount(target))
 	}
+	atUnpinned.Reach()
 	if r.OwnsCgroup {
 		errs = append(errs, m.groups.Group(r.CgroupPath).Prune())
 	}
+	atUngrouped.Reach()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -213,6 +221,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	if err == nil {
 		r.Phase = removing
 		if err = bundle.WriteJSON(p.record(), r); err == nil {
+			atRemoving.Reach()
 			err = m.undo(p, r)
 		}
 	}

@@ -54,6 +54,7 @@ func makeNamespaces(cfg Config, p places, pause func() (int, error)) error {
 		if err != nil {
 			return err
 		}
+		atPaused.Reach()
 		return pin("/proc/"+strconv.Itoa(pid)+"/ns/pid", p.pin("pid"))
 	})
 }

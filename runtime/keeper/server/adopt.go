@@ -41,6 +41,7 @@ func (s *Server) handleAdopt(from *session, h keeper.Header, body json.RawMessag
 			from.reply(h, nil, err)
 			return
 		}
+		atAdopted.Reach()
 		from.reply(h, b.running(), nil)
 	})
 }

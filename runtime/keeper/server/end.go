@@ -59,6 +59,7 @@ func (s *Server) end(b *box, status waitStatus, unknown bool) {
 	if b.phase != running {
 		return
 	}
+	atEndSeen.Reach()
 	b.phase = ending
 	s.loop.drop(b.pidWatch)
 	exit := &keeper.Exit{
@@ -97,14 +98,18 @@ func (s *Server) clearGroup(b *box) (oom bool) {
 // on record before the zombie that tells it is let go, and before anybody is
 // told.
 func (s *Server) record(b *box, exit *keeper.Exit) {
+	atEndCleared.Reach()
 	s.drain(b)
+	atEndDrained.Reach()
 	err := bundle.WriteJSON(filepath.Join(b.run.Dir, bundle.ExitName), exit)
 	if err != nil {
 		s.cfg.Log.Error("record exit", "container", b.run.ID, "code", exit.Code, "err", err)
 	}
+	atEndRecorded.Reach()
 	if b.child {
 		reap(int(b.pidfd.Fd()))
 	}
+	atEndReaped.Reach()
 	b.exit, b.phase = exit, ended
 	s.unpump(b)
 	b.release()

@@ -56,6 +56,7 @@ func (s *Server) handleExec(from *session, h keeper.Header, body json.RawMessage
 		from.reply(h, nil, err)
 		return
 	}
+	atExecStarted.Reach()
 	run.from = from
 	s.loop.do(func() {
 		s.execs[run.pid] = run
@@ -119,9 +120,11 @@ func (s *Server) execEnded(run *execRun) {
 	if err != nil {
 		status = waitStatus{code: unknownCode}
 	}
+	atExecEnded.Reach()
 	run.from.send(keeper.Header{Op: keeper.OpExecExited}, keeper.ExecExited{
 		ID: run.req.ID, ExecID: run.req.ExecID, Code: int32(status.code),
 	})
+	atExecTold.Reach()
 	s.loop.drop(run.watch)
 	reap(fd)
 	run.pidfd.Close()

@@ -30,7 +30,9 @@ func (s *Server) handleRun(from *session, h keeper.Header, body json.RawMessage)
 		from.reply(h, nil, &keeper.Failure{Kind: keeper.KindExists, Message: "container " + req.ID + " was started before"})
 		return
 	}
+	atRunTaken.Reach()
 	err = s.launch(b)
+	atRunStarted.Reach()
 	s.loop.do(func() {
 		if err != nil {
 			s.unpump(b)
@@ -65,6 +67,7 @@ func (s *Server) launch(b *box) error {
 		if err := b.own(pid); err != nil {
 			return err
 		}
+		atRunOwned.Reach()
 		if console != nil {
 			stdio.Console.Close()
 			if b.console, err = keeper.ReceiveFile(console); err != nil {
@@ -73,6 +76,7 @@ func (s *Server) launch(b *box) error {
 		}
 		var watchErr error
 		s.loop.do(func() { watchErr = s.pumpFrom(b) })
+		atRunWatched.Reach()
 		return watchErr
 	})
 }

@@ -88,6 +88,7 @@ func (p *pump) step(st *stream, to sink, final bool) bool {
 		return false
 	}
 	p.append(st, to, e)
+	atLogWritten.Reach()
 	p.take(st, e.covered)
 	st.sent -= e.covered
 	st.seen = n - e.covered
@@ -105,6 +106,7 @@ func (p *pump) append(st *stream, to sink, e entry) {
 	mark, err := to.log.Mark()
 	e.mark = mark
 	p.journal.begin(e)
+	atLogBegun.Reach()
 	if err == nil {
 		err = to.log.Write(p.records, mark)
 	}
@@ -122,12 +124,14 @@ func (p *pump) append(st *stream, to sink, e entry) {
 // take takes covered bytes, which are there, out of the FIFO.
 func (p *pump) take(st *stream, covered int) {
 	p.journal.take()
+	atLogTaking.Reach()
 	for {
 		_, err := unix.Read(st.fd, p.journal.sink[:covered])
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
+	atLogTaken.Reach()
 	p.journal.end()
 }
 

@@ -273,6 +273,7 @@ func (s *Server) handleTarget(from *session, h keeper.Header, body json.RawMessa
 			err := errEnded
 			if b.log != nil {
 				err = b.log.Reopen()
+				atLogReopened.Reach()
 			}
 			from.reply(h, nil, err)
 		case keeper.OpCloseStdin:
@@ -288,6 +289,7 @@ func (s *Server) handleTarget(from *session, h keeper.Header, body json.RawMessa
 			}
 			delete(s.boxes, req.ID)
 			b.release()
+			atForgotten.Reach()
 			from.reply(h, nil, nil)
 		}
 	})

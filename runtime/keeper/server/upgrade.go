@@ -31,6 +31,7 @@ func (s *Server) handleUpgrade(from *session, h keeper.Header, body json.RawMess
 			return
 		}
 		s.next, s.nextBuild = files[0], req.Build
+		atUpgradeAccepted.Reach()
 	})
 }
 
@@ -65,6 +66,7 @@ func (s *Server) become() error {
 	if _, err := unix.FcntlInt(keeper.LockFD, unix.F_SETFD, 0); err != nil {
 		return fmt.Errorf("upgrade: pass lock: %w", err)
 	}
+	atUpgradePassing.Reach()
 	args := keeper.Args(s.cfg.Dir, s.nextBuild)
 	err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", s.next.Fd()), args, os.Environ())
 	return fmt.Errorf("upgrade: execute: %w", err)
