@@ -159,7 +159,11 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 		return nil, err
 	}
 	back.Push("root filesystem", func(ctx context.Context) error { return s.deps.Rootfs.UnmountRootfs(ctx, rec.ID) })
-	rootfs, err := s.deps.Rootfs.MountRootfs(ctx, rec.ID, img.ID, image.RootfsOptions{})
+	ids := podNamespaces(pod.Config).GetUsernsOptions()
+	if own := sc.GetNamespaceOptions().GetUsernsOptions(); own != nil && !sameUserns(own, ids) {
+		return nil, invalid("the container's user namespace is not its sandbox's")
+	}
+	rootfs, err := s.deps.Rootfs.MountRootfs(ctx, rec.ID, img.ID, image.RootfsOptions{UIDs: imageIDs(ids.GetUids()), GIDs: imageIDs(ids.GetGids())})
 	if err != nil {
 		return nil, fmt.Errorf("mount the root filesystem: %w", err)
 	}
@@ -184,6 +188,22 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 	}
 	rec.Process = spec.Process
 	return spec, ctx.Err()
+}
+
+// sameUserns: none is the node's.
+func sameUserns(container, pod *runtimeapi.UserNamespace) bool {
+	if pod == nil {
+		return container.GetMode() == runtimeapi.NamespaceMode_NODE
+	}
+	return proto.Equal(container, pod)
+}
+
+func imageIDs(in []*runtimeapi.IDMapping) []image.IDMap {
+	var out []image.IDMap
+	for _, m := range in {
+		out = append(out, image.IDMap{Container: m.GetContainerId(), Host: m.GetHostId(), Size: m.GetLength()})
+	}
+	return out
 }
 
 // gather reads what the spec needs to know of the machine and of the pod.

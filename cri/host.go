@@ -31,6 +31,7 @@ func hostFacts(systemd bool) (translate.Host, error) {
 	}
 	h.Capabilities = caps
 	h.OOMScoreAdjMin = oomFloor(caps)
+	h.Userns = usernsWorks()
 	h.AppArmor = startsWith("/sys/module/apparmor/parameters/enabled", "Y")
 	h.SELinux = exists("/sys/fs/selinux/enforce")
 	if h.Unified {
@@ -41,6 +42,20 @@ func hostFacts(systemd bool) (translate.Host, error) {
 		h.SwapAccounting = exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
 	}
 	return h, nil
+}
+
+// usernsWorks: the kernel has user namespaces, lets some be made, and overlay
+// (Linux 5.19) and tmpfs (6.3: projected volumes) take id-mapped mounts.
+func usernsWorks() bool {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil || !exists("/proc/self/ns/user") || startsWith("/proc/sys/user/max_user_namespaces", "0\n") {
+		return false
+	}
+	var major, minor int
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); n != 2 {
+		return false
+	}
+	return major > 6 || major == 6 && minor >= 3
 }
 
 // heldCapabilities are the effective ones of this process.

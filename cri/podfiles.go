@@ -38,8 +38,15 @@ func (s *Server) writePodFiles(rec *podstore.Sandbox) error {
 	for name, content := range map[string]string{
 		resolvFile: resolv, hostsFile: hosts, hostnameFile: hostname(rec.Config) + "\n",
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			return fmt.Errorf("pod file: %w", err)
+		}
+		if ids := podNamespaces(rec.Config); userns(ids) {
+			u := ids.GetUsernsOptions()
+			if err := os.Chown(path, int(u.GetUids()[0].GetHostId()), int(u.GetGids()[0].GetHostId())); err != nil {
+				return fmt.Errorf("pod file: %w", err)
+			}
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -82,15 +83,20 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 		}
 	}()
 	back.Push("files", func(context.Context) error { return os.RemoveAll(s.podDir(rec.ID)) })
-	if err := s.attach(ctx, &rec, netSysctls, &back); err != nil {
-		return nil, err
+	// In a user namespace the network's is made with it; else it is there before,
+	// made in advance.
+	steps := []func() error{
+		func() error { return s.attach(ctx, &rec, netSysctls, &back) },
+		func() error { return s.box(ctx, &rec, sysctls, &back) },
 	}
-	atPodNetworked.Reach()
-	back.Push("namespaces", func(ctx context.Context) error { return ignoreMissing(s.deps.Sandboxes.Remove(ctx, rec.ID)) })
-	if _, err := s.deps.Sandboxes.Create(ctx, s.boxConfig(&rec, sysctls)); err != nil {
-		return nil, err
+	if userns(podNamespaces(rec.Config)) {
+		slices.Reverse(steps)
 	}
-	atPodBoxed.Reach()
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.writePodFiles(&rec); err != nil {
 		return nil, err
 	}
@@ -105,6 +111,20 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 	back.Commit()
 	atPodCommitted.Reach()
 	return &rec, nil
+}
+
+// box makes the pod's namespaces.
+func (s *Server) box(ctx context.Context, rec *podstore.Sandbox, sysctls map[string]string, back *undo.Stack) error {
+	back.Push("namespaces", func(ctx context.Context) error { return ignoreMissing(s.deps.Sandboxes.Remove(ctx, rec.ID)) })
+	box, err := s.deps.Sandboxes.Create(ctx, s.boxConfig(rec, sysctls))
+	if err != nil {
+		return err
+	}
+	if userns(podNamespaces(rec.Config)) {
+		rec.NetNSPath = box.Namespaces[specs.NetworkNamespace]
+	}
+	atPodBoxed.Reach()
+	return nil
 }
 
 // takeBack undoes a failed creation, and the record last: if something could not
@@ -127,12 +147,14 @@ func (s *Server) attach(ctx context.Context, rec *podstore.Sandbox, sysctls map[
 		return ctx.Err()
 	}
 	pod := networkPod(rec, sysctls)
+	pod.NetNS = rec.NetNSPath
 	back.Push("network", func(ctx context.Context) error { return s.deps.Network.Teardown(ctx, rec.ID) })
 	att, err := s.deps.Network.Setup(ctx, pod)
 	if err != nil {
 		return fmt.Errorf("set up the pod network: %w", err)
 	}
 	rec.NetNSPath, rec.IPs = att.NetNSPath, att.IPs
+	atPodNetworked.Reach()
 	return ctx.Err()
 }
 
@@ -150,14 +172,27 @@ func networkPod(rec *podstore.Sandbox, sysctls map[string]string) network.Pod {
 }
 
 func (s *Server) boxConfig(rec *podstore.Sandbox, sysctls map[string]string) sandbox.Config {
-	ns := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	ns := podNamespaces(rec.Config)
 	return sandbox.Config{
+		UIDs: boxIDs(ns.GetUsernsOptions().GetUids()), GIDs: boxIDs(ns.GetUsernsOptions().GetGids()),
 		ID: rec.ID, Hostname: hostname(rec.Config), NetNSPath: rec.NetNSPath,
 		HostIPC:   ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostUTS:   hostNetwork(rec.Config),
 		SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
 		Sysctls:   sysctls, CgroupParent: s.cgroupParent(rec), ShmBytes: shmBytes,
 	}
+}
+
+func podNamespaces(cfg *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {
+	return cfg.GetLinux().GetSecurityContext().GetNamespaceOptions()
+}
+
+func boxIDs(in []*runtimeapi.IDMapping) []sandbox.IDMap {
+	var out []sandbox.IDMap
+	for _, m := range in {
+		out = append(out, sandbox.IDMap{Container: m.GetContainerId(), Host: m.GetHostId(), Size: m.GetLength()})
+	}
+	return out
 }
 
 // cgroupParent is the pod's own cgroup: the one the kubelet made for it, or one

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -91,6 +92,9 @@ func checkSandboxConfig(c *runtimeapi.PodSandboxConfig) error {
 	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
 		return invalid("run_as_group is set without run_as_user")
 	}
+	if err := checkPodUserns(sc.GetNamespaceOptions()); err != nil {
+		return err
+	}
 	return checkNamespaces(sc.GetNamespaceOptions())
 }
 
@@ -140,7 +144,34 @@ func checkUserns(u *runtimeapi.UserNamespace) error {
 		}
 		return nil
 	}
-	return invalid("user namespace mode %v: user namespaces are not supported by this runtime yet", u.GetMode())
+	if u.GetMode() != runtimeapi.NamespaceMode_POD {
+		return invalid("user namespace mode %v; only POD and NODE are possible", u.GetMode())
+	}
+	for what, maps := range map[string][]*runtimeapi.IDMapping{"uid": u.GetUids(), "gid": u.GetGids()} {
+		switch {
+		case len(maps) != 1:
+			return invalid("%d %s mappings for a user namespace; exactly one is possible", len(maps), what)
+		case maps[0].GetContainerId() != 0:
+			return invalid("the %s mapping of a user namespace begins at %d, not at 0", what, maps[0].GetContainerId())
+		case maps[0].GetLength() == 0 || uint64(maps[0].GetHostId())+uint64(maps[0].GetLength()) > math.MaxUint32:
+			return invalid("the %s mapping of a user namespace to %d ids from %d on is not within 32 bits", what, maps[0].GetLength(), maps[0].GetHostId())
+		}
+	}
+	return nil
+}
+
+// checkPodUserns: without power over a namespace a pod cannot mount what belongs
+// to it, so the node's PID and IPC namespaces are not to be had in another user's.
+func checkPodUserns(o *runtimeapi.NamespaceOption) error {
+	if userns(o) && (o.GetPid() == runtimeapi.NamespaceMode_NODE || o.GetIpc() == runtimeapi.NamespaceMode_NODE || o.GetNetwork() == runtimeapi.NamespaceMode_NODE) {
+		return invalid("a pod with a user namespace cannot have the node's network, PID or IPC namespace")
+	}
+	return nil
+}
+
+// userns says whether the pod gets a user namespace of its own.
+func userns(o *runtimeapi.NamespaceOption) bool {
+	return o.GetUsernsOptions() != nil && o.GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD
 }
 
 func checkContainerConfig(c *runtimeapi.ContainerConfig) error {

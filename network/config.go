@@ -82,6 +82,8 @@ type Pod struct {
 	Namespace, Name, UID string // for people
 	PortMappings         []PortMapping
 	Sysctls              map[string]string // net.* only, by their dotted names
+	// NetNS is the pinned namespace to wire, of a pod whose user namespace must own it; "" makes one.
+	NetNS string
 }
 
 // PortMapping is a host port.
@@ -106,6 +108,8 @@ type record struct {
 	Pod     string        `json:"pod,omitempty"` // namespace/name
 	UID     string        `json:"uid,omitempty"`
 	Ports   []PortMapping `json:"ports,omitempty"`
+	// Given namespaces outlive their lease: their link does not go with them.
+	Given bool `json:"given,omitempty"`
 }
 
 // The states of a record. A spare is ready with no sandbox: making -> ready (spare) -> ready (pod) -> leaving -> no record.

@@ -189,11 +189,11 @@ func (n *Network) Setup(ctx context.Context, pod Pod) (Attachment, error) {
 	if e := n.entry(pod.SandboxID); e != nil {
 		return n.attachment(e.lease), nil
 	}
-	l, err := n.obtain(ctx)
+	l, err := n.obtain(ctx, pod.NetNS)
 	if err != nil {
 		return Attachment{}, err
 	}
-	l.Record = record{State: making, Sandbox: pod.SandboxID, Pod: pod.Namespace + "/" + pod.Name, UID: pod.UID, Ports: pod.PortMappings}
+	l.Record = record{State: making, Sandbox: pod.SandboxID, Pod: pod.Namespace + "/" + pod.Name, UID: pod.UID, Ports: pod.PortMappings, Given: pod.NetNS != ""}
 	if err := n.dress(ctx, l, pod); err != nil {
 		n.drop(l)
 		return Attachment{}, fmt.Errorf("network: pod %s: %w", l.Record.Pod, err)

@@ -338,7 +338,7 @@ func TestRestartKeepsPodsAndDropsHalfMadeOnes(t *testing.T) {
 	}
 	a := up(t, n, "a", PortMapping{HostPort: 8080, ContainerPort: 80})
 	serve(t, a, 80)
-	half, err := n.build(t.Context()) // as if killed in the middle of a Setup
+	half, err := n.build(t.Context(), "") // as if killed in the middle of a Setup
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,8 +22,11 @@ var podDefaults = map[string]string{
 	"net.ipv4.ping_group_range":           "0 2147483647",
 }
 
-// obtain returns a wired namespace that belongs to nobody: a spare, or a new one.
-func (n *Network) obtain(ctx context.Context) (lease, error) {
+// obtain returns a wired namespace that belongs to nobody: a spare, or a new one, or the given one.
+func (n *Network) obtain(ctx context.Context, given string) (lease, error) {
+	if given != "" {
+		return n.build(ctx, given)
+	}
 	n.mu.Lock()
 	var l lease
 	got := len(n.spares) > 0
@@ -35,27 +38,31 @@ func (n *Network) obtain(ctx context.Context) (lease, error) {
 		wake(n.wake.refill)
 		return l, nil
 	}
-	return n.build(ctx)
+	return n.build(ctx, "")
 }
 
-// build reserves an address and wires a new namespace for it. After an error all of it is on its way out.
-func (n *Network) build(ctx context.Context) (lease, error) {
-	l, err := n.addresses.Reserve(record{State: making})
+// build reserves an address and wires a new namespace, or the given one, for it. After an error all of it is on its way out.
+func (n *Network) build(ctx context.Context, given string) (lease, error) {
+	l, err := n.addresses.Reserve(record{State: making, Given: given != ""})
 	if err != nil {
 		return lease{}, err
 	}
-	if err := n.wire(ctx, l); err != nil {
+	if err := n.wire(ctx, l, given); err != nil {
 		n.drop(l)
 		return lease{}, fmt.Errorf("network: %s: %w", l.Addr, err)
 	}
 	return l, nil
 }
 
-func (n *Network) wire(ctx context.Context, l lease) error {
+func (n *Network) wire(ctx context.Context, l lease, given string) error {
 	name, gw := n.links.Name(l.Slot), n.addresses.Gateway()
 	w := link.Wire{Host: n.host, HostName: name, Pod: l.Addr, Gateway: gw, MTU: n.cfg.MTU}
 	pin := n.pin(l.Addr.String())
-	err := netns.Create(pin, func() error {
+	pinned := netns.Create
+	if given != "" {
+		pinned = func(path string, inside func() error) error { return netns.Adopt(path, given, inside) }
+	}
+	err := pinned(pin, func() error {
 		err := w.Make()
 		if errors.Is(err, unix.EEXIST) {
 			// The slot's last namespace is still being dropped, or a process keeps it: its link must not outlive its lease.
@@ -202,7 +209,11 @@ func (n *Network) dropBatch(batch []lease) (stuck []lease) {
 	var gone []lease
 	var addrs []netip.Addr
 	for _, l := range batch {
-		if err := netns.Remove(n.pin(l.Addr.String())); err != nil {
+		err := netns.Remove(n.pin(l.Addr.String()))
+		if err == nil && l.Record.Given {
+			err = n.links.Delete(n.links.Name(l.Slot))
+		}
+		if err != nil {
 			n.cfg.Log.Warn("a pod's network namespace cannot be dropped", "address", l.Addr, "error", err)
 			stuck = append(stuck, l)
 			continue
@@ -236,7 +247,7 @@ func (n *Network) refillLoop(ctx context.Context) {
 		case <-n.wake.refill:
 		}
 		for n.lacking() && ctx.Err() == nil {
-			l, err := n.build(ctx)
+			l, err := n.build(ctx, "")
 			if err == nil {
 				atSpare.Reach()
 				l.Record.State = ready

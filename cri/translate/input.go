@@ -114,6 +114,8 @@ type Host struct {
 	SwapAccounting bool
 	// Devices are all of the host's device nodes, for privileged containers.
 	Devices []Device
+	// Userns tells whether pods may have user namespaces.
+	Userns bool
 	// Rlimits are set on every container's first process.
 	Rlimits []specs.POSIXRlimit
 }

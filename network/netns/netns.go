@@ -41,6 +41,27 @@ func Create(path string, inside func() error) error {
 	return err
 }
 
+// Adopt pins a namespace that somebody else made, at from, at path too, and runs inside in it. After an error nothing is left
+// at path.
+func Adopt(path, from string, inside func() error) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return fmt.Errorf("netns: mount point: %w", err)
+	}
+	f.Close()
+	if !Pinned(from) {
+		err = fmt.Errorf("netns: %s is no namespace", from)
+	} else if err = unix.Mount(from, path, "", unix.MS_BIND, ""); err != nil {
+		err = fmt.Errorf("netns: pin %s at %s: %w", from, path, err)
+	} else {
+		err = Do(path, inside)
+	}
+	if err != nil {
+		return errors.Join(err, Remove(path))
+	}
+	return nil
+}
+
 // Do runs f in the namespace pinned at path. f must not start goroutines that are to stay in it.
 func Do(path string, f func() error) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -160,12 +160,12 @@ func (m *Manager) make(ctx context.Context, s *Sandbox) (err error) {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	if err := makeNamespaces(s.Config, p, func() (int, error) { return m.startPause(s) }); err != nil {
+	if err := m.makeNamespaces(s, p); err != nil {
 		return err
 	}
 	atPinned.Reach()
 	if !s.HostIPC {
-		if err := mountShm(p, s.ShmBytes); err != nil {
+		if err := mountShm(p, s.Config); err != nil {
 			return err
 		}
 	}
@@ -185,7 +185,7 @@ func (m *Manager) undo(p places, r record) error {
 		errs = append(errs, m.endPause(&r.Sandbox, p))
 	}
 	atUnpaused.Reach()
-	for _, target := range []string{p.shm(), p.pin("ipc"), p.pin("uts"), p.pin("pid")} {
+	for _, target := range []string{p.shm(), p.pin("ipc"), p.pin("uts"), p.pin("pid"), p.pin("net"), p.pin("user")} {
 		errs = append(errs, unmount(target))
 	}
 	atUnpinned.Reach()

@@ -9,55 +9,63 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeNamespaces makes the sandbox's namespaces and pins them. pause starts
-// the first process of a shared PID namespace from this thread, so that it is
-// in the others too, and returns its pid.
-func makeNamespaces(cfg Config, p places, pause func() (int, error)) error {
-	return onThread(func() error {
-		flags := 0
-		if !cfg.HostIPC {
-			flags |= unix.CLONE_NEWIPC
-		}
-		if !cfg.HostUTS {
-			flags |= unix.CLONE_NEWUTS
-		}
-		if err := unix.Unshare(flags); err != nil {
-			return fmt.Errorf("unshare namespaces: %w", err)
-		}
-		if cfg.NetNSPath != "" {
-			if err := joinNetwork(cfg.NetNSPath); err != nil {
-				return err
-			}
-		}
-		if !cfg.HostUTS && cfg.Hostname != "" {
-			if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
-				return fmt.Errorf("set host name %q: %w", cfg.Hostname, err)
-			}
-		}
-		if err := cfg.writeSysctls(); err != nil {
-			return err
-		}
-		if !cfg.HostIPC {
-			if err := pin("/proc/thread-self/ns/ipc", p.pin("ipc")); err != nil {
-				return err
-			}
-		}
-		if !cfg.HostUTS {
-			if err := pin("/proc/thread-self/ns/uts", p.pin("uts")); err != nil {
-				return err
-			}
-		}
-		if !cfg.SharedPID {
-			return nil
-		}
-		pid, err := pause()
-		if err != nil {
-			return err
-		}
-		atPaused.Reach()
-		return pin("/proc/"+strconv.Itoa(pid)+"/ns/pid", p.pin("pid"))
-	})
+// makeNamespaces makes the sandbox's namespaces and pins them.
+func (m *Manager) makeNamespaces(s *Sandbox, p places) error {
+	if s.userns() {
+		return onThread(func() error { return m.makeInUserns(s, p) })
+	}
+	return onThread(func() error { return m.unshare(s, p) })
 }
+
+// unshare makes them by this thread. The first process of a shared PID
+// namespace is started from it and so is in the others too.
+func (m *Manager) unshare(s *Sandbox, p places) error {
+	cfg := s.Config
+	flags := 0
+	if !cfg.HostIPC {
+		flags |= unix.CLONE_NEWIPC
+	}
+	if !cfg.HostUTS {
+		flags |= unix.CLONE_NEWUTS
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("unshare namespaces: %w", err)
+	}
+	if cfg.NetNSPath != "" {
+		if err := joinNetwork(cfg.NetNSPath); err != nil {
+			return err
+		}
+	}
+	if !cfg.HostUTS && cfg.Hostname != "" {
+		if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
+			return fmt.Errorf("set host name %q: %w", cfg.Hostname, err)
+		}
+	}
+	if err := cfg.writeSysctls(); err != nil {
+		return err
+	}
+	if !cfg.HostIPC {
+		if err := pin("/proc/thread-self/ns/ipc", p.pin("ipc")); err != nil {
+			return err
+		}
+	}
+	if !cfg.HostUTS {
+		if err := pin("/proc/thread-self/ns/uts", p.pin("uts")); err != nil {
+			return err
+		}
+	}
+	if !cfg.SharedPID {
+		return nil
+	}
+	pid, err := m.startPause(s, false)
+	if err != nil {
+		return err
+	}
+	atPaused.Reach()
+	return pin(procNS(pid, "pid"), p.pin("pid"))
+}
+
+func procNS(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/ns/" + name }
 
 func joinNetwork(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -103,7 +111,8 @@ func pinned(target string) bool {
 	return unix.Statfs(target, &st) == nil && st.Type == unix.NSFS_MAGIC
 }
 
-func mountShm(p places, size int64) error {
+func mountShm(p places, cfg Config) error {
+	size := cfg.ShmBytes
 	if size == 0 {
 		size = DefaultShmBytes
 	}
@@ -111,7 +120,8 @@ func mountShm(p places, size int64) error {
 		return fmt.Errorf("shared memory: %w", err)
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	data := fmt.Sprintf("mode=1777,size=%d", size)
+	uid, gid := cfg.root()
+	data := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, uid, gid)
 	if err := unix.Mount("shm", p.shm(), "tmpfs", flags, data); err != nil {
 		return fmt.Errorf("mount shared memory of %d bytes: %w", size, err)
 	}

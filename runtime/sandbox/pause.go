@@ -20,8 +20,8 @@ import (
 // startPause starts the first process of a new PID namespace: the keeper's
 // program in mode "pause". It returns once that process sits in its own empty
 // root with its rights dropped. It must be called from the thread whose other
-// namespaces the process is to have.
-func (m *Manager) startPause(s *Sandbox) (int, error) {
+// namespaces the process is to have, or it makes them with a user namespace.
+func (m *Manager) startPause(s *Sandbox, userns bool) (int, error) {
 	program, err := keeper.SealedCopy(m.cfg.KeeperPath)
 	if err != nil {
 		return 0, fmt.Errorf("load %s for the shared PID namespace: %w", m.cfg.KeeperPath, err)
@@ -44,19 +44,22 @@ func (m *Manager) startPause(s *Sandbox) (int, error) {
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
 		},
 	}
+	if userns {
+		s.cloneInUserns(cmd.SysProcAttr)
+	}
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
-		return 0, fmt.Errorf("start the shared PID namespace: %w", err)
+		return 0, fmt.Errorf("start the pod's first process: %w", err)
 	}
 	pid := cmd.Process.Pid
 	// Reaps it if it ends while we live; otherwise whoever inherits it does.
 	go func() { _ = cmd.Wait() }()
 	if _, err := io.Copy(&complaint, ready); err != nil || complaint.String() != "ok" {
 		_ = unix.Kill(pid, unix.SIGKILL)
-		return 0, fmt.Errorf("start the shared PID namespace: its first process says %q", complaint.String())
+		return 0, fmt.Errorf("start the pod's first process: it says %q", complaint.String())
 	}
-	if s.CgroupPath == "" {
+	if s.CgroupPath == "" || !s.SharedPID {
 		return pid, nil
 	}
 	group := m.groups.Group(path.Join(s.CgroupPath, s.ID))

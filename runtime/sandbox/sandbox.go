@@ -26,16 +26,38 @@ type ManagerConfig struct {
 
 // Config is a sandbox to create.
 type Config struct {
-	ID           string
-	Hostname     string
-	NetNSPath    string                // "": the host's network
-	HostIPC      bool                  // the host's IPC namespace and /dev/shm
-	HostUTS      bool                  // the host's name; Hostname is not set then
-	SharedPID    bool                  // one PID namespace for all containers
-	Sysctls      map[string]string     // of the namespaces above only
+	ID        string
+	Hostname  string
+	NetNSPath string            // "": the host's network
+	HostIPC   bool              // the host's IPC namespace and /dev/shm
+	HostUTS   bool              // the host's name; Hostname is not set then
+	SharedPID bool              // one PID namespace for all containers
+	Sysctls   map[string]string // of the namespaces above only
+	// UIDs and GIDs make a user namespace that owns all other namespaces of the
+	// pod, a network's too: NetNSPath must be empty then.
+	UIDs, GIDs   []IDMap
 	CgroupParent string                // the pod's cgroup, below the cgroup root; "": none
 	Resources    *specs.LinuxResources // limits of the pod's cgroup; nil: none
 	ShmBytes     int64                 // size of /dev/shm; 0: DefaultShmBytes
+}
+
+// IDMap is a range of ids of a user namespace: Container and the following are
+// Host and the following outside.
+type IDMap struct{ Container, Host, Size uint32 }
+
+// userns says that the sandbox has a user namespace of its own.
+func (c Config) userns() bool { return len(c.UIDs)+len(c.GIDs) > 0 }
+
+// root is what the user namespace's root is outside of it.
+func (c Config) root() (uid, gid int) { return hostID(c.UIDs), hostID(c.GIDs) }
+
+func hostID(maps []IDMap) int {
+	for _, m := range maps {
+		if m.Container == 0 {
+			return int(m.Host)
+		}
+	}
+	return 0
 }
 
 // DefaultShmBytes is the size of a pod's /dev/shm, as elsewhere in the field.
@@ -70,6 +92,10 @@ func (c Config) check() error {
 		return fmt.Errorf("sandbox %s: host name has %d bytes, more than %d", c.ID, len(c.Hostname), maxHostname)
 	case c.CgroupParent != "" && !filepath.IsAbs(c.CgroupParent):
 		return fmt.Errorf("sandbox %s: cgroup parent %q is not absolute", c.ID, c.CgroupParent)
+	case (len(c.UIDs) == 0) != (len(c.GIDs) == 0):
+		return fmt.Errorf("sandbox %s: a user namespace needs uids and gids", c.ID)
+	case c.userns() && c.NetNSPath != "":
+		return fmt.Errorf("sandbox %s: in a user namespace it makes its network namespace itself", c.ID)
 	case c.ShmBytes < 0:
 		return fmt.Errorf("sandbox %s: %d bytes of shared memory", c.ID, c.ShmBytes)
 	}
@@ -97,6 +123,10 @@ func describe(cfg Config, p places, at time.Time) Sandbox {
 	}
 	if cfg.NetNSPath != "" {
 		s.Namespaces[specs.NetworkNamespace] = cfg.NetNSPath
+	}
+	if cfg.userns() {
+		s.Namespaces[specs.UserNamespace] = p.pin("user")
+		s.Namespaces[specs.NetworkNamespace] = p.pin("net")
 	}
 	if !cfg.HostUTS {
 		s.Namespaces[specs.UTSNamespace] = p.pin("uts")

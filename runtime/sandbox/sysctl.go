@@ -37,7 +37,7 @@ func (c Config) sysctlPath(name string) (string, error) {
 	}
 	switch {
 	case strings.HasPrefix(file, "net/"):
-		if c.NetNSPath == "" {
+		if c.NetNSPath == "" && !c.userns() {
 			return "", fmt.Errorf("%w: %q with the host's network", ErrSysctl, name)
 		}
 	case isIPC(file):

@@ -15,7 +15,7 @@ type Spec struct {
 
 // Suite is every behaviour of this package.
 func Suite() []Spec {
-	return slices.Concat(lifecycleSpecs, identitySpecs, execSpecs, logSpecs, networkSpecs, statsSpecs, eventSpecs, imageSpecs)
+	return slices.Concat(lifecycleSpecs, identitySpecs, usernsSpecs, execSpecs, logSpecs, networkSpecs, statsSpecs, eventSpecs, imageSpecs)
 }
 
 // Run runs the suite against a target, each behaviour as a subtest.
