@@ -39,7 +39,11 @@ type Deps struct {
 	EndpointSlices cache.SharedIndexInformer // of EndpointSlices; the same
 	Filter         Filter
 	Conntrack      Conntrack // optional; default the kernel's
+	Announce       Announcer // optional: who draws the load balancers' addresses to this node
 }
+
+// Announcer speaks for addresses on the node's networks. Set replaces them all and does not wait.
+type Announcer interface{ Set([]netip.Addr) }
 
 // Filter is the packet filter; netfilter's IPTables and Fake are ones.
 type Filter interface {
@@ -173,6 +177,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 		return err
 	}
 	p.pending = false
+	p.announce() // not before the rules are there: nobody is to be drawn here in vain
 	if len(p.before) > 0 {
 		var now []model.Port
 		for _, ports := range p.ports {
@@ -190,4 +195,21 @@ func (p *Proxy) sync(ctx context.Context) error {
 	}
 	p.cfg.Log.Debug("rules of Services are up to date", "services", len(p.ports), "took", time.Since(start))
 	return nil
+}
+
+// announce has the node speak for the load balancers' addresses that it serves. Under the Local policy those are the ones with an
+// endpoint here.
+func (p *Proxy) announce() {
+	if p.deps.Announce == nil {
+		return
+	}
+	var out []netip.Addr
+	for _, ports := range p.ports {
+		for _, q := range ports {
+			if !q.ExternalLocal || len(q.Local) > 0 {
+				out = append(out, q.Balancer...)
+			}
+		}
+	}
+	p.deps.Announce.Set(out)
 }

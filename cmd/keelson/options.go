@@ -42,7 +42,7 @@ type runtimeOptions struct {
 type planeOptions struct {
 	Address, Advertise, ServiceCIDR, DNS, Domain string
 	Port                                         int
-	TLSSANs                                      []string
+	TLSSANs, Balancer                            []string
 	Taint                                        bool
 }
 
@@ -110,6 +110,7 @@ func (o *options) serverFlags(cmd *cobra.Command) {
 	f.StringVar(&p.DNS, "cluster-dns", "", "the cluster DNS' Service address (default: the tenth of the Service range)")
 	f.StringVar(&p.Domain, "cluster-domain", "cluster.local", "the cluster's DNS domain")
 	f.StringSliceVar(&p.TLSSANs, "tls-san", nil, "more names or addresses for the API server's certificate")
+	f.StringSliceVar(&p.Balancer, "load-balancer-range", nil, "addresses for Services of type LoadBalancer, announced by this node: FIRST-LAST, a CIDR or one address; may be repeated")
 	f.BoolVar(&p.Taint, "taint-control-plane", false, "keep ordinary pods off this node")
 }
 

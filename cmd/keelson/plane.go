@@ -30,6 +30,7 @@ import (
 	"keelson.dev/keelson/controlplane/controller/deployment"
 	"keelson.dev/keelson/controlplane/controller/endpointslice"
 	"keelson.dev/keelson/controlplane/controller/garbage"
+	"keelson.dev/keelson/controlplane/controller/loadbalancer"
 	"keelson.dev/keelson/controlplane/controller/namespace"
 	"keelson.dev/keelson/controlplane/controller/nodelifecycle"
 	"keelson.dev/keelson/controlplane/controller/podgc"
@@ -43,6 +44,7 @@ import (
 // plane is the control plane in one process: the API server, and scheduler and controllers as its in-process clients.
 type plane struct {
 	server *apiserver.Server
+	pool   loadbalancer.Pool
 	shared informers.SharedInformerFactory // of everything in this process; started by control's tasks
 	log    *slog.Logger
 }
@@ -60,6 +62,10 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--service-cidr: %w", err)
 	}
+	pool, err := loadbalancer.ParsePool(o.plane.Balancer)
+	if err != nil {
+		return nil, fmt.Errorf("--load-balancer-range: %w", err)
+	}
 	server, err := apiserver.New(apiserver.Config{
 		DataDir: o.place.server(), BindAddress: bind, Port: o.plane.Port, AdvertiseAddress: advertise, ServiceCIDR: services,
 		ClusterDomain: o.plane.Domain, NodeName: o.node.Name, ExtraSANs: append(o.plane.TLSSANs, o.node.IP), KubeletPort: o.node.KubeletPort,
@@ -67,7 +73,7 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{server: server, log: log}
+	p := &plane{server: server, pool: pool, log: log}
 	// Managed fields, which no reader of the informers wants, are dropped from the copies.
 	client, err := kubernetes.NewForConfig(p.as(user.KubeControllerManager))
 	if err != nil {
@@ -186,6 +192,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"daemon-set-controller", daemonset.New},
 		{"node-controller", nodelifecycle.New},
 		{"pod-garbage-collector", podgc.New},
+		{"service-controller", p.balancer},
 	}
 	var loops []*controller.Loop
 	var errs []error
@@ -196,9 +203,19 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		}
 		loop, err := c.make(controller.Deps{Client: own, Informers: shared, Log: p.log,
 			Events: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: c.account})})
-		loops, errs = append(loops, loop), append(errs, err)
+		if errs = append(errs, err); loop != nil {
+			loops = append(loops, loop)
+		}
 	}
 	return loops, watcher, errors.Join(errs...)
+}
+
+// balancer assigns load balancer addresses. Without any of our own there is none: every Service's status is somebody else's.
+func (p *plane) balancer(d controller.Deps) (*controller.Loop, error) {
+	if len(p.pool) == 0 {
+		return nil, nil
+	}
+	return loadbalancer.New(d, p.pool)
 }
 
 // metadataClients returns clients that see every kind, of a service account in kube-system.

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +19,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 
+	"keelson.dev/keelson/controlplane/controller/loadbalancer"
+	"keelson.dev/keelson/network/announce"
 	"keelson.dev/keelson/network/dns"
 	"keelson.dev/keelson/network/netfilter"
 	"keelson.dev/keelson/network/policy"
@@ -35,8 +39,12 @@ func (n *node) services(o *options, shared informers.SharedInformerFactory, log 
 	if o.node.ProxyPort != 0 {
 		health = net.JoinHostPort("", strconv.Itoa(o.node.ProxyPort))
 	}
+	addresses, err := newBalancer(o, log)
+	if err != nil {
+		return nil, err
+	}
 	p, err := proxy.New(proxy.Config{NodeName: o.node.Name, PodCIDR: pods, ServiceCIDR: services, Own: []netip.Addr{own}, Healthz: health, Log: log.With("part", "proxy")},
-		proxy.Deps{Services: shared.Core().V1().Services().Informer(), EndpointSlices: shared.Discovery().V1().EndpointSlices().Informer(), Filter: n.filter})
+		proxy.Deps{Services: shared.Core().V1().Services().Informer(), EndpointSlices: shared.Discovery().V1().EndpointSlices().Informer(), Filter: n.filter, Announce: addresses})
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +60,28 @@ func (n *node) services(o *options, shared informers.SharedInformerFactory, log 
 	if err != nil {
 		return nil, err
 	}
-	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}}, nil
+	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}, {"load balancer addresses", addresses.Run}}, nil
+}
+
+// balancer announces the addresses that our own controller assigned; another balancer's are its own affair.
+type balancer struct {
+	*announce.Announcer
+	pool loadbalancer.Pool
+}
+
+func newBalancer(o *options, log *slog.Logger) (balancer, error) {
+	pool, err := loadbalancer.ParsePool(o.plane.Balancer)
+	if err != nil {
+		return balancer{}, fmt.Errorf("--load-balancer-range: %w", err)
+	}
+	// The pods' links begin with the bridge's name.
+	pods := func(name string) bool { return strings.HasPrefix(name, o.node.Bridge) }
+	return balancer{announce.New(announce.Config{Skip: pods, Log: log.With("part", "announce")}), pool}, nil
+}
+
+// Set announces those of the addresses that are ours.
+func (b balancer) Set(addrs []netip.Addr) {
+	b.Announcer.Set(slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !b.pool.Has(a) }))
 }
 
 func ranges(o *options) (pods, services netip.Prefix, dns netip.Addr, err error) {

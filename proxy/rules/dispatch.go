@@ -23,6 +23,7 @@ type Table struct {
 	node    [2][]nf.Rule                    // NODEPORTS and its refusals, as last built
 	nodeOld bool
 	local   map[netip.Addr]int // endpoints on this node -> ports that have them
+	virtual map[netip.Addr]int // load balancer addresses -> ports that have them
 	masq    []nf.Rule          // MASQ as last built
 	masqOld bool
 }
@@ -30,7 +31,7 @@ type Table struct {
 // NewTable returns an empty one.
 func NewTable(c Cluster) *Table {
 	return &Table{c: c, ports: map[string]Port{}, buckets: map[string]map[string][]nf.Rule{}, chains: map[string]nf.Chain{},
-		stale: map[string]bool{}, nodeOld: true, local: map[netip.Addr]int{}, masqOld: true}
+		stale: map[string]bool{}, nodeOld: true, local: map[netip.Addr]int{}, masqOld: true, virtual: map[netip.Addr]int{}}
 }
 
 // Put makes p the part of the port called id; a p without anything removes it.
@@ -38,8 +39,10 @@ func (t *Table) Put(id string, p Port) {
 	old := t.ports[id]
 	t.unlist(id, "B", old.entries)
 	t.unlist(id, "R", old.refuse)
-	t.count(old.local, -1)
-	t.count(p.local, 1)
+	t.masqOld = count(t.local, old.local, -1) || t.masqOld
+	t.masqOld = count(t.local, p.local, 1) || t.masqOld
+	count(t.virtual, old.virtual, -1)
+	count(t.virtual, p.virtual, 1)
 	t.nodeOld = t.nodeOld || len(old.node)+len(p.node)+len(old.noNode)+len(p.noNode) > 0
 	delete(t.ports, id)
 	if len(p.Chains)+len(p.entries)+len(p.refuse)+len(p.node)+len(p.noNode)+len(p.local) == 0 {
@@ -50,14 +53,16 @@ func (t *Table) Put(id string, p Port) {
 	t.list(id, "R", p.refuse)
 }
 
-func (t *Table) count(addrs []netip.Addr, by int) {
+// count adds to how many ports have each address, and tells whether addresses came or went.
+func count(have map[netip.Addr]int, addrs []netip.Addr, by int) (changed bool) {
 	for _, a := range addrs {
-		was := t.local[a]
-		if t.local[a] += by; t.local[a] == 0 {
-			delete(t.local, a)
+		was := have[a]
+		if have[a] += by; have[a] == 0 {
+			delete(have, a)
 		}
-		t.masqOld = t.masqOld || was == 0 || t.local[a] == 0
+		changed = changed || was == 0 || have[a] == 0
 	}
+	return changed
 }
 
 func (t *Table) unlist(id, kind string, es []entry) {
@@ -143,7 +148,10 @@ func (t *Table) fixed() []nf.Chain {
 	refuse = append(refuse, nf.Rule{Match: nf.Match{DstLocal: nf.Yes}, Target: nf.JumpTo("NONODEPORTS")})
 	if t.c.Services.IsValid() {
 		// An address of a Service is nowhere but in these rules: what came past them would leave by the default route.
-		refuse = append(refuse, nf.Rule{Match: nf.Match{Dst: t.c.Services, DstLocal: nf.No}, Target: nf.To(nf.Reject)})
+		refuse = append(refuse, deny(t.c.Services)...)
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(t.virtual), netip.Addr.Compare) { // ports that no Service has
+		refuse = append(refuse, deny(host(a))...)
 	}
 	accept := nf.To(nf.Accept)
 	return []nf.Chain{
@@ -161,6 +169,11 @@ func (t *Table) fixed() []nf.Chain {
 			{Match: nf.Match{Src: t.c.Pods, State: nf.Established | nf.Related}, Target: accept},
 		}},
 	}
+}
+
+// deny refuses whatever is sent to addresses that nobody has.
+func deny(to netip.Prefix) []nf.Rule {
+	return []nf.Rule{{Match: nf.Match{Dst: to, DstLocal: nf.No, Proto: "tcp"}, Target: no}, {Match: nf.Match{Dst: to, DstLocal: nf.No}, Target: no}}
 }
 
 // jumps leads to the bucket chains that exist.

@@ -28,6 +28,7 @@ type Port struct {
 	node    []nf.Rule
 	noNode  []nf.Rule
 	local   []netip.Addr // endpoints on this node: they may be reached by themselves
+	virtual []netip.Addr // load balancer addresses: on no interface, so that other ports of them lead nowhere
 }
 
 // entry is a rule for one destination address.
@@ -41,6 +42,7 @@ func ForPort(p model.Port, c Cluster) Port {
 	b := &builder{p: p, c: c, hash: hash(p.Key.String(), p.Proto), comment: p.Key.String()}
 	b.internal()
 	b.external()
+	b.out.virtual = p.Balancer
 	for _, ep := range p.Local {
 		b.out.local = append(b.out.local, ep.Addr())
 	}
@@ -94,8 +96,12 @@ func refusal(silent bool) nf.Target {
 	if silent {
 		return nf.To(nf.Drop)
 	}
-	return nf.To(nf.Reject)
+	return no
 }
+
+// no answers TCP with a reset: the kernel sends ICMP errors to one host once a second only, so that a client that tries more often
+// would wait for its timeout instead.
+var no = nf.Target{Verb: nf.Reject, Reset: true}
 
 // external serves node port, external and load balancer addresses.
 func (b *builder) external() {

@@ -123,9 +123,22 @@ func TestOutsideAddresses(t *testing.T) {
 		{"k-2", "10.244.0.9", "192.0.2.1:30080", bothMasq},
 		{"eth0", "192.0.2.50", "203.0.113.7:80", bothMasq},
 		{"eth0", "192.0.2.50", "198.51.100.9:80", bothMasq},
-		{"eth0", "192.0.2.50", "198.51.100.9:81", "forward 198.51.100.9:81"},
+		{"eth0", "192.0.2.50", "198.51.100.9:81", "reject"},
 		{"eth0", "192.0.2.50", "203.0.113.8:30080", "forward 203.0.113.8:30080"}, // a node port is the node's only
 	})
+}
+
+// A load balancer's address is on no interface: its other ports are refused, not sent on to the default route.
+func TestBalancerAddressHasNoOtherPorts(t *testing.T) {
+	tab := table(port(outside))
+	check(t, tab, theNode(), "tcp", []packet{
+		{"eth0", "203.0.113.99", "198.51.100.9:80", bothMasq},
+		{"eth0", "203.0.113.99", "198.51.100.9:22", "reject"},
+		{"", "192.0.2.1", "198.51.100.9:22", "reject"},
+		{"eth0", "203.0.113.99", "198.51.100.10:22", "forward 198.51.100.10:22"},
+	})
+	tab.Put("0", ForPort(port(nil), cluster))
+	check(t, tab, theNode(), "tcp", []packet{{"eth0", "203.0.113.99", "198.51.100.9:22", "forward 198.51.100.9:22"}})
 }
 
 func TestExternalTrafficPolicyLocal(t *testing.T) {

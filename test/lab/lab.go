@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,7 @@ type Cluster struct {
 	NodeIP     string
 	NodeName   string
 	Port       int
+	Outside    netip.Prefix // a network for machines beside the node, of this instance alone; its addresses from .16 on are for load balancers
 
 	health int // the kubelet's health port
 	binary string
@@ -51,6 +53,8 @@ type Options struct {
 	Runtime bool
 	// Flags are added to the command.
 	Flags []string
+	// Balancer gives Services of type LoadBalancer addresses of Outside.
+	Balancer bool
 }
 
 // Binary is the built keelson: bin/keelson above this folder, or $KEELSON.
@@ -94,7 +98,7 @@ func New(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Dir: o.Dir, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0],
+	c := &Cluster{Dir: o.Dir, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0], Outside: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
 		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
 		log: filepath.Join(o.Dir, "server.log")}
 	c.verb, c.flags = "cri", append(c.placeFlags(),
@@ -104,6 +108,9 @@ func New(o Options) (*Cluster, error) {
 		c.verb, c.flags = "server", append(c.flags, "--node-name", c.NodeName, "--node-ip", ip, "--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n),
 			"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]),
 			"--proxy-healthz-port", strconv.Itoa(ports[3]))
+	}
+	if o.Balancer {
+		c.flags = append(c.flags, "--load-balancer-range", fmt.Sprintf("198.18.%d.16/28", n))
 	}
 	c.flags = append(c.flags, o.Flags...)
 	return c, os.MkdirAll(c.CertsDir(), 0o755)

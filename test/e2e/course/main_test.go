@@ -44,7 +44,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return labtest.Main(m, lab.Options{Flags: []string{"--resolv-conf", conf}})
+	return labtest.Main(m, lab.Options{Balancer: true, Flags: []string{"--resolv-conf", conf}})
 }
 
 // outside is the address that the test's world gives www.google.com.

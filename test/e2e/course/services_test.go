@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 
+	"keelson.dev/keelson/test/lab"
 	"keelson.dev/keelson/test/lab/labtest"
 )
 
@@ -114,12 +115,16 @@ func bridgeAddress(t *testing.T, s *class) string {
 	return address
 }
 
+// helloNode are the servers behind lesson 09.
+var helloNode = strings.NewReplacer("hostname-server", "hello-node", "-p 80", "-p 8080", "port: 80", "port: 8080").Replace(hostnames)
+
 // TestLesson09LoadBalancer: outside a cloud it behaves like a NodePort.
 func TestLesson09LoadBalancer(t *testing.T) {
 	t.Parallel()
 	s := attend(t)
-	s.apply(s.lesson("09-service-loadbalancer.yaml"))
-	s.apply(strings.NewReplacer("hostname-server", "hello-node", "-p 80", "-p 8080", "port: 80", "port: 8080").Replace(hostnames))
+	// Of a class that nobody here serves: as on a server without --load-balancer-range.
+	s.apply(strings.ReplaceAll(s.lesson("09-service-loadbalancer.yaml"), "type: LoadBalancer", "type: LoadBalancer\n  loadBalancerClass: example.com/none"))
+	s.apply(helloNode)
 	s.waitReady("app=hello-node", 2)
 	svc := s.service("hello-node-svc")
 	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.Spec.Ports[0].NodePort == 0 {
@@ -130,6 +135,98 @@ func TestLesson09LoadBalancer(t *testing.T) {
 	if out := s.kubectl("get", "svc", "hello-node-svc"); !strings.Contains(out, "<pending>") {
 		t.Errorf("no balancer, and yet:\n%s", out)
 	}
+}
+
+// neighbour is a machine on the server's outside network: a network namespace and a link. It returns how to run a program there.
+func neighbour(t *testing.T, c *lab.Cluster) func(args ...string) (string, error) {
+	t.Helper()
+	a := c.Outside.Addr().As4()
+	ns, link := fmt.Sprintf("keelson-lab-%d", a[2]), fmt.Sprintf("klan%d", a[2])
+	node, own := fmt.Sprintf("198.18.%d.1/24", a[2]), fmt.Sprintf("198.18.%d.2/24", a[2])
+	ip := func(args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(context.Background(), "ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v\n%s", args, err, out)
+		}
+	}
+	ip("netns", "add", ns)
+	t.Cleanup(func() { ip("netns", "del", ns) }) // and the link with it
+	ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", ns)
+	ip("addr", "add", node, "dev", link)
+	ip("link", "set", link, "up")
+	ip("-n", ns, "link", "set", "lo", "up")
+	ip("-n", ns, "addr", "add", own, "dev", "eth0")
+	ip("-n", ns, "link", "set", "eth0", "up")
+	return func(args ...string) (string, error) {
+		out, err := exec.CommandContext(t.Context(), "ip", append([]string{"netns", "exec", ns}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+}
+
+// TestLesson09BuiltInBalancer: the built-in balancer serves it, for a machine that shares nothing with the node but a wire.
+func TestLesson09BuiltInBalancer(t *testing.T) {
+	t.Parallel()
+	s := attend(t)
+	there := neighbour(t, s.c)
+	s.apply(s.lesson("09-service-loadbalancer.yaml"))
+	s.apply(helloNode)
+	pods := s.waitReady("app=hello-node", 2)
+	var address string
+	s.eventually("an address is assigned", func() string {
+		in := s.service("hello-node-svc").Status.LoadBalancer.Ingress
+		if len(in) != 1 || in[0].IP == "" || in[0].IPMode == nil || *in[0].IPMode != corev1.LoadBalancerIPModeVIP {
+			return fmt.Sprintf("%+v", in)
+		}
+		address = in[0].IP
+		return ""
+	})
+	curl := func() (string, error) {
+		out, err := there("curl", "-sS", "--max-time", "5", "http://"+address+"/")
+		return strings.TrimSpace(out), err
+	}
+	s.eventually("both pods answer the neighbour", func() string {
+		seen := map[string]bool{}
+		for range 20 {
+			out, err := curl()
+			if err != nil {
+				return out
+			}
+			seen[out] = true
+		}
+		if !seen[pods[0].Name] || !seen[pods[1].Name] {
+			return fmt.Sprint(seen)
+		}
+		return ""
+	})
+	// A pod reaches the address as well; a port that the Service has not is closed.
+	if got := strings.TrimSpace(s.kubectl("exec", pods[0].Name, "--", "wget", "-q", "-O", "-", "http://"+address)); !strings.HasPrefix(got, "hello-node-") {
+		t.Errorf("a pod gets %q", got)
+	}
+	if out, err := there("curl", "-sS", "--max-time", "5", "http://"+address+":81/"); err == nil || !strings.Contains(out, "Connection refused") && !strings.Contains(out, "Couldn't connect") && !strings.Contains(out, "unreachable") {
+		t.Errorf("port 81: %v %s", err, out)
+	}
+	// Only the named networks are let in.
+	s.kubectl("patch", "svc", "hello-node-svc", "-p", `{"spec":{"loadBalancerSourceRanges":["203.0.113.0/24"]}}`)
+	s.eventually("a stranger's packets are dropped", func() string {
+		if out, err := curl(); err == nil {
+			return out
+		}
+		return ""
+	})
+	s.kubectl("patch", "svc", "hello-node-svc", "-p", `{"spec":{"loadBalancerSourceRanges":["`+s.c.Outside.String()+`"]}}`)
+	s.eventually("a known network is let in", func() string {
+		if out, err := curl(); err != nil {
+			return out
+		}
+		return ""
+	})
+	s.kubectl("delete", "svc", "hello-node-svc")
+	s.eventually("the address is let go", func() string {
+		if out, err := curl(); err == nil {
+			return out
+		}
+		return ""
+	})
 }
 
 // TestLesson10ExternalName: the cluster DNS answers a CNAME.
