@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,7 +25,11 @@ func TestHostile_ND1(t *testing.T) {
 				n.until("web", "the daemon's death", func(*corev1.Pod) bool { return n.dead() })
 				n.stop()
 				n.run()
-				n.until("web", "Running after the restart", running)
+				for _, c := range n.until("web", "Running after the restart", running).Status.ContainerStatuses {
+					if c.RestartCount != 0 {
+						t.Errorf("%s counts %d restarts; it ran once", c.Name, c.RestartCount)
+					}
+				}
 				boxes := 0
 				for _, call := range n.runtime.Journal() {
 					if strings.HasPrefix(call, "RunPodSandbox") {
@@ -37,6 +42,35 @@ func TestHostile_ND1(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A restart of the daemon is not the pod's: what was ready stays ready while the probes begin anew.
+func TestRestartKeepsReadiness(t *testing.T) {
+	n := start(t, nil)
+	c := corev1.Container{Name: "a", Image: "nginx:1"}
+	exec := corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}
+	c.StartupProbe = &corev1.Probe{ProbeHandler: exec, PeriodSeconds: 1}
+	c.ReadinessProbe = &corev1.Probe{ProbeHandler: exec, PeriodSeconds: 1}
+	var second atomic.Bool
+	answer := make(chan struct{})
+	n.runtime.OnExec = func(string, []string) (string, int32) {
+		if second.Load() {
+			<-answer
+		}
+		return "", 0
+	}
+	n.create(pod("web", c))
+	n.until("web", "Ready", running)
+	n.stop()
+	second.Store(true)
+	n.run()
+	defer close(answer)
+	// The second daemon's probes have no answer yet. By the time that another pod runs it has said of the first what it has to say.
+	n.create(pod("next", corev1.Container{Name: "n", Image: "nginx:1"}))
+	n.until("next", "Running", running)
+	if p := n.until("web", "still ready", func(*corev1.Pod) bool { return true }); !running(p) {
+		t.Errorf("the pod's status in between: %+v", p.Status)
 	}
 }
 

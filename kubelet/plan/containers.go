@@ -156,6 +156,9 @@ func (p *planner) restart(name string, kind Kind, last observe.Container) *Actio
 		}
 		next.Delay = min(2*crash.Delay, crashMax)
 	}
+	if last.State == observe.Created { // it never ran: another takes its place and its number
+		return &Action{Op: Start, Container: name, Kind: kind, ID: last.ID, Attempt: last.Attempt, Crash: next}
+	}
 	return &Action{Op: Start, Container: name, Kind: kind, Attempt: last.Attempt + 1, Crash: next}
 }
 
@@ -163,8 +166,11 @@ func (p *planner) restart(name string, kind Kind, last observe.Container) *Actio
 // (after a reboot the runtime has forgotten, the API has not).
 func (p *planner) attempt(name string) uint32 {
 	s := PreviousStatus(p.Pod, name)
-	if s == nil || s.ContainerID == "" {
+	switch {
+	case s == nil || s.ContainerID == "":
 		return 0
+	case s.State.Waiting != nil && s.LastTerminationState.Terminated == nil: // made, and never ran
+		return uint32(s.RestartCount)
 	}
 	return uint32(s.RestartCount) + 1
 }

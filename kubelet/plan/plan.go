@@ -195,6 +195,10 @@ func (p *planner) starts(starts []Action) {
 				continue
 			}
 		}
+		if s.ID != "" { // an instance that was made and not started, as when the daemon died between the two
+			p.do(Action{Op: Remove, Container: s.Container, ID: s.ID})
+			s.ID = ""
+		}
 		p.do(s)
 	}
 }

@@ -123,7 +123,7 @@ type Action struct {
 	Op        Op
 	Container string        // name
 	Kind      Kind          // of the container
-	ID        string        // of the container or sandbox acted upon
+	ID        string        // of the container or sandbox acted upon; of a start: an instance to be removed before
 	Attempt   uint32        // of the container or sandbox to make
 	Grace     time.Duration // of a stop
 	Deadline  time.Time     // of a stop: when Grace is over; to be remembered in Memory.Stops

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -107,6 +108,17 @@ func probed(c *corev1.Container) bool {
 func (m *Manager) begin(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, c observe.Container, ips []string) *subject {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &subject{cancel: cancel, begun: make(chan struct{}), ready: spec.ReadinessProbe == nil}
+	// What the status says of this very instance an earlier daemon found out: its restart is not the pod's, and takes no
+	// endpoint out of service. The probes go on and may find otherwise.
+	was := plan.PreviousStatus(pod, c.Name)
+	known := was != nil && strings.HasSuffix(was.ContainerID, "://"+c.ID)
+	if known && was.Ready {
+		s.ready = true
+	}
+	if known && was.Started != nil && *was.Started && spec.StartupProbe != nil {
+		s.started = true
+		close(s.begun)
+	}
 	if spec.StartupProbe == nil {
 		s.started = true
 		close(s.begun)
@@ -114,7 +126,7 @@ func (m *Manager) begin(ctx context.Context, pod *corev1.Pod, spec *corev1.Conta
 	for k, p := range map[kind]*corev1.Probe{
 		startup: spec.StartupProbe, liveness: spec.LivenessProbe, readiness: spec.ReadinessProbe,
 	} {
-		if p == nil {
+		if p == nil || k == startup && s.started {
 			continue
 		}
 		w := &worker{m: m, pod: pod, spec: spec, con: c, ips: ips, kind: k, probe: p, subject: s}
