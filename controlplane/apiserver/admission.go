@@ -32,7 +32,7 @@ func (s *Server) admit(c *genericapiserver.Config) error {
 	if err != nil {
 		return err
 	}
-	s.informers = s.newInformers(client)
+	s.informers = s.newInformers(client, direct{corev1.Resource("namespaces"): &corev1.Namespace{}})
 	s.share(c, client)
 	c.AdmissionControl, err = admission.New(admission.Deps{
 		Client: client, Informers: s.informers, Authorizer: s.authz.all, Stop: s.stopping,
@@ -50,13 +50,11 @@ func webhookAuth(loopback *rest.Config) webhook.AuthenticationInfoResolverWrappe
 
 // direct are the kinds whose informers read the watch cache itself instead of asking by HTTP: their objects are then
 // in memory once. Their readers must not change them, which holds for every informer.
-var direct = map[schema.GroupResource]runtime.Object{
-	corev1.Resource("namespaces"): &corev1.Namespace{},
-}
+type direct map[schema.GroupResource]runtime.Object
 
-func (s *Server) newInformers(client kubernetes.Interface) informers.SharedInformerFactory {
+func (s *Server) newInformers(client kubernetes.Interface, kinds direct) informers.SharedInformerFactory {
 	f := informers.NewSharedInformerFactory(client, 0)
-	for gr, example := range direct {
+	for gr, example := range kinds {
 		if s.stores[gr] == nil {
 			continue
 		}

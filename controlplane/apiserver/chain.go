@@ -38,7 +38,7 @@ func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handle
 
 // innerChain is shared by requests from the network and from this process.
 func (s *Server) innerChain(api http.Handler, c *genericapiserver.Config) http.Handler {
-	h := filters.WithAuthorization(api, c.Authorization.Authorizer, c.Serializer)
+	h := filters.WithAuthorization(s.aggregator.Wrap(api), c.Authorization.Authorizer, c.Serializer)
 	h = s.withShares(h, c)
 	h = impersonation.WithConstrainedImpersonation(h, c.Authorization.Authorizer, c.Serializer)
 	h = filters.WithAuthentication(h, c.Authentication.Authenticator, filters.Unauthorized(c.Serializer), c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)

@@ -75,29 +75,20 @@ func customLayout(gr schema.GroupResource, _ runtime.Object) (store.Resource, er
 	return store.Resource{Codec: unstructured.UnstructuredJSONScheme, Prefix: gr.Group + "/" + gr.Resource}, nil
 }
 
-// announceCustomGroups keeps /apis in step with the definitions. The library does so for the aggregated form only; in
-// the other it leaves this to the aggregation layer.
+// announceCustomGroups keeps /apis and the APIServices in step with the definitions. The library does so for the
+// aggregated form only; in the other it leaves this to the aggregation layer.
 func (s *Server) announceCustomGroups(custom *crds.CustomResourceDefinitions) error {
-	lister := custom.Informers.Apiextensions().V1().CustomResourceDefinitions()
+	s.custom = custom.Informers
 	change := func(obj any) {
 		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 			obj = d.Obj
 		}
-		crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition)
-		if !ok {
-			return
-		}
-		all, err := lister.Lister().List(labels.Everything())
-		if err != nil {
-			return
-		}
-		if g := groupOf(crd.Spec.Group, all); len(g.Versions) > 0 {
-			s.generic.DiscoveryGroupManager.AddGroup(g)
-		} else {
-			s.generic.DiscoveryGroupManager.RemoveGroup(crd.Spec.Group)
+		if crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition); ok {
+			s.announce(crd.Spec.Group)
 		}
 	}
-	_, err := lister.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	var err error
+	s.announced, err = custom.Informers.Apiextensions().V1().CustomResourceDefinitions().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: change, UpdateFunc: func(_, obj any) { change(obj) }, DeleteFunc: change,
 	})
 	if err != nil {
@@ -106,9 +97,29 @@ func (s *Server) announceCustomGroups(custom *crds.CustomResourceDefinitions) er
 	return nil
 }
 
-// groupOf describes a group by its established definitions, versions in the order of preference (v1 before v1beta1).
-func groupOf(name string, all []*apiextensionsv1.CustomResourceDefinition) metav1.APIGroup {
-	var versions []string
+// announce brings what is said of a group that is not built in to what definitions and other servers make of it.
+func (s *Server) announce(group string) {
+	all, err := s.custom.Apiextensions().V1().CustomResourceDefinitions().Lister().List(labels.Everything())
+	if err != nil || s.builtin[group] {
+		return
+	}
+	var defined []string
+	for _, v := range groupOf(group, all).Versions {
+		defined = append(defined, v.Version)
+	}
+	s.aggregator.RegisterCustom(group, defined)
+	s.announcing.Lock()
+	defer s.announcing.Unlock()
+	if g := groupOf(group, all, s.aggregator.Versions(group)...); len(g.Versions) > 0 {
+		s.generic.DiscoveryGroupManager.AddGroup(g)
+	} else {
+		s.generic.DiscoveryGroupManager.RemoveGroup(group)
+	}
+}
+
+// groupOf describes a group by its established definitions and further versions, in the order of preference (v1 before
+// v1beta1).
+func groupOf(name string, all []*apiextensionsv1.CustomResourceDefinition, versions ...string) metav1.APIGroup {
 	for _, crd := range all {
 		if crd.Spec.Group != name || !established(crd) {
 			continue

@@ -11,6 +11,7 @@ import (
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/admissionregistration"
+	"keelson.dev/keelson/controlplane/resource/apiregistration"
 	"keelson.dev/keelson/controlplane/resource/apps"
 	"keelson.dev/keelson/controlplane/resource/authentication"
 	"keelson.dev/keelson/controlplane/resource/authorization"
@@ -40,6 +41,7 @@ func (s *Server) groups() []resource.Group {
 	who := func() authentication.Authenticator { return s.authn }
 	return []resource.Group{
 		s.withConnections(core.Group()),
+		apiregistration.Group(),
 		admissionregistration.Group(),
 		authentication.Group(who, s.tokens.Audiences()),
 		authorization.Group(reviews),

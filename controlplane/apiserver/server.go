@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	crdinformers "k8s.io/apiextensions-apiserver/pkg/client/informers/externalversions"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -51,8 +50,7 @@ type Server struct {
 	authn    authenticator.Request
 	kubelets *kubelets
 	docs     *openapi.Documents
-	// custom feeds the server of custom resources.
-	custom crdinformers.SharedInformerFactory
+	aggregation
 	// informers feed admission; they are started by Run.
 	informers informers.SharedInformerFactory
 	stores    map[schema.GroupResource]*genericregistry.Store // written by New only
@@ -136,6 +134,9 @@ func (s *Server) serve(groups []resource.Group) error {
 	if err != nil {
 		return err
 	}
+	if err := s.aggregate(config, groups); err != nil {
+		return err
+	}
 	completed := config.Complete(nil)
 	custom, err := s.crdServer(config)
 	if err != nil {
@@ -148,7 +149,7 @@ func (s *Server) serve(groups []resource.Group) error {
 	if err := s.announceCustomGroups(custom); err != nil {
 		return err
 	}
-	s.custom = custom.Informers
+	s.docs.Sources = s.aggregator.Sources
 	s.docs.Delegate(custom.GenericAPIServer.UnprotectedHandler())
 	// Not the library's default of a minute: the rest of the process waits for the server to end.
 	s.generic.ShutdownTimeout = 2 * time.Second
@@ -201,6 +202,7 @@ func (s *Server) boot(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+	s.aggregator.Start(ctx)
 	if err := s.bootstrap(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -210,13 +212,14 @@ func (s *Server) boot(ctx context.Context) error {
 	if err := s.authz.synced(ctx); err != nil {
 		return nil // the server is stopping
 	}
-	// Until the definitions are known, custom resources would be "not found".
-	if !cache.WaitForCacheSync(ctx.Done(), s.custom.Apiextensions().V1().CustomResourceDefinitions().Informer().HasSynced) {
+	// Until definitions and APIServices are known, what they add would be "not found".
+	if !cache.WaitForCacheSync(ctx.Done(), s.announced.HasSynced, s.aggregator.HasSynced) {
 		return nil
 	}
 	close(s.ready)
 	s.log.Info("API server ready", "address", s.listener.Addr())
 	s.convert.warm()
+	s.aggregator.Run(ctx)
 	return nil
 }
 

@@ -22,8 +22,8 @@ import (
 // anonymousPaths are all that a request without credentials reaches (KEP-4633).
 var anonymousPaths = []apiserver.AnonymousAuthCondition{{Path: "/livez"}, {Path: "/readyz"}, {Path: "/healthz"}, {Path: "/version"}}
 
-// frontProxyName is the only certificate name that may vouch for users by headers.
-const frontProxyName = "front-proxy-client"
+// FrontProxyName is the only certificate name that may vouch for users by headers.
+const FrontProxyName = "front-proxy-client"
 
 // AuthenticatorConfig says whom to believe.
 type AuthenticatorConfig struct {
@@ -40,7 +40,7 @@ type AuthenticatorConfig struct {
 func NewAuthenticator(c AuthenticatorConfig) authenticator.Request {
 	proxy := headerrequest.NewDynamicVerifyOptionsSecure(
 		c.FrontProxyCA.VerifyOptions,
-		headerrequest.StaticStringSlice{frontProxyName},
+		headerrequest.StaticStringSlice{FrontProxyName},
 		headerrequest.StaticStringSlice{"X-Remote-User"},
 		headerrequest.StaticStringSlice{"X-Remote-Uid"},
 		headerrequest.StaticStringSlice{"X-Remote-Group"},

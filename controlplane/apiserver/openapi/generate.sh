@@ -3,8 +3,9 @@
 # API server has.
 set -eu
 cd "$(dirname "$0")"
+here=$PWD
 defs=definitions
-trap 'rm -rf "$defs"' EXIT
+trap 'rm -rf "$here/$defs"' EXIT
 mkdir -p "$defs" spec
 api="admissionregistration/v1 apps/v1 authentication/v1 authorization/v1 autoscaling/v1 autoscaling/v2 batch/v1
 certificates/v1 coordination/v1 core/v1 discovery/v1 events/v1 flowcontrol/v1 networking/v1 node/v1 policy/v1 rbac/v1

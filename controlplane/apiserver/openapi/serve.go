@@ -11,7 +11,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"time"
 
@@ -48,6 +47,9 @@ type Documents struct {
 	index map[string]Entry
 	// delegate serves further documents under the same paths; nil: there are none.
 	delegate http.Handler
+	// Sources are other servers' documents; nil: there are none. Set it before Install.
+	Sources func() []Source
+	said    answers
 }
 
 // New returns the embedded documents.
@@ -91,17 +93,7 @@ func (d *Documents) ask(r *http.Request, path string) []byte {
 	if d.delegate == nil {
 		return nil
 	}
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, path, nil)
-	if err != nil {
-		return nil
-	}
-	req.Header.Set("Accept", "application/json")
-	rec := httptest.NewRecorder()
-	d.delegate.ServeHTTP(rec, req)
-	if rec.Code != http.StatusOK {
-		return nil
-	}
-	return rec.Body.Bytes()
+	return ask(r.Context(), d.delegate, path)
 }
 
 func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
@@ -112,6 +104,7 @@ func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	d.addPaths(r, &all)
 	maps.Copy(all.Paths, d.index)
 	b, err := json.Marshal(all)
 	if err != nil {
@@ -124,6 +117,10 @@ func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
 func (d *Documents) serveV3(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/openapi/v3/")
 	e, known := d.index[path]
+	if h := d.source(path); !known && h != nil {
+		h.ServeHTTP(w, r)
+		return
+	}
 	if !known && d.delegate != nil {
 		d.delegate.ServeHTTP(w, r)
 		return
@@ -159,6 +156,10 @@ func (d *Documents) serveV2(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
+	}
+	if doc, err = d.withSources(r, doc); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
 	}
 	negotiate(w, r, doc, []string{"application/json", v2Proto, v2ProtoAt}, handler.ToProtoBinary)
 }

@@ -1,0 +1,106 @@
+package aggregator
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistrationclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
+	informersv1 "k8s.io/kube-aggregator/pkg/client/informers/externalversions/apiregistration/v1"
+	"k8s.io/kube-aggregator/pkg/controllers/autoregister"
+)
+
+// locals keeps an APIService for every group version that is served here, so that clients see all there is, and none
+// can be taken over by accident.
+type locals struct {
+	register interface {
+		AddAPIServiceToSyncOnStart(*apiregistrationv1.APIService)
+		AddAPIServiceToSync(*apiregistrationv1.APIService)
+		RemoveAPIServiceToSync(string)
+		Run(workers int, stop <-chan struct{})
+	}
+
+	mu     sync.Mutex
+	custom map[string][]string // group -> versions
+}
+
+func newLocals(services informersv1.APIServiceInformer, client apiregistrationclient.APIServicesGetter) *locals {
+	return &locals{register: autoregister.NewAutoRegisterController(services, client), custom: map[string][]string{}}
+}
+
+func (l *locals) run(ctx context.Context) { l.register.Run(2, ctx.Done()) }
+
+// RegisterBuiltin makes APIServices of built-in group versions. Who deletes one gets it back at the next start.
+func (a *Aggregator) RegisterBuiltin(gvs ...schema.GroupVersion) {
+	for _, gv := range gvs {
+		p, ok := builtinPriority[gv]
+		if !ok {
+			p = priority{fallbackGroup, fallbackVersion}
+		}
+		a.locals.register.AddAPIServiceToSyncOnStart(local(gv, p))
+	}
+}
+
+// RegisterCustom makes the versions those that custom resources define in the group. Deleted ones come back at once.
+func (a *Aggregator) RegisterCustom(group string, versions []string) {
+	l := a.locals
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, v := range l.custom[group] {
+		if !slices.Contains(versions, v) {
+			l.register.RemoveAPIServiceToSync(v + "." + group)
+		}
+	}
+	for _, v := range versions {
+		if !slices.Contains(l.custom[group], v) {
+			l.register.AddAPIServiceToSync(local(schema.GroupVersion{Group: group, Version: v}, priority{1000, 100}))
+		}
+	}
+	l.custom[group] = versions
+	if len(versions) == 0 {
+		delete(l.custom, group)
+	}
+}
+
+func local(gv schema.GroupVersion, p priority) *apiregistrationv1.APIService {
+	return &apiregistrationv1.APIService{
+		ObjectMeta: metav1.ObjectMeta{Name: gv.Version + "." + gv.Group},
+		Spec: apiregistrationv1.APIServiceSpec{Group: gv.Group, Version: gv.Version,
+			GroupPriorityMinimum: p.group, VersionPriority: p.version},
+	}
+}
+
+// priority says which group a client means by a name that several have: the higher number.
+type priority struct{ group, version int32 }
+
+const (
+	fallbackGroup   = 15000
+	fallbackVersion = 15
+)
+
+// builtinPriority orders the groups as upstream does.
+var builtinPriority = map[schema.GroupVersion]priority{
+	{Version: "v1"}:                                        {18000, 1},
+	{Group: "apps", Version: "v1"}:                         {17800, 15},
+	{Group: "events.k8s.io", Version: "v1"}:                {17750, 15},
+	{Group: "authentication.k8s.io", Version: "v1"}:        {17700, 15},
+	{Group: "authorization.k8s.io", Version: "v1"}:         {17600, 15},
+	{Group: "autoscaling", Version: "v1"}:                  {17500, 15},
+	{Group: "autoscaling", Version: "v2"}:                  {17500, 30},
+	{Group: "batch", Version: "v1"}:                        {17400, 15},
+	{Group: "certificates.k8s.io", Version: "v1"}:          {17300, 15},
+	{Group: "networking.k8s.io", Version: "v1"}:            {17200, 15},
+	{Group: "policy", Version: "v1"}:                       {17100, 15},
+	{Group: "rbac.authorization.k8s.io", Version: "v1"}:    {17000, 15},
+	{Group: "storage.k8s.io", Version: "v1"}:               {16800, 15},
+	{Group: "apiextensions.k8s.io", Version: "v1"}:         {16700, 15},
+	{Group: "admissionregistration.k8s.io", Version: "v1"}: {16700, 15},
+	{Group: "scheduling.k8s.io", Version: "v1"}:            {16600, 15},
+	{Group: "coordination.k8s.io", Version: "v1"}:          {16500, 15},
+	{Group: "node.k8s.io", Version: "v1"}:                  {16300, 15},
+	{Group: "discovery.k8s.io", Version: "v1"}:             {16200, 15},
+	{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}: {16100, 21},
+}
