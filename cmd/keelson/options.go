@@ -43,6 +43,7 @@ type planeOptions struct {
 	Address, Advertise, ServiceCIDR, DNS, Domain string
 	Port                                         int
 	TLSSANs, Balancer                            []string
+	AuditPolicy, AuthenticationConfig            string
 	Taint                                        bool
 }
 
@@ -104,6 +105,8 @@ func (o *options) serverFlags(cmd *cobra.Command) {
 	f.StringVar(&n.StaticPods, "pod-manifest-path", "", "static pods' folder (default <config-dir>/manifests)")
 	f.StringVar(&n.ResolvConf, "resolv-conf", "/etc/resolv.conf", "the node's own resolver, for pods with dnsPolicy Default")
 	f.StringVar(&p.Address, "bind-address", "0.0.0.0", "the API server's listening address")
+	f.StringVar(&p.AuditPolicy, "audit-policy-file", "", "what the audit log <data-dir>/server/audit/audit.log records (default: a built-in policy of metadata)")
+	f.StringVar(&p.AuthenticationConfig, "authentication-config", "", "OpenID Connect issuers whose tokens are believed: a file of kind AuthenticationConfiguration")
 	f.IntVar(&p.Port, "https-port", 6443, "the API server's port")
 	f.StringVar(&p.Advertise, "advertise-address", "", "the address by which others reach the API server (default: the Node's)")
 	f.StringVar(&p.ServiceCIDR, "service-cidr", "10.96.0.0/12", "Service addresses")

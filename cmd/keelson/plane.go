@@ -69,6 +69,7 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	server, err := apiserver.New(apiserver.Config{
 		DataDir: o.place.server(), BindAddress: bind, Port: o.plane.Port, AdvertiseAddress: advertise, ServiceCIDR: services,
 		ClusterDomain: o.plane.Domain, NodeName: o.node.Name, ExtraSANs: append(o.plane.TLSSANs, o.node.IP), KubeletPort: o.node.KubeletPort,
+		AuditPolicy: o.plane.AuditPolicy, AuthenticationConfig: o.plane.AuthenticationConfig,
 	}, apiserver.Deps{Log: log.With("part", "apiserver")})
 	if err != nil {
 		return nil, err

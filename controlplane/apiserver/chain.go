@@ -18,7 +18,7 @@ var longRunning = serverfilters.BasicLongRunningRequestCheck(
 
 // chain wraps the API in what every request passes. Order, from the outside in, matters:
 // a panic is caught everywhere; request info comes before anything that asks what is requested; the deadline covers
-// everything after it; who precedes impersonation precedes limits precedes may-it, so that a refused request costs little.
+// everything after it; who precedes the log precedes impersonation precedes limits precedes may-it, so that a refused request costs little.
 func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handler {
 	inner := s.innerChain(api, c)
 	local := serverfilters.WithPanicRecovery(inner, c.RequestInfoResolver)
@@ -41,7 +41,9 @@ func (s *Server) innerChain(api http.Handler, c *genericapiserver.Config) http.H
 	h := filters.WithAuthorization(s.aggregator.Wrap(api), c.Authorization.Authorizer, c.Serializer)
 	h = s.withShares(h, c)
 	h = impersonation.WithConstrainedImpersonation(h, c.Authorization.Authorizer, c.Serializer)
-	h = filters.WithAuthentication(h, c.Authentication.Authenticator, filters.Unauthorized(c.Serializer), c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
+	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
+	refuse := filters.WithFailedAuthenticationAudit(filters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
+	h = filters.WithAuthentication(h, c.Authentication.Authenticator, refuse, c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
 	return filters.WithWarningRecorder(h)
 }
 

@@ -33,6 +33,12 @@ type Config struct {
 	ExtraSANs []string
 	// KubeletPort is where the API server reaches kubelets that do not say otherwise: 10250.
 	KubeletPort int
+	// AuditPolicy is a file of kind Policy (audit.k8s.io/v1) in place of the built-in one, which records the metadata of
+	// writes, of streams into pods, and of reads of Secrets. The log is DataDir/audit/audit.log.
+	AuditPolicy string
+	// AuthenticationConfig is a file of kind AuthenticationConfiguration (apiserver.config.k8s.io/v1) with the OpenID
+	// Connect issuers whose tokens are believed; empty: none are.
+	AuthenticationConfig string
 }
 
 // Deps of a Server.

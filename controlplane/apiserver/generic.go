@@ -5,17 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/token/cache"
+	"k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/healthz"
 
+	"keelson.dev/keelson/controlplane/apiserver/auditlog"
 	"keelson.dev/keelson/controlplane/auth"
 )
 
@@ -48,6 +52,9 @@ func (s *Server) genericConfig() (*genericapiserver.Config, error) {
 	if err := s.secure(c); err != nil {
 		return nil, err
 	}
+	if err := s.audit(c); err != nil {
+		return nil, err
+	}
 	s.health(c)
 	s.authorize(c)
 	return c, s.admit(c)
@@ -76,12 +83,43 @@ func (s *Server) secure(c *genericapiserver.Config) error {
 		Cert:     cert,
 		ClientCA: dynamiccertificates.NewUnionCAContentProvider(ca, proxyCA),
 	}
+	tokens, err := s.tokenAuthenticator()
+	if err != nil {
+		return err
+	}
 	s.authn = auth.NewAuthenticator(auth.AuthenticatorConfig{
-		ClientCA: ca, FrontProxyCA: proxyCA, Loopback: s.loopback.authenticate,
-		Tokens: cache.New(s.tokens, false, tokenMemory, tokenMemory),
+		ClientCA: ca, FrontProxyCA: proxyCA, Loopback: s.loopback.authenticate, Tokens: tokens,
 	})
 	c.Authentication.Authenticator = s.authn
 	c.Authentication.APIAudiences = s.tokens.Audiences()
+	return nil
+}
+
+// tokenAuthenticator knows the tokens of service accounts, of nodes that join, and of the issuers that are configured.
+func (s *Server) tokenAuthenticator() (authenticator.Token, error) {
+	own := s.tokens.Audiences()
+	all := []authenticator.Token{s.tokens, authenticator.WrapAudienceAgnosticToken(own, auth.BootstrapTokens{Objects: tokenObjects{s.stores}})}
+	if file := s.cfg.AuthenticationConfig; file != "" {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { <-s.stopping; cancel() }()
+		issuers, err := auth.Issuers(ctx, file, own[0])
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range issuers {
+			all = append(all, authenticator.WrapAudienceAgnosticToken(own, i))
+		}
+	}
+	return cache.New(union.New(all...), false, tokenMemory, tokenMemory), nil
+}
+
+// audit opens the log of who asks for what. The generic server runs it.
+func (s *Server) audit(c *genericapiserver.Config) error {
+	log, err := auditlog.Open(filepath.Join(s.cfg.DataDir, "audit"), s.cfg.AuditPolicy)
+	if err != nil {
+		return err
+	}
+	c.AuditBackend, c.AuditPolicyRuleEvaluator = log.Backend, log.Policy
 	return nil
 }
 

@@ -42,7 +42,14 @@ func start(t testing.TB, dir string) *running {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	s, err := New(testConfig(dir), Deps{Log: slog.New(slog.DiscardHandler)})
+	return startWith(t, testConfig(dir))
+}
+
+// startWith runs a server with a configuration of the test's own.
+func startWith(t testing.TB, cfg Config) *running {
+	t.Helper()
+	dir := cfg.DataDir
+	s, err := New(cfg, Deps{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
