@@ -49,10 +49,11 @@ func (s *Store) recover() error {
 	for id, r := range views {
 		s.mounted[viewPrefix+id] = r
 	}
+	s.state.Next = max(s.state.Next, s.snaps.Next()) // a living mount may use layers that the ledger does not know
 	if err := s.save(); err != nil {
 		return err
 	}
-	return errors.Join(s.collect(nil), s.sweep())
+	return errors.Join(s.collect(slices.Clone(s.state.Doomed)), s.sweep())
 }
 
 // loadConfig parses a stored image's config into memory.
@@ -149,6 +150,7 @@ func (s *Store) collect(candidates []digest.Digest) error {
 		delete(s.state.Layers, c)
 	}
 	s.mu.Unlock()
+	defer s.absolve(candidates)
 	if len(plan.Layers) == 0 && len(plan.Blobs) == 0 {
 		return nil
 	}
@@ -172,6 +174,14 @@ func (s *Store) collect(candidates []digest.Digest) error {
 		return fmt.Errorf("collect unused image data: %w", err)
 	}
 	return nil
+}
+
+// absolve takes blobs that were collected, or are wanted again, off the list of
+// those that a start must collect.
+func (s *Store) absolve(ds []digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Doomed = slices.DeleteFunc(s.state.Doomed, func(d digest.Digest) bool { return !s.putOff[d] && slices.Contains(ds, d) })
 }
 
 // orphanAge is how long a blob that no image names stays for an interrupted pull.

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"keelson.dev/keelson/image/ledger"
 )
@@ -50,6 +51,7 @@ func (s *Store) saveDurable(next func(durable *ledger.State) *ledger.State) erro
 	s.mu.Lock()
 	out := next(s.durable)
 	out.Intersect(s.state)
+	out.Doomed = slices.Clone(s.state.Doomed)
 	s.mu.Unlock()
 	if err := s.file.SaveDurable(out); err != nil {
 		return err

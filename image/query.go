@@ -95,6 +95,7 @@ func (s *Store) Remove(_ context.Context, ref string) error {
 	img := s.state.Images[id]
 	blobs := append(append([]digest.Digest{id}, img.Documents...), img.Blobs...)
 	s.state.Drop(id)
+	s.state.Doomed = append(s.state.Doomed, blobs...)
 	delete(s.configs, id)
 	s.mu.Unlock()
 	if err := s.save(); err != nil {

@@ -25,11 +25,20 @@ var (
 type Store struct{ dir string }
 
 // Open makes the directories, 0700: blobs hold set-uid programs and private data.
+// One process has the directory at a time.
 func Open(dir string) (*Store, error) {
 	for _, d := range []string{"blobs/sha256", "blobs/sha512", "ingest"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("open content store: %w", err)
 		}
+	}
+	// What a PutStream that was killed left; it has no digest to be found by.
+	streams, err := filepath.Glob(filepath.Join(dir, "ingest", "stream-*"))
+	for _, p := range streams {
+		err = errors.Join(err, os.Remove(p))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open content store: %w", err)
 	}
 	return &Store{dir: dir}, nil
 }

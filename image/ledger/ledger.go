@@ -61,7 +61,8 @@ type State struct {
 	Version int                      `json:"version"`
 	Next    uint64                   `json:"next"` // number of the next layer directory
 	Images  map[digest.Digest]*Image `json:"images"`
-	Layers  map[digest.Digest]*Layer `json:"layers"` // by chain ID
+	Layers  map[digest.Digest]*Layer `json:"layers"`           // by chain ID
+	Doomed  []digest.Digest          `json:"doomed,omitempty"` // blobs of removed images, until they are gone too
 }
 
 const version = 1
@@ -169,7 +170,7 @@ func (s *State) Check() []digest.Digest {
 // Clone is a copy that shares nothing which changes.
 func (s *State) Clone() *State {
 	out := &State{Version: s.Version, Next: s.Next, Images: make(map[digest.Digest]*Image, len(s.Images)),
-		Layers: maps.Clone(s.Layers)} // a Layer never changes
+		Layers: maps.Clone(s.Layers), Doomed: slices.Clone(s.Doomed)} // a Layer never changes
 	for id, img := range s.Images {
 		c := *img // maps and slices are replaced, never written to
 		out.Images[id] = &c

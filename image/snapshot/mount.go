@@ -295,3 +295,18 @@ func (s *Store) recoverMounts(kind, mark string, names ...string) (map[string]Re
 // LayerName is the directory name of the n-th layer: short, since a mount names
 // hundreds of them in one page.
 func LayerName(n uint64) string { return strconv.FormatUint(n, 36) }
+
+// Next is the first number above those of all layers that are here.
+func (s *Store) Next() uint64 {
+	next := uint64(0)
+	ents, err := os.ReadDir(filepath.Join(s.dir, "layers"))
+	if err != nil {
+		return next
+	}
+	for _, e := range ents {
+		if n, err := strconv.ParseUint(e.Name(), 36, 64); err == nil && LayerName(n) == e.Name() && n < 1<<48 {
+			next = max(next, n+1)
+		}
+	}
+	return next
+}

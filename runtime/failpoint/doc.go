@@ -14,8 +14,10 @@
 //	stop    stop it as kill -STOP does: the test kills whom it wants, or goes on
 //	error   fail what is being done there, where it can fail (Err)
 //
-// With a file, /path.trace gets a line with its name for every point that is
-// reached, if that file exists. Counting begins anew when the file changes.
+// An order in a file is carried out once and taken out of it. Beside the file,
+// path.trace gets a line with its name for every point that is reached, and
+// path.hits one with name and pid for every order that is carried out, if those
+// files exist. Counting begins anew when the file changes.
 //
 // It is a leaf that every part of the node may import: it imports the standard
 // library alone. Whoever starts a process with points of its own hands Environ

@@ -126,7 +126,20 @@ func (p *Point) action() string {
 	if state.hits[p.name]++; state.hits[p.name] != do.nth {
 		return ""
 	}
+	if state.file != "" {
+		// Once: the program that is started next finds no order.
+		_ = os.Truncate(state.file, 0)
+		note(".hits", fmt.Sprintf("%s %d\n", p.name, os.Getpid()))
+	}
 	return do.action
+}
+
+// note appends to a file beside the orders, if it is there.
+func note(suffix, text string) {
+	if f, err := os.OpenFile(state.file+suffix, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		_, _ = f.WriteString(text)
+		f.Close()
+	}
 }
 
 // reread brings the orders up to date with the file. A missing one orders
@@ -139,10 +152,7 @@ func reread(name string) {
 	if string(text) != state.spec {
 		state.spec, state.orders, state.hits = string(text), parse(string(text)), map[string]int{}
 	}
-	if trace, err := os.OpenFile(state.file+".trace", os.O_WRONLY|os.O_APPEND, 0); err == nil {
-		_, _ = trace.WriteString(name + "\n")
-		trace.Close()
-	}
+	note(".trace", name+"\n")
 }
 
 // parse reads "name=action[:nth]", several separated by white space or commas.

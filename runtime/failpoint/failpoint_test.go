@@ -66,9 +66,8 @@ func TestFileIsReadAnew(t *testing.T) {
 		t.Errorf("ordered: %v", err)
 	}
 	there.Reach()
-	write(file, "")
 	if err := here.Err(); err != nil {
-		t.Errorf("taken back: %v", err)
+		t.Errorf("carried out twice: %v", err)
 	}
 	if trace, _ := os.ReadFile(file + ".trace"); string(trace) != "test.here\ntest.there\ntest.here\n" {
 		t.Errorf("trace: %q", trace)

@@ -170,7 +170,12 @@ func (b *box) own(pid int) error {
 	if b.ticks, err = keeper.StartTicks(pid); err != nil {
 		return err
 	}
-	rec := initRecord{Run: b.run, Pid: pid, StartTicks: b.ticks, StartedAt: b.startedAt}
+	atRunOwned.Reach()
+	return nil
+}
+
+func (b *box) recordInit() error {
+	rec := initRecord{Run: b.run, Pid: b.pid, StartTicks: b.ticks, StartedAt: b.startedAt}
 	return bundle.WriteJSON(filepath.Join(b.run.Dir, bundle.InitName), rec)
 }
 

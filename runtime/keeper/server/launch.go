@@ -67,7 +67,6 @@ func (s *Server) launch(b *box) error {
 		if err := b.own(pid); err != nil {
 			return err
 		}
-		atRunOwned.Reach()
 		if console != nil {
 			stdio.Console.Close()
 			if b.console, err = keeper.ReceiveFile(console); err != nil {
@@ -76,8 +75,13 @@ func (s *Server) launch(b *box) error {
 		}
 		var watchErr error
 		s.loop.do(func() { watchErr = s.pumpFrom(b) })
+		if watchErr != nil {
+			return watchErr
+		}
+		// Last: what is recorded may have run. A process whose keeper dies
+		// before that never does.
 		atRunWatched.Reach()
-		return watchErr
+		return b.recordInit()
 	})
 }
 

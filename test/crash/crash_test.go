@@ -1,0 +1,342 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	_ "keelson.dev/keelson/cri" // with all of its parts, for their points
+	"keelson.dev/keelson/runtime/failpoint"
+	_ "keelson.dev/keelson/runtime/keeper/server"
+	"keelson.dev/keelson/test/lab"
+)
+
+var (
+	full = flag.Bool("full", false, "all of the matrix: who else dies at each point too")
+	only = flag.String("point", "", "only the points that begin so")
+)
+
+// victims are who dies at a point.
+type victims string
+
+const (
+	self  victims = "self"  // the program that comes to it
+	other victims = "other" // the other program, while this one stands there
+	both  victims = "both"
+)
+
+// keepers says whether a point is in the keeper's program.
+func keepers(point string) bool {
+	return strings.HasPrefix(point, "keeper.") && !strings.HasPrefix(point, "keeper.spawn.")
+}
+
+func need(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it starts a container runtime")
+	}
+	if _, err := lab.Binary(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// stepLimit is how long a step may take with all its tries.
+const stepLimit = 90 * time.Second
+
+// TestCrash is the matrix.
+func TestCrash(t *testing.T) {
+	need(t)
+	pool := make(chan *node, 2)
+	for range cap(pool) {
+		n := fresh(t)
+		pool <- n
+	}
+	t.Cleanup(func() {
+		for range cap(pool) {
+			(<-pool).discard(context.WithoutCancel(t.Context()))
+		}
+	})
+	var reached map[string]string
+	func() {
+		first := <-pool
+		defer func() { pool <- first }()
+		reached = reference(t, first)
+	}()
+	for _, point := range failpoint.Names() {
+		if strings.HasPrefix(point, "test.") || !strings.HasPrefix(point, *only) {
+			continue
+		}
+		in := reached[point]
+		if in == "" {
+			t.Errorf("the scenario never comes to %s", point)
+			continue
+		}
+		for _, v := range []victims{self, other, both} {
+			if v != self && !*full {
+				continue
+			}
+			t.Run(point+"/"+string(v), func(t *testing.T) {
+				t.Parallel()
+				n := <-pool
+				defer func() { pool <- n }()
+				c := cell{T: t, node: n, point: point, victims: v, in: in}
+				c.run()
+				if t.Failed() {
+					t.Logf("the daemon's log:\n%s", n.Log())
+					n.discard(context.WithoutCancel(t.Context()))
+					n = fresh(t)
+				}
+			})
+		}
+	}
+}
+
+func fresh(t *testing.T) *node {
+	t.Helper()
+	n, err := newNode(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.settle(t)
+	return n
+}
+
+// settle takes the state that all passes must come back to: the one that does
+// not change any more.
+func (n *node) settle(t *testing.T) {
+	t.Helper()
+	last, same := state{}, 0
+	eventually(t, "a new node comes to rest", func() string {
+		now := n.look()
+		if same++; !maps.Equal(now, last) {
+			last, same = now, 0
+		}
+		if same < 20 {
+			return "still changing"
+		}
+		return ""
+	})
+	n.baseline = last
+}
+
+// reference goes through the scenario without a crash and says in which step
+// each point is reached first.
+func reference(t *testing.T, n *node) map[string]string {
+	t.Helper()
+	trace := n.points() + ".trace"
+	if err := os.WriteFile(trace, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(trace)
+	l := newLife(n, "reference")
+	reached := map[string]string{}
+	for _, s := range steps {
+		if err := s.do(l, t.Context()); err != nil {
+			t.Fatalf("without a crash, %s: %v\n%s", s.name, err, n.Log())
+		}
+		if s.name == "stop" {
+			l.checkEnds(t, "")
+		}
+		text, err := os.ReadFile(trace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, point := range strings.Fields(string(text)) {
+			if reached[point] == "" {
+				reached[point] = s.name
+			}
+		}
+	}
+	n.checkNothingLeft(t)
+	if t.Failed() {
+		t.FailNow()
+	}
+	return reached
+}
+
+// cell is one point and who dies there.
+type cell struct {
+	*testing.T
+	*node
+	point   string
+	victims victims
+	in      string // the step that comes to the point
+	struck  atomic.Bool
+}
+
+func (c *cell) run() {
+	l := newLife(c.node, strings.NewReplacer(".", "-", "/", "-").Replace(c.point+"-"+string(c.victims)))
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	for _, s := range steps {
+		if restarts(s.name) && s.name != c.in {
+			continue
+		}
+		if s.name == c.in {
+			c.armed(ctx)
+		}
+		if err := c.try(ctx, l, s); err != nil {
+			c.Errorf("%s: %v", s.name, err)
+			return
+		}
+		if s.name == "stop" {
+			l.checkEnds(c.T, c.lost())
+		}
+	}
+	c.checkNothingLeft(c.T)
+	if !c.struck.Load() {
+		c.Errorf("nothing happened at the point")
+	}
+}
+
+// lost says whose exit code may be lost: a container's that ends while nobody
+// lives who could see it.
+func (c *cell) lost() string {
+	return string(c.victims) + " " + c.in
+}
+
+// try makes a step until it succeeds.
+func (c *cell) try(ctx context.Context, l *life, s step) error {
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	var last error
+	for {
+		err := s.do(l, ctx)
+		if err == nil || errors.As(err, &fatal{}) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return errors.Join(last, err)
+		}
+		if last = err; status.Code(err) != codes.Unavailable {
+			c.Logf("%s: %v", s.name, err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// armed orders the point and watches for what comes of it.
+func (c *cell) armed(ctx context.Context) {
+	action := "stop"
+	if c.victims == self {
+		action = "exit"
+	}
+	if err := errors.Join(os.WriteFile(c.hits(), nil, 0o600), c.arm(c.point+"="+action)); err != nil {
+		c.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); c.strike(ctx) }() // ends with ctx at the latest
+	c.Cleanup(func() { <-done })
+}
+
+func (c *cell) hits() string { return c.points() + ".hits" }
+
+// strike waits until a program is at the point, kills whom it is to kill, and
+// starts the daemon again.
+func (c *cell) strike(ctx context.Context) {
+	at := 0
+	for at == 0 {
+		if ctx.Err() != nil {
+			return
+		}
+		time.Sleep(time.Millisecond) // a file: there is nothing to wait on
+		text, _ := os.ReadFile(c.hits())
+		_, _ = fmt.Sscanf(string(text), c.point+" %d\n", &at)
+	}
+	var err error
+	if c.victims == self {
+		err = kill(at)
+	} else {
+		err = c.kill(at)
+	}
+	dies := c.victims == both || keepers(c.point) == (c.victims == other) // the daemon does
+	if err == nil && dies && !restarts(c.in) {                            // in those steps the scenario starts it
+		err = errors.Join(c.Kill(), c.node.start(ctx))
+	}
+	c.struck.Store(true)
+	if err != nil && ctx.Err() == nil {
+		c.Error(err)
+	}
+}
+
+// kill kills the other program than the one that stands at the point, and that
+// one too if it is to.
+func (c *cell) kill(at int) (err error) {
+	for processState(at) != "T" && processState(at) != "" {
+		time.Sleep(time.Millisecond)
+	}
+	if keepers(c.point) {
+		err = c.Kill()
+	} else {
+		err = c.killKeeper()
+	}
+	if c.victims == both {
+		return errors.Join(err, kill(at))
+	}
+	return errors.Join(err, syscall.Kill(at, syscall.SIGCONT))
+}
+
+// checkEnds checks exit codes and logs. lost names the victims and the step.
+func (l *life) checkEnds(t *testing.T, lost string) {
+	t.Helper()
+	keeps, err := l.status(t.Context(), l.keeps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, err := l.status(t.Context(), l.ends)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unseen := func(st *runtimeapi.ContainerStatus, steps ...string) bool {
+		who, in, _ := strings.Cut(lost, " ")
+		return victims(who) == both && slices.Contains(steps, in) && st.Reason == "Unknown" && st.ExitCode == 255
+	}
+	if keeps.ExitCode != 33 && !unseen(keeps, "stop") {
+		t.Errorf("container keeps ended with %d (%s: %s), want 33", keeps.ExitCode, keeps.Reason, keeps.Message)
+	}
+	if ends.ExitCode != 7 && !unseen(ends, "second") {
+		t.Errorf("container ends ended with %d (%s: %s), want 7", ends.ExitCode, ends.Reason, ends.Message)
+	}
+	l.checkLog(t, l.keeps, keeps.ExitCode == 33)
+	l.checkLog(t, l.ends, ends.ExitCode == 7)
+}
+
+// checkLog checks that every line is there once, in order, and the last one
+// too if whole.
+func (l *life) checkLog(t *testing.T, m *member, whole bool) {
+	t.Helper()
+	lines, err := output(l.pod.LogDirectory, l.logOf(m))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	n := len(lines)
+	if m == l.keeps && whole {
+		if n == 0 || lines[n-1] != "bye" {
+			t.Errorf("container keeps: its last words are missing (%d lines)", n)
+		}
+		n--
+	}
+	for i := range n {
+		if want := fmt.Sprint("line ", i+1); lines[i] != want {
+			t.Errorf("container %s: line %d of the log is %q", m.name, i+1, lines[i])
+			return
+		}
+	}
+	if m == l.keeps && whole && n%block != 0 || m == l.ends && whole && n != endsLines {
+		t.Errorf("container %s: %d lines in the log", m.name, n)
+	}
+}
