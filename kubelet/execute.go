@@ -151,6 +151,9 @@ func (k *Kubelet) pull(pod *corev1.Pod, rec *podRecord, a plan.Action) {
 		s := rec.mem.Images[a.Container]
 		s.Progress = plan.Busy
 		rec.mem.Images[a.Container] = s
+		if rec.pulls[0].IsZero() {
+			rec.pulls[0] = time.Now()
+		}
 	})
 	rec.spawn(k.background(), pullTask+a.Container, k.waker(pod), func(ctx context.Context) func() {
 		box, err := k.parts.exec.SandboxConfig(pod, 0)
@@ -159,6 +162,7 @@ func (k *Kubelet) pull(pod *corev1.Pod, rec *podRecord, a plan.Action) {
 			ref, err = k.parts.puller.Ensure(ctx, pod, c, box)
 		}
 		return func() {
+			rec.pulls[1] = time.Now()
 			if err == nil {
 				rec.refs[a.Container] = ref
 				rec.mem.Images[a.Container] = plan.Step{Progress: plan.Done}

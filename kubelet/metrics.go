@@ -17,6 +17,7 @@ type metrics struct {
 	took     *prometheus.HistogramVec
 	syncs    *prometheus.HistogramVec
 	starts   prometheus.Histogram
+	startSLI prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -41,7 +42,11 @@ func newMetrics() *metrics {
 		Name: "kubelet_pod_start_total_duration_seconds", Help: "From first sight of a pod to all of its containers running, pulls included.",
 		Buckets: prometheus.ExponentialBuckets(.01, 2, 16),
 	})
-	m.registry.MustRegister(m.starts, m.calls, m.errors, m.took, m.syncs,
+	m.startSLI = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "kubelet_pod_start_sli_duration_seconds", Help: "From a pod's creation to all of its containers running, pulls and init containers not counted.",
+		Buckets: []float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600},
+	})
+	m.registry.MustRegister(m.starts, m.startSLI, m.calls, m.errors, m.took, m.syncs,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

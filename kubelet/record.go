@@ -25,6 +25,7 @@ type podRecord struct {
 	tasks    map[string]*task       // by what they do; guarded by mu
 	told     map[string]string      // container name -> last back-off told in an event; guarded by mu
 	began    time.Time              // first sight; zero once the pod ran
+	pulls    [2]time.Time           // when the first pull began and the last one ended; guarded by mu
 	admitted bool                   // guarded by mu
 	final    *corev1.PodStatus      // the status that the pod ended with; guarded by mu
 	changed  bool                   // an object in its volumes changed; guarded by mu

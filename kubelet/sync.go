@@ -143,6 +143,9 @@ func (k *Kubelet) noteStart(rec *podRecord, before *corev1.Pod, now corev1.PodSt
 	rec.with(func() {
 		if !rec.began.IsZero() && before.Status.Phase == corev1.PodPending {
 			k.parts.metrics.starts.Observe(time.Since(rec.began).Seconds())
+			if len(before.Spec.InitContainers) == 0 && !before.CreationTimestamp.IsZero() {
+				k.parts.metrics.startSLI.Observe(max(0, time.Since(before.CreationTimestamp.Time)-rec.pulls[1].Sub(rec.pulls[0])).Seconds())
+			}
 		}
 		rec.began = time.Time{}
 	})

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"path"
 	"path/filepath"
 
@@ -48,6 +49,9 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 			opened.close()
 		}
 	}(n)
+	if err := passable(o.place.Data, o.place.agent()); err != nil {
+		return nil, err
+	}
 	keeperPath, err := keeper(o.place)
 	if err != nil {
 		return nil, err
@@ -107,6 +111,20 @@ func (o *options) criConfig(log *slog.Logger) (cri.Config, error) {
 	}
 	cfg.StreamTLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	return cfg, nil
+}
+
+// passable makes directories that anybody may pass through and nobody but root may list: the root of a pod in a user namespace is an ordinary
+// user to the node, and finds its root file system below them. What is secret has a mode of its own.
+func passable(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func openNetwork(o *options, filter *netfilter.IPTables, guard network.Guard, log *slog.Logger) (*network.Network, error) {

@@ -108,6 +108,11 @@ func (e *Executor) containerConfig(ctx context.Context, t Target, c *corev1.Cont
 			SecurityContext: e.containerSecurity(t.Pod, c, uid, user),
 		},
 	}
+	users, err := e.users(t.Pod)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions = users
 	if t.Beside != "" {
 		cfg.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_TARGET
 		cfg.Linux.SecurityContext.NamespaceOptions.TargetId = t.Beside
@@ -129,6 +134,11 @@ func (e *Executor) containerConfig(ctx context.Context, t Target, c *corev1.Cont
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
 	cfg.Mounts, err = e.mounts(ctx, t, c, table)
+	for _, m := range cfg.Mounts { // what is root's in the volume is root's in the pod
+		if m.Image == nil {
+			m.UidMappings, m.GidMappings = users.GetUids(), users.GetGids()
+		}
+	}
 	return cfg, err
 }
 

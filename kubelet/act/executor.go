@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -61,6 +62,8 @@ type Deps struct {
 type Executor struct {
 	cfg Config
 	Deps
+
+	usersMu sync.Mutex // one pod at a time chooses its user IDs
 }
 
 // New makes an Executor.

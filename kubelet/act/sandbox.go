@@ -3,7 +3,6 @@ package act
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,6 +33,9 @@ func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt u
 			return "", &Error{"CreatePodSandboxError", fmt.Errorf("runtime class %q: %w", *class, err)}
 		}
 	}
+	if err := e.canSeparate(ctx, pod, handler); err != nil {
+		return "", &Error{"CreatePodSandboxError", err}
+	}
 	if err := os.MkdirAll(cfg.GetLogDirectory(), 0o755); err != nil {
 		return "", &Error{"CreatePodSandboxError", fmt.Errorf("make log directory: %w", err)}
 	}
@@ -46,10 +48,6 @@ func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt u
 
 // SandboxConfig is the pod's sandbox as CRI wants it. Containers are created with the same value again.
 func (e *Executor) SandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
-	if own := pod.Spec.HostUsers; own != nil && !*own {
-		// Better no pod than one that believes itself apart from the node's users and is not.
-		return nil, errors.New("hostUsers: false is not supported by this node: it has no user namespaces for pods")
-	}
 	hostname, _, err := e.hostname(pod)
 	if err != nil {
 		return nil, err
@@ -75,6 +73,9 @@ func (e *Executor) SandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.P
 			Overhead:        &runtimeapi.LinuxContainerResources{},
 			Resources:       podResources(pod),
 		},
+	}
+	if cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions, err = e.users(pod); err != nil {
+		return nil, err
 	}
 	return cfg, nil
 }

@@ -25,6 +25,8 @@ type Runtime struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeapi.UnimplementedImageServiceServer
 
+	// Userns makes Status say that pods can have user namespaces. Set before use.
+	Userns bool
 	// OnExec answers ExecSync; nil answers exit code 0. Set before use.
 	OnExec func(container string, cmd []string) (stdout string, code int32)
 	// Streams answers Exec, Attach and PortForward with addresses. Set before use.
@@ -180,6 +182,18 @@ func (r *Runtime) StopBox(pod string) {
 			r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, b)
 		}
 	}
+}
+
+// Sandbox is the configuration of a pod's newest sandbox; nil for none.
+func (r *Runtime) Sandbox(pod string) *runtimeapi.PodSandboxConfig {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.sandboxes) - 1; i >= 0; i-- {
+		if b := r.sandboxes[i]; b.config.GetMetadata().GetName() == pod {
+			return b.config
+		}
+	}
+	return nil
 }
 
 // Config returns the configuration of the newest container of that name in the pod of that name, or nil.

@@ -82,6 +82,9 @@ func New(o Options) (*Cluster, error) {
 		if o.Dir, err = os.MkdirTemp("", "keelson-lab-"); err != nil {
 			return nil, err
 		}
+		if err := os.Chmod(o.Dir, 0o711); err != nil { // as /var/lib is: root of a user namespace must find its way to its files
+			return nil, err
+		}
 	}
 	ports, err := freePorts(4)
 	if err != nil {
