@@ -6,8 +6,9 @@
 // Invariants:
 //   - An address is given to one owner at a time; the network address, the gateway (the first) and the broadcast
 //     address are never given.
-//   - Addresses rotate: a released one comes again only after all others, and never within the quarantine. The place in
-//     the rotation is kept in a file of its own, so that a restart does not begin with the addresses used last.
+//   - Addresses rotate: a released one comes again only after all others, and within the quarantine only when there is no
+//     other, the one that rested longest first and none that rested less than a second. The place in the rotation is kept
+//     in a file of its own, so that a restart does not begin with the addresses used last.
 //   - An unreadable record blocks its address until somebody releases it: never two pods with one address.
 //
 // Lock order: one mutex, which is not held over writes: an address is taken in memory first, then on disk.

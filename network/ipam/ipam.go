@@ -17,12 +17,16 @@ import (
 // ErrExhausted means that no address is free.
 var ErrExhausted = errors.New("no free pod address")
 
+// leastRest is how long a released address rests even when there is no other: what its peers still send to the old pod must not
+// reach a new one.
+const leastRest = time.Second
+
 // Config describes the range and where it is kept.
 type Config struct {
 	Range      netip.Prefix     // IPv4, /16 to /30
 	Dir        string           // one file per address
 	CursorFile string           // the place in the rotation
-	Quarantine time.Duration    // how long a released address rests; default 10 s
+	Quarantine time.Duration    // how long a released address rests if there are others; default 10 s
 	Now        func() time.Time // default time.Now
 }
 
@@ -121,22 +125,33 @@ func (p *Pool[T]) Reserve(rec T) (Lease[T], error) {
 func (p *Pool[T]) take() (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, resting := p.cfg.Now(), 0
+	now, resting, longest := p.cfg.Now(), 0, 0
 	for i := 1; i <= p.size; i++ {
 		slot := (p.cursor + i) % p.size
 		if slot < 2 || slot == p.size-1 || p.used[slot] {
 			continue
 		}
-		if at, ok := p.rest[slot]; ok && now.Sub(at) < p.cfg.Quarantine {
-			resting++
-			continue
+		at, ok := p.rest[slot]
+		if !ok || now.Sub(at) >= p.cfg.Quarantine {
+			return p.give(slot), nil
 		}
-		delete(p.rest, slot)
-		p.used[slot], p.cursor = true, slot
-		return slot, nil
+		if resting++; longest == 0 || at.Before(p.rest[longest]) {
+			longest = slot
+		}
+	}
+	// Pods come and go faster than the range is long: better the one that rested longest than no pod.
+	if longest != 0 && now.Sub(p.rest[longest]) >= leastRest {
+		return p.give(longest), nil
 	}
 	return 0, fmt.Errorf("ipam: %w in %s: %d in use, %d released less than %s ago (give the node a larger range, or delete pods)",
-		ErrExhausted, p.cfg.Range, len(p.used), resting, p.cfg.Quarantine)
+		ErrExhausted, p.cfg.Range, len(p.used), resting, leastRest)
+}
+
+// give takes a slot; p.mu is held.
+func (p *Pool[T]) give(slot int) int {
+	delete(p.rest, slot)
+	p.used[slot], p.cursor = true, slot
+	return slot
 }
 
 func (p *Pool[T]) forget(slot int) {
