@@ -34,7 +34,7 @@ test-deps: deps
 
 .PHONY: bench-deps
 bench-deps: # the peer that `make bench` measures beside us; without it the bench says so
-	@for p in containerd runc containernetworking-plugins; do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$p >/dev/null || echo "no $$p here: no peer"; }; done
+	@for p in containerd runc crun containernetworking-plugins; do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$p >/dev/null || echo "no $$p here: no peer"; }; done
 
 .PHONY: build
 build: ## Build bin/keelson with the keeper and the first pod inside
@@ -62,6 +62,10 @@ test: test-deps build ## Run every test that fits: unit, kernel, root, end to en
 .PHONY: bench
 bench: test-deps build bench-deps ## Measure what the README claims: a table and JSON
 	$(GO) run ./test/bench -json bin/bench.json
+
+.PHONY: bench-cri
+bench-cri: test-deps build bench-deps ## The CRI table, ours beside a peer: make bench-cri [PEER=/path/to/other.sock]
+	$(GO) run ./test/bench -only cri -peer '$(PEER)' -json bin/bench-cri.json
 
 .PHONY: critest
 critest: test-deps build ## Run a critest of yours against our runtime: make critest CRITEST=/path/to/critest

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,32 +16,65 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// runner drives one CRI endpoint.
+// runner drives one CRI endpoint, and one of its runtime handlers.
 type runner struct {
+	name    string
+	socket  string
 	conn    *grpc.ClientConn
 	runtime runtimeapi.RuntimeServiceClient
 	images  runtimeapi.ImageServiceClient
 	image   string
 	cgroup  string
+	handler string
+	fixed   []int // processes that are there without pods
 	serial  atomic.Int64
 }
 
 // times of one pod's life and of an exec in it.
 type times struct{ up, down, exec time.Duration }
 
-func dial(socket, image, cgroup string) (*runner, error) {
+func dial(name, socket, handler, image string) (*runner, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
-	return &runner{conn: conn, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn), image: image, cgroup: cgroup}, nil
+	daemon, err := daemonOf(socket)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", socket, err)
+	}
+	return &runner{name: name, socket: socket, conn: conn, runtime: runtimeapi.NewRuntimeServiceClient(conn), images: runtimeapi.NewImageServiceClient(conn),
+		image: image, cgroup: "/keelson-bench-" + strings.ReplaceAll(name, " ", ""), handler: handler, fixed: []int{daemon}}, nil
 }
 
 func (r *runner) Close() error { return r.conn.Close() }
 
-func (r *runner) pull(ctx context.Context) error {
-	_, err := r.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: r.image}})
+func (r *runner) pull(ctx context.Context, image string) error {
+	_, err := r.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}})
 	return err
+}
+
+// waitRuntime waits until a CRI endpoint says that it is ready.
+func waitRuntime(ctx context.Context, socket string, ended <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, waitLimit)
+	defer cancel()
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for {
+		answer, err := runtimeapi.NewRuntimeServiceClient(conn).Status(ctx, &runtimeapi.StatusRequest{}, grpc.WaitForReady(true))
+		if err == nil && !slices.ContainsFunc(answer.GetStatus().GetConditions(), func(c *runtimeapi.RuntimeCondition) bool { return !c.Status }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w (%v, %v)", ctx.Err(), err, answer.GetStatus())
+		case <-ended:
+			return errors.New("it ended")
+		case <-time.After(20 * time.Millisecond): // CRI has no event for this
+		}
+	}
 }
 
 // cycle runs one pod with one container up, executes `true` in it, and takes it down.
@@ -47,7 +82,7 @@ func (r *runner) cycle(ctx context.Context, hostNetwork bool) (t times, err erro
 	n := strconv.FormatInt(r.serial.Add(1), 10)
 	sandbox := r.sandboxConfig(n, hostNetwork)
 	began := time.Now()
-	pod, err := r.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox})
+	pod, err := r.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox, RuntimeHandler: r.handler})
 	if err != nil {
 		return t, fmt.Errorf("run pod sandbox: %w", err)
 	}
@@ -177,7 +212,7 @@ func (r *runner) execs(ctx context.Context, c, n int) (all []time.Duration, err 
 // up starts a pod with one container on the pod network.
 func (r *runner) up(ctx context.Context) (pod, container string, err error) {
 	sandbox := r.sandboxConfig(strconv.FormatInt(r.serial.Add(1), 10), false)
-	made, err := r.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox})
+	made, err := r.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox, RuntimeHandler: r.handler})
 	if err != nil {
 		return "", "", err
 	}

@@ -7,21 +7,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
 
-// peer is Debian's containerd with runc, on a root and socket of its own.
+// peer is Debian's containerd, with runc and crun, on a root and socket of its own.
 type peer struct {
 	dir    string
 	cmd    *exec.Cmd
 	ended  chan struct{}
-	name   string
 	socket string
 }
 
-// containerdConfig: overlayfs, runc, no CNI configuration of the host's.
+// containerdConfig: overlayfs, two runtimes, no CNI configuration of the host's.
 const containerdConfig = `version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
@@ -36,6 +34,10 @@ state = "%[1]s/state"
     conf_dir = "%[1]s/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun.options]
+      BinaryName = "crun"
 [plugins."io.containerd.internal.v1.opt"]
   path = "%[1]s/opt"
 `
@@ -46,11 +48,11 @@ const cniConfig = `{"cniVersion": "0.4.0", "name": "bench", "plugins": [
    "ipam": {"type": "host-local", "dataDir": "%s/ipam", "ranges": [[{"subnet": "10.127.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}`
 
-// startPeer starts containerd and imports the archive; an error says what the machine lacks.
-func startPeer(ctx context.Context, archive string) (*peer, error) {
+// startPeer starts containerd; an error says what the machine lacks. Its sandboxes are made from the image pause.
+func startPeer(ctx context.Context, pause string) (*peer, error) {
 	binary, err := exec.LookPath("containerd")
 	if err != nil {
-		return nil, errors.New("no containerd on this machine: apt-get install containerd runc containernetworking-plugins")
+		return nil, errors.New("no containerd on this machine: apt-get install containerd runc crun containernetworking-plugins")
 	}
 	dir, err := os.MkdirTemp("", "keelson-bench-peer-")
 	if err != nil {
@@ -59,7 +61,7 @@ func startPeer(ctx context.Context, archive string) (*peer, error) {
 	p := &peer{dir: dir, socket: filepath.Join(dir, "containerd.sock"), ended: make(chan struct{})}
 	config := filepath.Join(dir, "config.toml")
 	err = errors.Join(os.MkdirAll(filepath.Join(dir, "cni"), 0o700),
-		os.WriteFile(config, fmt.Appendf(nil, containerdConfig, dir, pauseImage), 0o600),
+		os.WriteFile(config, fmt.Appendf(nil, containerdConfig, dir, pause), 0o600),
 		os.WriteFile(filepath.Join(dir, "cni", "10-bench.conflist"), fmt.Appendf(nil, cniConfig, dir), 0o600))
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -78,46 +80,11 @@ func startPeer(ctx context.Context, archive string) (*peer, error) {
 		_ = p.cmd.Wait()
 		close(p.ended)
 	}()
-	if err := p.prepare(ctx, archive); err != nil {
+	if err := waitRuntime(ctx, p.socket, p.ended); err != nil {
 		text, _ := os.ReadFile(log.Name())
-		return nil, errors.Join(fmt.Errorf("%w\n%s", err, text[max(0, len(text)-2000):]), p.stop())
+		return nil, errors.Join(fmt.Errorf("containerd: %w\n%s", err, text[max(0, len(text)-2000):]), p.stop())
 	}
 	return p, nil
-}
-
-func (p *peer) prepare(ctx context.Context, archive string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		out, err := exec.CommandContext(ctx, "ctr", "--address", p.socket, "--namespace", "k8s.io", "images", "import", archive).CombinedOutput()
-		if err == nil {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("import into containerd: %w: %s", err, out)
-		case <-p.ended:
-			return errors.New("containerd ended")
-		case <-time.After(100 * time.Millisecond): // its socket is not there yet
-		}
-	}
-	containerd, err := exec.CommandContext(ctx, "containerd", "--version").Output()
-	if err != nil {
-		return err
-	}
-	runc, err := exec.CommandContext(ctx, "runc", "--version").Output()
-	if err != nil {
-		return err
-	}
-	p.name = "containerd " + word(containerd, 2) + " + runc " + word(runc, 2)
-	return nil
-}
-
-func word(text []byte, n int) string {
-	if fields := strings.Fields(string(text)); len(fields) > n {
-		return fields[n]
-	}
-	return "?"
 }
 
 // stop ends containerd and removes what it left.
@@ -132,13 +99,4 @@ func (p *peer) stop() error {
 	}
 	_ = exec.Command("ip", "link", "delete", "kbench0").Run() // not there if no pod ran
 	return os.RemoveAll(p.dir)
-}
-
-// owns: containerd and its shims.
-func (p *peer) owns(pid int, exe string) bool {
-	if pid == p.cmd.Process.Pid {
-		return true
-	}
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return strings.Contains(exe, "containerd-shim") && strings.Contains(string(data), p.socket)
 }

@@ -1,0 +1,28 @@
+//go:build profile
+
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	_ "net/http/pprof" // the profiles, on the default mux
+	"os"
+)
+
+// A build with `-tags profile` serves Go's profiles on the unix socket that $KEELSON_PROFILE names. No other build has them.
+func init() {
+	path := os.Getenv("KEELSON_PROFILE")
+	if path == "" {
+		return
+	}
+	_ = os.Remove(path) // of an earlier process
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		slog.Error("no profiles", "err", err)
+		return
+	}
+	go func() { // ends with the process
+		slog.Error("no profiles", "err", http.Serve(l, nil))
+	}()
+}
