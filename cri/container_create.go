@@ -168,6 +168,11 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 		return nil, fmt.Errorf("mount the root filesystem: %w", err)
 	}
 	atContainerMounted.Reach()
+	if userns(podNamespaces(pod.Config)) {
+		if err := reachable(rootfs, ids.GetGids()[0].GetHostId()); err != nil {
+			return nil, err
+		}
+	}
 	user, err := s.deps.ResolveUser(rootfs, who)
 	if err != nil {
 		return nil, invalid("user %q of image %s: %v", who, cfg.GetImage().GetImage(), err)

@@ -125,3 +125,20 @@ func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, n int
 	}
 	return real, nil
 }
+
+// reachable: the root of a user namespace, whose group on the node is gid, must
+// come to its root filesystem like anybody.
+func reachable(path string, gid uint32) error {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		var st unix.Stat_t
+		if err := unix.Stat(dir, &st); err != nil {
+			return &os.PathError{Op: "stat", Path: dir, Err: err}
+		}
+		if st.Mode&0o001 == 0 && (st.Mode&0o010 == 0 || st.Gid != gid) {
+			return fmt.Errorf("%w: pods in user namespaces cannot reach their root filesystem through %s (mode %04o); chmod o+x it, or choose another data directory", errState, dir, st.Mode&0o7777)
+		}
+		if dir == "/" {
+			return nil
+		}
+	}
+}

@@ -56,6 +56,10 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	if err != nil {
 		return nil, err
 	}
+	// Pods of user namespaces go through it to their root filesystems; what must be kept from them is deeper and has its own mode.
+	if err := errors.Join(os.MkdirAll(o.place.agent(), 0o711), os.Chmod(o.place.agent(), 0o711)); err != nil {
+		return nil, fmt.Errorf("--data-dir: %w", err)
+	}
 	if n.images, err = image.Open(image.Config{Root: o.place.images(), CertsDirs: o.place.certs(), Log: log.With("part", "image")}); err != nil {
 		return nil, fmt.Errorf("open the image store: %w", err)
 	}
