@@ -13,11 +13,14 @@ import (
 	"keelson.dev/keelson/image"
 )
 
-// The admin socket (0600) carries what CRI has no call for: image archives.
+// The admin socket (0600) carries what CRI and the API have no call for: image archives, snapshots.
 
-// adminHandler serves the image verbs over the daemon's own store.
-func adminHandler(store *image.Store) http.Handler {
+// adminHandler serves the image verbs over the daemon's own store, and what others add.
+func adminHandler(store *image.Store, more func(*http.ServeMux)) http.Handler {
 	mux := http.NewServeMux()
+	if more != nil {
+		more(mux)
+	}
 	mux.HandleFunc("POST /images/import", func(w http.ResponseWriter, r *http.Request) {
 		images, err := store.Import(r.Context(), r.Body)
 		if err != nil {

@@ -37,6 +37,7 @@ type node struct {
 	policy     *policy.Engine      // nil for the runtime alone
 	network    *network.Network
 	cri        *cri.Server
+	admin      func(*http.ServeMux) // adds to the admin socket; may be nil
 	closers    []func() error
 	log        *slog.Logger
 }
@@ -189,7 +190,7 @@ func (n *node) tasks(o *options) []task {
 			if err != nil {
 				return err
 			}
-			server := &http.Server{Handler: adminHandler(n.images)}
+			server := &http.Server{Handler: adminHandler(n.images, n.admin)}
 			stop := context.AfterFunc(ctx, func() { server.Close() })
 			defer stop()
 			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

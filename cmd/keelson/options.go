@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -45,6 +46,9 @@ type planeOptions struct {
 	TLSSANs, Balancer                            []string
 	AuditPolicy, AuthenticationConfig            string
 	Taint                                        bool
+	SnapshotEvery                                time.Duration
+	SnapshotKeep                                 int
+	SnapshotDir                                  string
 }
 
 type logOptions struct{ Format, Level string }
@@ -114,6 +118,9 @@ func (o *options) serverFlags(cmd *cobra.Command) {
 	f.StringVar(&p.Domain, "cluster-domain", "cluster.local", "the cluster's DNS domain")
 	f.StringSliceVar(&p.TLSSANs, "tls-san", nil, "more names or addresses for the API server's certificate")
 	f.StringSliceVar(&p.Balancer, "load-balancer-range", nil, "addresses for Services of type LoadBalancer, announced by this node: FIRST-LAST, a CIDR or one address; may be repeated")
+	f.DurationVar(&p.SnapshotEvery, "snapshot-interval", 12*time.Hour, "how often the cluster is saved; 0 turns it off")
+	f.IntVar(&p.SnapshotKeep, "snapshot-keep", 5, "scheduled snapshots that are kept")
+	f.StringVar(&p.SnapshotDir, "snapshot-dir", "", "the snapshots' folder (default <data-dir>/snapshots)")
 	f.BoolVar(&p.Taint, "taint-control-plane", false, "keep ordinary pods off this node")
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 		return fmt.Errorf("node: %w", err)
 	}
 	defer n.close()
+	n.admin = p.snapshotRoutes
 	k, err := n.kubelet(o, p, log)
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
@@ -87,6 +89,9 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	together(ctx, group, services...)
 	together(ctx, group, control...)
 	together(ctx, group, task{"kubelet", k.Run},
+		task{"snapshots", p.whenReady(func(ctx context.Context) error {
+			return p.keepSnapshots(ctx, cmp.Or(o.plane.SnapshotDir, o.place.snapshots()), o.plane.SnapshotEvery, o.plane.SnapshotKeep)
+		})},
 		task{"DNS service", p.whenReady(func(ctx context.Context) error { return ensureDNSService(ctx, admin, o.plane.DNS) })},
 		task{"ready", func(ctx context.Context) error {
 			select {

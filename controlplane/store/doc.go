@@ -11,5 +11,14 @@
 //   - Secrets are encrypted with a key of this cluster before they reach etcd, its log or a snapshot.
 //   - Layout of keys is upstream's (/registry/...), so that its tools can read a snapshot.
 //
-// Compaction runs every five minutes by one member's compactor (a transaction picks who); bbolt reuses what it frees.
+// The database is looked after here, so that nobody else has to:
+//   - History is compacted every five minutes by the library's compactor (a transaction picks the member that does it).
+//   - Space is judged before each write (space.go), by free bytes on the disk and by what is in use, because etcd ends the process
+//     when a write fails and stays read-only when its own quota is reached. Short of space, nothing new is made; nearly out of it,
+//     only deletions pass, history is given up, the file is rewritten, and blocks that were reserved for this are used.
+//     It heals by itself.
+//   - The file is rewritten (defragmented) if much of it is free and the stop is short: 16 MB with 2.5 MB in use took 30-45 ms on a busy machine.
+//   - Damage that can be seen at the start is an error that names the way out (damage.go). A torn tail of the log is cut off.
+//     A sync that fails later ends the process: nothing may be acknowledged after it.
+//   - The package snapshot saves and restores.
 package store

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -21,10 +20,6 @@ var moot = map[string]bool{
 type bridge struct {
 	log    *slog.Logger
 	fields []zapcore.Field
-}
-
-func zapLogger(log *slog.Logger) *zap.Logger {
-	return zap.New(bridge{log: log})
 }
 
 func (b bridge) level(l zapcore.Level) slog.Level {

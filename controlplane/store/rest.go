@@ -97,7 +97,7 @@ func (s *Store) raw(config *storagebackend.ConfigForResource, prefix string, new
 	if err != nil {
 		return nil, nil, err
 	}
-	return st, sync.OnceFunc(st.Close), nil
+	return guarded{st, s.space}, sync.OnceFunc(st.Close), nil
 }
 
 func cached(raw storage.Interface, destroy factory.DestroyFunc, cfg cacher.Config) (storage.Interface, factory.DestroyFunc, error) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,12 +9,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"k8s.io/apiserver/pkg/storage/etcd3"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/value"
@@ -23,7 +26,7 @@ import (
 // keyPrefix is upstream's; tools that read a snapshot look for it.
 const keyPrefix = "/registry"
 
-// defaultQuota bounds the database file. etcd turns read-only above it; 8 GiB is the largest that etcd recommends.
+// defaultQuota bounds what the database holds; 8 GiB is the largest that etcd recommends.
 const defaultQuota = 8 << 30
 
 // Config of a Store.
@@ -32,7 +35,7 @@ type Config struct {
 	Dir string
 	// Name of this member among its peers; unique and lasting. Default "keelson".
 	Name string
-	// QuotaBytes bounds the database file; 0: 8 GiB.
+	// QuotaBytes bounds what is in use in the database file; 0: 8 GiB. Above it only deletions are accepted.
 	QuotaBytes int64
 	Log        *slog.Logger
 }
@@ -45,8 +48,12 @@ type Store struct {
 	client  *kubernetes.Client
 	compact compactor
 	secrets value.Transformer
+	dir     string
+	space   *space
 
 	campaigned chan struct{} // closed when campaign has ended
+	maintained chan struct{} // closed when maintain has ended
+	stop       context.CancelFunc
 	closeOnce  sync.Once
 }
 
@@ -68,15 +75,16 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{log: cfg.Log, lock: lock}
+	s := &Store{log: cfg.Log, lock: lock, dir: dir}
 	if s.secrets, err = secretTransformer(filepath.Join(dir, "secrets.key")); err != nil {
 		lock.Close()
 		return nil, err
 	}
-	if s.etcd, err = embed.StartEtcd(memberConfig(cfg, dir)); err != nil {
+	if s.etcd, err = startMember(cfg, dir); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("start store in %s: %w", dir, err)
+		return nil, err
 	}
+	s.space = &space{dir: dir, quota: cmp.Or(cfg.QuotaBytes, defaultQuota), used: s.etcd.Server.Backend().SizeInUse, wake: make(chan struct{}, 1)}
 	s.campaigned = make(chan struct{})
 	go func() { // ends with the election, or with the server
 		defer close(s.campaigned)
@@ -90,7 +98,36 @@ func Open(cfg Config) (*Store, error) {
 	allowProgressRequests(c.Ctx())
 	// One compactor for all resources; the library's own bookkeeping of compactors goes by endpoint and there is none.
 	s.compact = etcd3.NewCompactor(c, storagebackend.DefaultCompactInterval, clock.RealClock{}, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop, s.maintained = cancel, make(chan struct{})
+	go func() { // ends with Close
+		defer close(s.maintained)
+		s.maintain(ctx)
+	}()
 	return s, nil
+}
+
+// startMember starts etcd. What it cannot open it answers with a panic or the end of the process; both become an error.
+func startMember(cfg Config, dir string) (e *embed.Etcd, err error) {
+	end := &ending{log: cfg.Log}
+	end.opening.Store(true)
+	defer end.opening.Store(false)
+	// A file shorter than it says is a fault of memory, not an error: it is mapped.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			e, err = nil, opened(dir, p)
+		}
+	}()
+	ec := memberConfig(cfg, dir)
+	if err := complete(filepath.Join(ec.Dir, "member", "snap", "db")); err != nil {
+		return nil, opened(dir, err)
+	}
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(end.logger(cfg.Log.With("part", "etcd")))
+	if e, err = embed.StartEtcd(ec); err != nil {
+		return nil, startError(dir, err)
+	}
+	return e, nil
 }
 
 // memberConfig describes a member that is alone (see campaign for how it gets to lead at once).
@@ -109,16 +146,17 @@ func memberConfig(cfg Config, dir string) *embed.Config {
 	ec.InitialCluster = ec.Name + "=http://127.0.0.1:2380"
 	// Each tick wakes a processor; these are etcd's own for several members, so that nothing changes when they join.
 	ec.TickMs, ec.ElectionMs = 100, 1000
-	ec.QuotaBackendBytes = cfg.QuotaBytes
-	if ec.QuotaBackendBytes == 0 {
-		ec.QuotaBackendBytes = defaultQuota
-	}
+	// etcd's quota goes by the size of the file, which deletions do not shrink, and stays in force until somebody disarms it;
+	// ours (see space) goes by what is in use.
+	ec.QuotaBackendBytes = -1
 	// bbolt's default freelist is written on every commit; with map and many pages that is the largest part of a commit.
 	ec.BackendFreelistType = "map"
 	// Snapshots of the log every 10,000 entries keep the Raft log and the restart short.
 	ec.SnapshotCount = 10_000
 	ec.MaxRequestBytes = 3 << 20
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(cfg.Log.With("part", "etcd")))
+	// Each segment is reserved on the disk before it is used, the next one too.
+	wal.SegmentSizeBytes = 16 << 20
+	ec.MaxWalFiles = 3
 	return ec
 }
 
@@ -144,6 +182,8 @@ func (s *Store) Healthy(ctx context.Context) error {
 func (s *Store) Close() error {
 	var err error
 	s.closeOnce.Do(func() {
+		s.stop()
+		<-s.maintained
 		s.compact.Stop()
 		err = s.client.Close()
 		if errors.Is(err, context.Canceled) {

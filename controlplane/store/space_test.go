@@ -1,0 +1,227 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/storage"
+)
+
+func TestJudge(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		free, used, quota int64
+		want              pressure
+	}{
+		{1000 * mib, 10 * mib, 100 * mib, roomy},
+		{lowFree, 0, 100 * mib, roomy},
+		{lowFree - 1, 0, 100 * mib, low},
+		{fullFree - 1, 0, 100 * mib, full},
+		{1000 * mib, 95 * mib, 100 * mib, low},
+		{1000 * mib, 100 * mib, 100 * mib, full},
+		{0, 100 * mib, 100 * mib, full},
+	} {
+		if got := judge(c.free, c.used, c.quota); got != c.want {
+			t.Errorf("judge(%d, %d, %d) = %v, want %v", c.free, c.used, c.quota, got, c.want)
+		}
+	}
+}
+
+func TestDefragDue(t *testing.T) {
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		in   condition
+		want bool
+	}{
+		"little to gain":            {condition{100 * mib, 90 * mib, 10000 * mib, roomy, time.Hour}, false},
+		"much to gain":              {condition{200 * mib, 50 * mib, 10000 * mib, roomy, time.Hour}, true},
+		"much, but just done":       {condition{200 * mib, 50 * mib, 10000 * mib, roomy, time.Minute}, false},
+		"a long stop":               {condition{2000 * mib, 900 * mib, 10000 * mib, roomy, time.Hour}, false},
+		"a long stop, no room":      {condition{2000 * mib, 400 * mib, 500 * mib, low, time.Hour}, true},
+		"no room for the copy":      {condition{200 * mib, 50 * mib, 40 * mib, full, time.Hour}, false},
+		"no room, little to gain":   {condition{52 * mib, 50 * mib, 100 * mib, low, time.Hour}, false},
+		"no room, done a while ago": {condition{80 * mib, 10 * mib, 100 * mib, low, time.Minute}, true},
+	} {
+		if got := defragDue(c.in); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// refused tells whether the error is the one of a full disk; any other is fatal.
+func refused(t *testing.T, err error) bool {
+	t.Helper()
+	if err == nil {
+		return false
+	}
+	if s, ok := err.(apierrors.APIStatus); !ok || s.Status().Code != http.StatusInsufficientStorage {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// until waits for what the store does by itself.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in 30 s: ", what)
+		}
+	}
+}
+
+// A disk that others fill to the last byte: what grows is refused, deletions pass, the process lives, and writes are accepted again
+// when there is room.
+func TestHostile_RA6(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256m"); err != nil {
+		t.Skip("needs the right to mount: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s := open(t, filepath.Join(dir, "db"))
+	st := configMaps(t, s)
+	fill(t, st, 100, 10_000)
+	until(t, "blocks are reserved", func() bool {
+		var a unix.Stat_t
+		return unix.Stat(s.file(), &a) == nil && a.Blocks*512 >= a.Size+reserveAhead
+	})
+
+	filler := filepath.Join(dir, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	chunk := make([]byte, 1<<20)
+	for err == nil {
+		_, err = f.Write(chunk)
+	}
+	grow := func(name string) error {
+		return st.Create(t.Context(), "/configmaps/n/"+name, configMap(name, 10_000), &corev1.ConfigMap{}, 0)
+	}
+	change := func(name string) error {
+		return st.GuaranteedUpdate(t.Context(), "/configmaps/n/"+name, &corev1.ConfigMap{}, false, nil, storage.SimpleUpdate(func(o runtime.Object) (runtime.Object, error) {
+			c := o.(*corev1.ConfigMap)
+			c.Data["k"] += "y"
+			return c, nil
+		}), nil)
+	}
+	accepted := 0
+	until(t, "a full disk is noticed", func() bool {
+		accepted++
+		return refused(t, grow(fmt.Sprintf("new%d", accepted)))
+	})
+	accepted-- // the last was not
+	if !refused(t, change("c1")) {
+		t.Error("a change was written to a full disk")
+	}
+	for _, name := range []string{"c2", "c3", "c4"} {
+		if err := st.Delete(t.Context(), "/configmaps/n/"+name, &corev1.ConfigMap{}, nil, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{}); err != nil {
+			t.Errorf("deletion on a full disk: %v", err)
+		}
+	}
+	// History goes, and what its pages held is free again.
+	until(t, "history is given up", func() bool {
+		_, err := s.client.KV.Get(context.Background(), "x", clientv3.WithRev(2))
+		return err != nil
+	})
+	if n := count(t, st); n != 97+accepted {
+		t.Errorf("%d objects; want %d", n, 97+accepted)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	until(t, "writes are accepted again", func() bool { return !refused(t, grow("again")) })
+	if refused(t, change("c1")) {
+		t.Error("a change is refused with room")
+	}
+}
+
+// The quota is by what is in use: deletions make room, without a rewrite of the file and without anybody's attention.
+func TestQuotaHealsItself(t *testing.T) {
+	s, err := Open(Config{Dir: t.TempDir(), QuotaBytes: 4 << 20, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	<-s.Ready()
+	st := configMaps(t, s)
+	var made []string
+	until(t, "the quota is reached", func() bool {
+		for range 10 {
+			name := fmt.Sprintf("q%d", len(made))
+			if refused(t, st.Create(t.Context(), "/configmaps/n/"+name, configMap(name, 30_000), &corev1.ConfigMap{}, 0)) {
+				return true
+			}
+			made = append(made, name)
+		}
+		return false
+	})
+	for _, name := range made {
+		if err := st.Delete(t.Context(), "/configmaps/n/"+name, &corev1.ConfigMap{}, nil, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "room again", func() bool {
+		return !refused(t, st.Create(t.Context(), "/configmaps/n/again", configMap("again", 10), &corev1.ConfigMap{}, 0))
+	})
+}
+
+// Rewriting the file loses nothing and gives the space back, under writes (RA3 in small).
+func TestDefragUnderWrites(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	st := configMaps(t, s)
+	fill(t, st, 300, 50_000)
+	for i := range 250 {
+		name := fmt.Sprintf("c%d", i)
+		if err := st.Delete(t.Context(), "/configmaps/n/"+name, &corev1.ConfigMap{}, nil, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.forget(t.Context())
+	backend := s.etcd.Server.Backend()
+	before := backend.Size()
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				done <- n
+				return
+			default:
+			}
+			name := fmt.Sprintf("w%d", n)
+			if err := st.Create(context.Background(), "/configmaps/n/"+name, configMap(name, 10), &corev1.ConfigMap{}, 0); err != nil {
+				t.Error(err)
+			}
+			n++
+		}
+	}()
+	began := time.Now()
+	if err := backend.Defrag(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d to %d bytes in %v", before, backend.Size(), time.Since(began))
+	close(stop)
+	written := <-done
+	if backend.Size() >= before {
+		t.Errorf("%d bytes before, %d after", before, backend.Size())
+	}
+	if n := count(t, st); n != 50+written {
+		t.Errorf("%d objects; want %d", n, 50+written)
+	}
+}
