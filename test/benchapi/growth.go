@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"keelson.dev/keelson/test/lab"
+)
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// growth is what objects cost in our own server: memory, the time of a list, and the next start.
+func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, error) {
+	k, err := t.client(runtime.ContentTypeProtobuf)
+	if err != nil {
+		return nil, err
+	}
+	again := func() (float64, error) {
+		if err := c.Stop(); err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if err := c.Start(); err != nil {
+			return 0, err
+		}
+		for {
+			if b, err := k.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err == nil && string(b) == "ok" {
+				return float64(time.Since(began).Microseconds()) / 1000, c.WaitReady(ctx)
+			}
+			select {
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}
+	var rows []row
+	add := func(what, unit string, v float64) { rows = append(rows, row{What: what, Unit: unit, Ours: v}) }
+	have := 0
+	for _, n := range append([]int{0}, s.objects...) {
+		var ns string
+		if n > have {
+			if ns, _, err = namespace(ctx, k); err != nil { // kept: the instance is removed at the end
+				return rows, err
+			}
+			offset := have
+			if err := fill(ctx, k, ns, n-have, func(i int) *corev1.ConfigMap { return object(fmt.Sprintf("m-%d", offset+i)) }); err != nil {
+				return rows, err
+			}
+			have = n
+		}
+		ready, err := again()
+		if err != nil {
+			return rows, err
+		}
+		add(fmt.Sprintf("restart to /readyz with %d objects", n), "ms", ready)
+		mib, err := pss(c.Pid())
+		if err != nil {
+			return rows, err
+		}
+		add(fmt.Sprintf("memory (PSS) of the server with %d objects", n), "MiB", mib)
+		began := time.Now()
+		list, err := k.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{ResourceVersion: "0", Limit: 0})
+		if err != nil {
+			return rows, err
+		}
+		add(fmt.Sprintf("list of %d objects", len(list.Items)), "ms", float64(time.Since(began).Microseconds())/1000)
+	}
+	return rows, nil
+}
+
+// pss of a process in MiB, after it has had time to settle.
+func pss(pid int) (float64, error) {
+	time.Sleep(5 * time.Second)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+			kb, err := strconv.Atoi(strings.Fields(rest)[0])
+			return float64(kb) / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("no Pss of process %d", pid)
+}
