@@ -47,7 +47,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		serverCommand(&o), criCommand(&o), upCommand(&o), downCommand(&o),
 		installCommand(&o), uninstallCommand(&o), checkCommand(&o),
-		imageCommand(&o), psCommand(&o), logsCommand(&o), snapshotCommand(&o), versionCommand(),
+		imageCommand(&o), psCommand(&o), logsCommand(&o), snapshotCommand(&o), secretsCommand(&o), versionCommand(),
 		&cobra.Command{Use: "kubectl", Short: "kubectl " + version + ", with this node's kubeconfig", DisableFlagParsing: true},
 	)
 	return cmd

@@ -67,7 +67,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 		return fmt.Errorf("node: %w", err)
 	}
 	defer n.close()
-	n.admin = p.snapshotRoutes
+	n.admin = p.adminRoutes
 	k, err := n.kubelet(o, p, log)
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)

@@ -15,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/features"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -64,6 +66,10 @@ type Server struct {
 func New(cfg Config, deps Deps) (*Server, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
+		return nil, err
+	}
+	// What cannot be read (its key is lost) can be found and deleted by who may and says so: KEP-3926.
+	if err := utilfeature.DefaultMutableFeatureGate.Set(string(features.AllowUnsafeMalformedObjectDeletion) + "=true"); err != nil {
 		return nil, err
 	}
 	s := &Server{

@@ -225,6 +225,14 @@ func (e endpoint) Watch(ctx context.Context, o *internalversion.ListOptions) (wa
 	return w, err
 }
 
+// GetCorruptObjDeleter implements rest.CorruptObjectDeleterProvider: what cannot be read can be deleted, if asked for (KEP-3926).
+func (e endpoint) GetCorruptObjDeleter() rest.GracefulDeleter {
+	if p, ok := e.standard.(rest.CorruptObjectDeleterProvider); ok {
+		return p.GetCorruptObjDeleter()
+	}
+	return nil
+}
+
 func (e endpoint) ShortNames() []string { return e.kind.ShortNames }
 func (e endpoint) Categories() []string { return e.kind.Categories }
 

@@ -8,6 +8,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/features"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/cacher"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -92,12 +94,22 @@ func (s *Store) raw(config *storagebackend.ConfigForResource, prefix string, new
 		transformer = plain
 	}
 	versioner := storage.APIObjectVersioner{}
+	decoder := etcd3.NewDefaultDecoder(config.Codec, versioner)
+	unsafe := utilfeature.DefaultFeatureGate.Enabled(features.AllowUnsafeMalformedObjectDeletion)
+	if unsafe { // KEP-3926
+		transformer = etcd3.WithCorruptObjErrorHandlingTransformer(transformer)
+		decoder = etcd3.WithCorruptObjErrorHandlingDecoder(decoder)
+	}
 	st, err := etcd3.New(s.client, s.compact, config.Codec, newFunc, newListFunc, config.Prefix, prefix,
-		config.GroupResource, transformer, config.LeaseManagerConfig, etcd3.NewDefaultDecoder(config.Codec, versioner), versioner)
+		config.GroupResource, transformer, config.LeaseManagerConfig, decoder, versioner)
 	if err != nil {
 		return nil, nil, err
 	}
-	return guarded{st, s.space}, sync.OnceFunc(st.Close), nil
+	var out storage.Interface = guarded{st, s.space}
+	if unsafe {
+		out = etcd3.NewStoreWithUnsafeCorruptObjectDeletion(out, config.GroupResource)
+	}
+	return out, sync.OnceFunc(st.Close), nil
 }
 
 func cached(raw storage.Interface, destroy factory.DestroyFunc, cfg cacher.Config) (storage.Interface, factory.DestroyFunc, error) {

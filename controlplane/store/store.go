@@ -19,7 +19,6 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"k8s.io/apiserver/pkg/storage/etcd3"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
-	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/utils/clock"
 )
 
@@ -47,7 +46,7 @@ type Store struct {
 	etcd    *embed.Etcd
 	client  *kubernetes.Client
 	compact compactor
-	secrets value.Transformer
+	secrets *ring
 	dir     string
 	space   *space
 
@@ -76,7 +75,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{log: cfg.Log, lock: lock, dir: dir}
-	if s.secrets, err = secretTransformer(filepath.Join(dir, "secrets.key")); err != nil {
+	if s.secrets, err = openRing(filepath.Join(dir, "secrets.key")); err != nil {
 		lock.Close()
 		return nil, err
 	}

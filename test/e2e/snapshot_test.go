@@ -22,6 +22,9 @@ func TestSnapshotAndRestore(t *testing.T) {
 	}
 	kubectl(t, c, "create", "configmap", "before", "--from-literal=k=v")
 	kubectl(t, c, "create", "secret", "generic", "hidden", "--from-literal=k=swordfish")
+	if out := run("secrets", "rotate"); !strings.Contains(out, "encrypted with key2 now") {
+		t.Errorf("rotation: %s", out)
+	}
 	file := strings.Fields(run("snapshot", "save"))[0]
 	if filepath.Dir(file) != filepath.Join(c.Dir, "data", "snapshots") {
 		t.Errorf("saved to %s", file)
