@@ -131,11 +131,11 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	if err := m.link.use(client); err != nil {
 		return nil, fmt.Errorf("open containers: %w", err)
 	}
+	m.work.Go(m.link.tend) // ends with m.ctx; before the recovery, which a keeper's death must not hold up
 	if err := m.recover(m.ctx); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("open containers: %w", err)
 	}
-	m.work.Go(m.link.tend) // ends with m.ctx
 	return m, nil
 }
 

@@ -85,11 +85,12 @@ func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running
 	case v.clear:
 		m.clear(c)
 	case v.record.Phase == phaseRunning:
-		if err := m.hold(ctx, c, v.record, !v.adopt); err != nil {
+		known, err := m.hold(ctx, c, v.record, !v.adopt)
+		if err != nil {
 			return err
 		}
 		atHeld.Reach()
-		if v.adopt {
+		if !known { // or not any more: the keeper that knew it has died since
 			return m.adopt(ctx, c, m.link.callAgain)
 		}
 	}
@@ -129,25 +130,26 @@ func runsInit(pid int) bool {
 }
 
 // hold takes the handles of a running container: from the keeper, or by path
-// and pid.
-func (m *Manager) hold(ctx context.Context, c *container, r record, fromKeeper bool) error {
+// and pid. known says that the keeper has the container.
+func (m *Manager) hold(ctx context.Context, c *container, r record, fromKeeper bool) (known bool, err error) {
 	h, err := openFIFOs(c.dir, r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if fromKeeper {
 		files, err := m.link.call(ctx, true, keeper.OpHandles, keeper.Target{ID: c.id}, nil)
 		h.take(files)
 		if err != nil && keeper.KindOf(err) != keeper.KindNotFound {
 			h.close()
-			return err
+			return false, err
 		}
+		known = err == nil
 	}
 	if h.pidfd == nil {
 		h.pidfd, _ = pidfdOf(r.Pid, r.StartTicks)
 	}
 	c.keep(h)
-	return nil
+	return known, nil
 }
 
 // call is how the keeper is asked: by the link, or by a connection that is not
@@ -156,6 +158,14 @@ type call func(ctx context.Context, op keeper.Op, in, out any, files ...*os.File
 
 // adopt hands a running container to a keeper that does not know it.
 func (m *Manager) adopt(ctx context.Context, c *container, ask call) error {
+	c.mu.Lock()
+	bare := c.rec.Phase == phaseRunning && c.handles.pidfd == nil
+	c.mu.Unlock()
+	if bare { // the keeper died before the recovery came to this one
+		if _, err := m.hold(ctx, c, c.record(), false); err != nil {
+			return err
+		}
+	}
 	c.mu.Lock()
 	r, h := c.rec, c.handles
 	var files []*os.File
