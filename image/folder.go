@@ -27,7 +27,9 @@ type seen struct {
 // and pulls every reference listed in a *.txt file, one a line, # begins a
 // comment. Files that were imported before and have not changed are passed over
 // while their images are here. A missing folder is empty; a bad file does not
-// stop the others, the errors come joined.
+// stop the others, the errors come joined. Images of the folder are pinned, since
+// there may be no registry to bring them again, until their file has gone. dir may
+// be the store's own.
 func (s *Store) ImportFolder(ctx context.Context, dir string) ([]Image, error) {
 	ents, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,8 +64,29 @@ func (s *Store) ImportFolder(ctx context.Context, dir string) ([]Image, error) {
 		}
 		now[file] = seen{st.Size(), st.ModTime(), ids}
 	}
-	errs = append(errs, s.writeSeen(now))
+	errs = append(errs, s.repin(known, now), s.writeSeen(now))
 	return out, errors.Join(errs...)
+}
+
+// repin pins the images of now and lets go of those that only before had.
+func (s *Store) repin(before, now map[string]seen) error {
+	pinned := map[string]bool{}
+	for _, files := range []map[string]seen{before, now} {
+		for name, f := range files {
+			for _, id := range f.IDs {
+				_, here := now[name]
+				pinned[id] = pinned[id] || here
+			}
+		}
+	}
+	var errs []error
+	for id, pin := range pinned {
+		img, err := s.Get(id)
+		if err == nil && img.Pinned != pin {
+			errs = append(errs, s.SetPinned(id, pin))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Store) importFile(ctx context.Context, file string) ([]Image, error) {

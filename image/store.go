@@ -147,8 +147,12 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	state, synced, err := s.file.Load()
-	if err != nil {
+	if state == nil {
 		return err
+	}
+	if err != nil {
+		// A node must start: images are pulled again, pods go on with what they have mounted.
+		s.cfg.Log.Error("the record of images is spoilt; images that it alone knew are forgotten", "err", err)
 	}
 	s.state = state
 	s.durable = ledger.New()

@@ -185,6 +185,17 @@ func (n *node) tasks(o *options) []task {
 			return n.cri.Serve(ctx, l)
 		}},
 		{"rule repair", n.filter.Watch},
+		{"image folder", func(ctx context.Context) error {
+			// Beside the serving: a large archive or a slow registry holds up nobody, and a bad one stops nothing.
+			images, err := n.images.ImportFolder(ctx, o.place.images())
+			if err != nil && ctx.Err() == nil {
+				n.log.Error("not every file of the image folder could be loaded", "folder", o.place.images(), "err", err)
+			}
+			if len(images) > 0 {
+				n.log.Info("images loaded from the folder", "folder", o.place.images(), "images", len(images))
+			}
+			return nil
+		}},
 		{"admin socket", func(ctx context.Context) error {
 			l, err := listenUnix(o.place.admin(), 0o600)
 			if err != nil {

@@ -34,6 +34,8 @@ func (f *File) bootName() string { return "images-" + f.boot + ".json" }
 
 // Load reads the newest record that can be trusted, and removes those of other
 // boots. synced is false when it is the boot's own, which may be ahead of the disk.
+// A record that cannot be read is set aside and the next best taken, at last an
+// empty one: s is usable whenever it is not nil, and err then says what was lost.
 func (f *File) Load() (s *State, synced bool, err error) {
 	if err := f.dropOthers(); err != nil {
 		return nil, false, err
@@ -42,14 +44,25 @@ func (f *File) Load() (s *State, synced bool, err error) {
 	if err == nil {
 		return s, false, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, false, err
-	}
+	spoilt := f.setAside(f.bootName(), err)
 	s, err = f.read(durableName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return New(), true, nil
+	if err != nil {
+		s, spoilt = New(), errors.Join(spoilt, f.setAside(durableName, err))
 	}
-	return s, true, err
+	return s, true, spoilt
+}
+
+// setAside moves a record that cannot be read out of the way, for a person to
+// look at, and says so. A missing one is none.
+func (f *File) setAside(name string, why error) error {
+	if errors.Is(why, fs.ErrNotExist) {
+		return nil
+	}
+	p := filepath.Join(f.dir, name)
+	if err := os.Rename(p, p+".bad"); err != nil {
+		return errors.Join(why, err)
+	}
+	return fmt.Errorf("%w (kept as %s.bad)", why, p)
 }
 
 func (f *File) read(name string) (*State, error) {
@@ -67,7 +80,7 @@ func (f *File) read(name string) (*State, error) {
 	}
 	s := New()
 	if err := json.Unmarshal(b, s); err != nil {
-		return nil, fmt.Errorf("read image ledger %s: %w; move the file away to start with an empty image store", p, err)
+		return nil, fmt.Errorf("read image ledger %s: %w", p, err)
 	}
 	if s.Version != version {
 		return nil, fmt.Errorf("read image ledger %s: version %d, this program knows %d", p, s.Version, version)

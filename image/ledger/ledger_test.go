@@ -119,8 +119,12 @@ func TestFiles(t *testing.T) {
 	}
 	for name, text := range map[string]string{"garbage": "{", "version": `{"version":99}`} {
 		os.WriteFile(filepath.Join(dir, "images.json"), []byte(text), 0o600)
-		if _, _, err := f.Load(); err == nil || !strings.Contains(err.Error(), "images.json") {
-			t.Errorf("%s: %v; want the file's name", name, err)
+		s, _, err := f.Load()
+		if err == nil || !strings.Contains(err.Error(), "images.json") || s == nil || len(s.Images) != 0 {
+			t.Errorf("%s: %v, %v; want an empty record and the file's name", name, s, err)
+		}
+		if kept, err := os.ReadFile(filepath.Join(dir, "images.json.bad")); err != nil || string(kept) != text {
+			t.Errorf("%s: set aside: %q, %v", name, kept, err)
 		}
 	}
 	// Values that would lead elsewhere are not taken over.
