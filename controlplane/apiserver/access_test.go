@@ -17,7 +17,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	auditapi "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -397,4 +400,21 @@ func unread(ctx context.Context, admin kubernetes.Interface) (any, error) {
 		}
 	}
 	return nil, nil
+}
+
+// TestRequestInRequest: an in-process request that serves another one has its own audit event and its own user.
+func TestRequestInRequest(t *testing.T) {
+	r := start(t, "")
+	ctx := audit.WithAuditContext(apirequest.WithUser(t.Context(), &user.DefaultInfo{Name: "outer"}))
+	if err := audit.AuditContextFrom(ctx).Init(audit.RequestAuditConfig{Level: auditapi.LevelMetadata}, nil); err != nil {
+		t.Fatal(err)
+	}
+	client := r.as(t, r.ClientConfig(&user.DefaultInfo{Name: "inner", Groups: []string{user.SystemPrivilegedGroup}}))
+	got, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, createOptions)
+	if err != nil || got.Status.UserInfo.Username != "inner" {
+		t.Errorf("the inner request is %q's: %v", got.Status.UserInfo.Username, err)
+	}
+	if _, err := client.CoreV1().Secrets("default").List(ctx, metav1.ListOptions{}); err != nil {
+		t.Error(err)
+	}
 }

@@ -51,6 +51,20 @@ func (l *loopback) authenticate(req *http.Request) (*authenticator.Response, boo
 	return &authenticator.Response{User: u, Audiences: auds}, true, nil
 }
 
+// own is the context of an in-process request: it ends with its caller's and has nothing else of it. The caller may be a
+// request itself (admission asks for objects), and what belongs to that one (its user, its audit event) is not this one's.
+type own struct {
+	context.Context
+	user user.Info
+}
+
+func (c own) Value(key any) any {
+	if key == (loopbackUser{}) {
+		return c.user
+	}
+	return nil
+}
+
 type roundTripper struct {
 	loopback *loopback
 	user     user.Info
@@ -65,7 +79,7 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Header.Get("Upgrade") != "" {
 		return nil, errors.New("in-process client cannot upgrade a connection")
 	}
-	in := req.Clone(context.WithValue(req.Context(), loopbackUser{}, t.user))
+	in := req.Clone(own{req.Context(), t.user})
 	in.RequestURI = req.URL.RequestURI()
 	in.RemoteAddr = "127.0.0.1:0"
 	in.Proto, in.ProtoMajor, in.ProtoMinor = "HTTP/2.0", 2, 0
