@@ -94,6 +94,7 @@ func Open(cfg Config) (*Store, error) {
 	kc := &kubernetes.Client{Client: c}
 	kc.Kubernetes = kc
 	s.client = kc
+	publishMetrics()
 	allowProgressRequests(c.Ctx())
 	// One compactor for all resources; the library's own bookkeeping of compactors goes by endpoint and there is none.
 	s.compact = etcd3.NewCompactor(c, storagebackend.DefaultCompactInterval, clock.RealClock{}, nil)

@@ -108,6 +108,14 @@ func TestUpstreamSuite(t *testing.T) {
 		"watch list":                     storagetesting.RunWatchSemantics,
 		"watch list of one":              storagetesting.RunWatchListMatchSingle,
 		"watch list, all initial events": storagetesting.RunWatchSemanticInitialEventsExtended,
+		"delete, only suggestion":        storagetesting.RunTestPreconditionalDeleteWithOnlySuggestionPass,
+		"validate, only suggestion":      storagetesting.RunTestValidateDeletionWithOnlySuggestionValid,
+		"initialization signal":          storagetesting.RunTestWatchInitializationSignal,
+		"initial events, older clients":  storagetesting.RunSendInitialEventsBackwardCompatibility,
+		"key schema":                     storagetesting.RunTestKeySchema,
+		"create": func(ctx context.Context, t *testing.T, s storage.Interface) {
+			storagetesting.RunTestCreate(ctx, t, s, func(context.Context, *testing.T, string) {})
+		},
 		"watch from zero": func(ctx context.Context, t *testing.T, s storage.Interface) {
 			storagetesting.RunTestWatchFromZero(ctx, t, s, nil)
 		},

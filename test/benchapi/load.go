@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type target struct{ config *rest.Config }
 
 func (t *target) client(contentType string) (*kubernetes.Clientset, error) {
 	c := rest.CopyConfig(t.config)
+	c.Dial = (&net.Dialer{}).DialContext // or the library would share one connection among all
 	c.ContentType = contentType
 	if contentType == runtime.ContentTypeProtobuf {
 		c.AcceptContentTypes = contentType + "," + runtime.ContentTypeJSON

@@ -1,0 +1,26 @@
+package store
+
+import (
+	"testing"
+
+	"k8s.io/component-base/metrics/legacyregistry"
+)
+
+// What shows a slow disk is among the metrics that the API server serves, with values, once.
+func TestDiskMetrics(t *testing.T) {
+	s := open(t, t.TempDir())
+	fill(t, configMaps(t, s), 3, 10)
+	families, err := legacyregistry.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "etcd_disk_wal_fsync_duration_seconds" {
+			if n := f.GetMetric()[0].GetHistogram().GetSampleCount(); len(f.GetMetric()) != 1 || n == 0 {
+				t.Errorf("%d metrics, %d samples", len(f.GetMetric()), n)
+			}
+			return
+		}
+	}
+	t.Error("etcd_disk_wal_fsync_duration_seconds is not served")
+}
