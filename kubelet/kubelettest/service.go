@@ -39,6 +39,9 @@ func (r *Runtime) RunPodSandbox(_ context.Context, q *runtimeapi.RunPodSandboxRe
 	}
 	for _, b := range r.sandboxes {
 		if proto.Equal(b.status.GetMetadata(), cfg.GetMetadata()) {
+			if b.status.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY && proto.Equal(b.config, cfg) {
+				return &runtimeapi.RunPodSandboxResponse{PodSandboxId: b.status.GetId()}, nil
+			}
 			return nil, status.Errorf(codes.AlreadyExists, "sandbox %v exists", cfg.GetMetadata())
 		}
 	}
@@ -229,7 +232,14 @@ func (r *Runtime) ListContainers(_ context.Context, q *runtimeapi.ListContainers
 	defer r.mu.Unlock()
 	out := &runtimeapi.ListContainersResponse{}
 	for _, c := range r.containers {
-		if selects(q.GetFilter().GetLabelSelector(), c.status.GetLabels()) {
+		f := q.GetFilter()
+		switch {
+		case f.GetPodSandboxId() != "" && !strings.HasPrefix(c.box, f.GetPodSandboxId()),
+			f.GetId() != "" && !strings.HasPrefix(c.status.GetId(), f.GetId()),
+			f.GetState() != nil && f.GetState().GetState() != c.status.GetState():
+			continue
+		}
+		if selects(f.GetLabelSelector(), c.status.GetLabels()) {
 			out.Containers = append(out.Containers, &runtimeapi.Container{
 				Id: c.status.GetId(), PodSandboxId: c.box, Metadata: c.status.GetMetadata(),
 				State: c.status.GetState(), CreatedAt: c.status.GetCreatedAt(), Labels: c.status.GetLabels(),

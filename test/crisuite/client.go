@@ -27,7 +27,11 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", socket, err)
 	}
-	return &Client{runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn), conn}, nil
+	return clientOf(conn), nil
+}
+
+func clientOf(conn *grpc.ClientConn) *Client {
+	return &Client{runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn), conn}
 }
 
 // Close ends the connection.
@@ -58,7 +62,9 @@ type Bench struct {
 // Target is an endpoint and what is known of it.
 type Target struct {
 	Socket string
-	Image  string
+	// Conn is used instead of Socket when it is set; Run does not close it.
+	Conn  *grpc.ClientConn
+	Image string
 	// CgroupParent is where the suite's pods go.
 	CgroupParent string
 	// Processes is true when containers are real.

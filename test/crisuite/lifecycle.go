@@ -8,18 +8,18 @@ import (
 )
 
 var lifecycleSpecs = []Spec{
-	{"version and status", false, versionAndStatus},
-	{"a pod keeps what it was given", false, podKeepsItsConfig},
-	{"a container lives its life", true, containerLife},
-	{"calls on what is not there", false, absent},
-	{"stop and remove are idempotent", true, idempotentEnd},
-	{"a repeated creation gets the first one's result", true, repeatedCreation},
-	{"lists filter", true, listFilters},
-	{"exit codes and reasons", true, exitCodes},
-	{"a stop signal is the image's, the request's or KILL", true, stopSignals},
-	{"resources are updated live", true, updateResources},
-	{"streamed lists equal plain ones", true, streamedLists},
-	{"what is not implemented says so", false, notImplemented},
+	{"version and status", false, false, versionAndStatus},
+	{"a pod keeps what it was given", false, false, podKeepsItsConfig},
+	{"a container lives its life", true, false, containerLife},
+	{"calls on what is not there", false, false, absent},
+	{"stop and remove are idempotent", true, true, idempotentEnd},
+	{"a repeated creation gets the first one's result", true, false, repeatedCreation},
+	{"lists filter", true, true, listFilters},
+	{"exit codes and reasons", true, false, exitCodes},
+	{"a stop signal is the image's, the request's or KILL", true, false, stopSignals},
+	{"resources are updated live", true, false, updateResources},
+	{"streamed lists equal plain ones", true, false, streamedLists},
+	{"what is not implemented says so", false, false, notImplemented},
 }
 
 func versionAndStatus(b *Bench) {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"testing"
+
+	"keelson.dev/keelson/kubelet/kubelettest"
 )
 
 func TestMain(m *testing.M) {
@@ -40,6 +42,12 @@ func logOf(tb testing.TB) *slog.Logger {
 
 func (n *Node) target() Target {
 	return Target{Socket: n.Socket, Image: BusyboxImage, CgroupParent: n.Cgroup, Processes: true, LogDir: n.Dir + "/logs"}
+}
+
+// TestModel holds the kubelet's fake runtime to what it claims of the real one.
+func TestModel(t *testing.T) {
+	_, conn := kubelettest.New(t)
+	Run(t, Target{Conn: conn, Image: BusyboxImage, CgroupParent: "/model", LogDir: t.TempDir()})
 }
 
 func TestSuite(t *testing.T) {

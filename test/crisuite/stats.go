@@ -5,17 +5,17 @@ import (
 )
 
 var statsSpecs = []Spec{
-	{"container stats", true, containerStats},
-	{"pod stats", true, podStats},
-	{"metrics", true, metrics},
+	{"container stats", true, false, containerStats},
+	{"pod stats", true, false, podStats},
+	{"metrics", true, false, metrics},
 }
 
 var eventSpecs = []Spec{
-	{"events tell the life of pod and container", true, events},
+	{"events tell the life of pod and container", true, false, events},
 }
 
 var imageSpecs = []Spec{
-	{"images are listed, described and pulled", false, images},
+	{"images are listed, described and pulled", false, false, images},
 }
 
 func containerStats(b *Bench) {

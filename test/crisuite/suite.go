@@ -8,22 +8,25 @@ import (
 // Spec is one behaviour.
 type Spec struct {
 	Name string
-	// Processes is true when it needs containers that run.
+	// Processes says that it needs containers that run: only the real server has them.
 	Processes bool
-	Run       func(*Bench)
+	// Model is true when a model without processes must show it too: what the
+	// kubelet's tests may count on.
+	Model bool
+	Run   func(*Bench)
 }
 
 // Suite is every behaviour of this package.
 func Suite() []Spec {
-	return slices.Concat(lifecycleSpecs, identitySpecs, usernsSpecs, execSpecs, logSpecs, networkSpecs, statsSpecs, eventSpecs, imageSpecs)
+	return slices.Concat(lifecycleSpecs, identitySpecs, usernsSpecs, execSpecs, logSpecs, networkSpecs, statsSpecs, eventSpecs, imageSpecs, hostileSpecs)
 }
 
 // Run runs the suite against a target, each behaviour as a subtest.
 func Run(t *testing.T, target Target) {
 	for _, s := range Suite() {
 		t.Run(s.Name, func(t *testing.T) {
-			if s.Processes && !target.Processes {
-				t.Skip("needs containers with real processes")
+			if !target.Processes && !s.Model {
+				t.Skip("the model does not claim it")
 			}
 			s.Run(NewBench(t, target))
 		})
@@ -33,6 +36,9 @@ func Run(t *testing.T, target Target) {
 // NewBench connects to a target for one test.
 func NewBench(t *testing.T, target Target) *Bench {
 	t.Helper()
+	if target.Conn != nil {
+		return &Bench{t, clientOf(target.Conn), target}
+	}
 	c, err := Dial(target.Socket)
 	if err != nil {
 		t.Fatal(err)
