@@ -25,7 +25,8 @@ var networkSpecs = []Spec{
 	{"TestHostile_CR15: port-forward to a closed port, many at once, half closed", true, false, portForwardHostile},
 }
 
-const httpd = `mkdir -p /w; echo page-$(hostname) > /w/index.html; echo up; exec httpd -f -p 8080 -h /w`
+// httpd says up when it listens: in the background, it binds before it forks.
+const httpd = `mkdir -p /w; echo page-$(hostname) > /w/index.html; httpd -p 8080 -h /w && echo up; exec sleep 100000`
 
 func (b *Bench) ip(pod string) string {
 	b.Helper()
@@ -167,7 +168,7 @@ func portForward(b *Bench) {
 	hc := b.PodConfig(HostNetwork)
 	host := b.RunPod(hc)
 	port := freePort(b)
-	b.StartIn(host, hc, b.ContainerConfig(strings.ReplaceAll(httpd, "8080", fmt.Sprint(port))))
+	b.awaitLog(b.StartIn(host, hc, b.ContainerConfig(strings.ReplaceAll(httpd, "8080", fmt.Sprint(port)))), "up")
 	if got := b.page(b.forward(host, port)); !strings.HasPrefix(got, "page-") {
 		b.Errorf("of the node's network: %q", got)
 	}
