@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -27,7 +28,8 @@ type health struct {
 	mu      sync.Mutex
 	failing bool
 	servers map[types.NamespacedName]*healthServer
-	own     *http.Server
+	updated time.Time      // when the rules were last in force
+	own     []*http.Server // of Run's goroutine
 }
 
 type healthServer struct {
@@ -40,20 +42,41 @@ func newHealth(log *slog.Logger) *health {
 	return &health{log: log, servers: map[types.NamespacedName]*healthServer{}}
 }
 
-// listen serves /healthz.
-func (h *health) listen(ctx context.Context, addr string) error {
+// listen serves /healthz and /livez: the first as load balancers ask it, which is also no while the node is about to go.
+func (h *health) listen(ctx context.Context, addr string, eligible func() bool) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		h.mu.Lock()
-		failing := h.failing
-		h.mu.Unlock()
-		if failing {
-			w.WriteHeader(http.StatusServiceUnavailable)
+	answer := func(node bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			h.mu.Lock()
+			failing, updated := h.failing, h.updated
+			h.mu.Unlock()
+			now, takes := time.Now(), eligible()
+			if !failing {
+				updated = now // nothing is pending: the rules are of this moment
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			if failing || node && !takes {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+			fmt.Fprintf(w, `{"lastUpdated": %q,"currentTime": %q, "nodeEligible": %v}`, updated.UTC(), now.UTC(), takes)
 		}
-		fmt.Fprintf(w, `{"lastUpdated":%q,"healthy":%v}`, time.Now().UTC().Format(time.RFC3339), !failing)
-	})
+	}
+	mux.HandleFunc("GET /healthz", answer(true))
+	mux.HandleFunc("GET /livez", answer(false))
 	s, err := h.serve(ctx, addr, mux)
-	h.own = s
+	h.own = append(h.own, s)
+	return err
+}
+
+// listenMetrics serves what monitoring asks of a service proxy, under the names and on the port that it knows.
+func (h *health) listenMetrics(ctx context.Context, addr string, metrics http.Handler) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "iptables") })
+	s, err := h.serve(ctx, addr, mux)
+	h.own = append(h.own, s)
 	return err
 }
 
@@ -75,7 +98,9 @@ func (h *health) serve(ctx context.Context, addr string, handler http.Handler) (
 func (h *health) synced(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failing = err != nil
+	if h.failing = err != nil; err == nil {
+		h.updated = time.Now()
+	}
 }
 
 // set brings a Service's health server to what it asks for now.
@@ -136,7 +161,7 @@ func (h *health) answer(name types.NamespacedName, hs *healthServer) http.Handle
 
 func (h *health) close() {
 	h.mu.Lock()
-	servers := []*http.Server{h.own}
+	servers := slices.Clone(h.own)
 	for _, s := range h.servers {
 		servers = append(servers, s.server)
 	}

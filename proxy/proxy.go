@@ -30,7 +30,10 @@ type Config struct {
 	Own     []netip.Addr
 	Retry   time.Duration // after a failed transaction; default 1 s
 	Healthz string        // address of the proxy's own health, ":10256"; "" for none
-	Log     *slog.Logger  // optional
+	Metrics string        // address of its metrics, "127.0.0.1:10249"; "" for none
+	// Eligible tells whether load balancers may send to the node, which is not so while it is being removed. Optional; must return soon.
+	Eligible func() bool
+	Log      *slog.Logger // optional
 }
 
 // Deps are the proxy's ways to the world.
@@ -65,6 +68,7 @@ type Proxy struct {
 	before  []model.Port                          // UDP ports as they were before the transaction that is pending
 	pending bool                                  // the table has what the kernel has not
 	health  *health
+	metrics *metrics
 }
 
 // New registers with the informers; they are started afterwards.
@@ -78,6 +82,9 @@ func New(cfg Config, deps Deps) (*Proxy, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Eligible == nil {
+		cfg.Eligible = func() bool { return true }
+	}
 	if deps.Conntrack == nil {
 		deps.Conntrack = conntrack.Table{}
 	}
@@ -86,15 +93,20 @@ func New(cfg Config, deps Deps) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	return &Proxy{cfg: cfg, deps: deps, changes: c, ports: map[types.NamespacedName][]model.Port{},
-		table: rules.NewTable(rules.Cluster{Pods: cfg.PodCIDR, Services: cfg.ServiceCIDR}), health: newHealth(cfg.Log)}, nil
+		table: rules.NewTable(rules.Cluster{Pods: cfg.PodCIDR, Services: cfg.ServiceCIDR}), health: newHealth(cfg.Log), metrics: newMetrics()}, nil
 }
 
 // Run keeps the rules until ctx ends; they stay in force afterwards. It returns an error only when its health address cannot be had.
 func (p *Proxy) Run(ctx context.Context) error {
 	defer p.health.close()
 	if p.cfg.Healthz != "" {
-		if err := p.health.listen(ctx, p.cfg.Healthz); err != nil {
+		if err := p.health.listen(ctx, p.cfg.Healthz, p.cfg.Eligible); err != nil {
 			return fmt.Errorf("proxy: %w", err)
+		}
+	}
+	if p.cfg.Metrics != "" {
+		if err := p.health.listenMetrics(ctx, p.cfg.Metrics, p.metrics.handler()); err != nil {
+			return fmt.Errorf("proxy: metrics: %w", err)
 		}
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), p.deps.Services.HasSynced, p.deps.EndpointSlices.HasSynced) {
@@ -133,6 +145,7 @@ func (p *Proxy) take() {
 			continue
 		}
 		p.pending = true
+		p.metrics.changes.Inc()
 		p.put(old, ports)
 		if p.ports[ch.Name] = ports; len(ports) == 0 {
 			delete(p.ports, ch.Name)
@@ -173,6 +186,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 	start := time.Now()
 	err := p.deps.Filter.Apply(ctx, netfilter.Service, p.table.Set())
 	p.health.synced(err)
+	p.metrics.synced(start, err)
 	if err != nil {
 		return err
 	}

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -353,6 +356,48 @@ func TestFailedTransactionIsTriedAgain(t *testing.T) {
 		Trace(netfilter.Packet{In: "k-1", Src: netip.MustParseAddrPort("10.244.0.9:1"), Dst: netip.MustParseAddrPort("10.96.1.1:80"), Proto: "tcp"})
 	if err != nil || len(got) != 1 || got[0].String() != "reject" {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// TestPages: what load balancers and monitoring ask.
+func TestPages(t *testing.T) {
+	netfiltertest.Need(t)
+	eligible := atomic.Bool{}
+	eligible.Store(true)
+	r := start(t, netfilter.NewFake(), func(c *Config) {
+		c.Healthz, c.Metrics, c.Eligible = "127.0.0.1:10256", "127.0.0.1:10249", eligible.Load
+	})
+	defer r.stop()
+	page := func(url string) string {
+		t.Helper()
+		answer, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(answer.StatusCode, " ", string(body))
+	}
+	if got := page("http://127.0.0.1:10256/healthz"); !strings.HasPrefix(got, "200") || !strings.Contains(got, `"nodeEligible": true`) {
+		t.Errorf("healthz: %s", got)
+	}
+	eligible.Store(false)
+	if got := page("http://127.0.0.1:10256/healthz"); !strings.HasPrefix(got, "503") || !strings.Contains(got, `"nodeEligible": false`) {
+		t.Errorf("healthz of a node that goes: %s", got)
+	}
+	if got := page("http://127.0.0.1:10256/livez"); !strings.HasPrefix(got, "200") {
+		t.Errorf("livez of a node that goes: %s", got)
+	}
+	if got := page("http://127.0.0.1:10249/proxyMode"); got != "200 iptables" {
+		t.Errorf("proxyMode: %s", got)
+	}
+	for _, name := range []string{"kubeproxy_sync_proxy_rules_duration_seconds_bucket", "kubeproxy_sync_proxy_rules_last_timestamp_seconds", "process_start_time_seconds"} {
+		if !strings.Contains(page("http://127.0.0.1:10249/metrics"), name) {
+			t.Errorf("no %s", name)
+		}
 	}
 }
 

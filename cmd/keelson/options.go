@@ -29,7 +29,7 @@ type places struct {
 
 type nodeOptions struct {
 	Name, IP, Bridge, PodCIDR, ClusterCIDR, CgroupRoot, StaticPods string
-	KubeletPort, HealthzPort, ProxyPort, MaxPods                   int
+	KubeletPort, HealthzPort, ProxyPort, MetricsPort, MaxPods      int
 	ResolvConf                                                     string
 	Runtime                                                        runtimeOptions
 }
@@ -105,6 +105,7 @@ func (o *options) serverFlags(cmd *cobra.Command) {
 	f.IntVar(&n.KubeletPort, "kubelet-port", 10250, "the kubelet's API")
 	f.IntVar(&n.HealthzPort, "healthz-port", 10248, "the kubelet's health, on loopback; 0 turns it off")
 	f.IntVar(&n.ProxyPort, "proxy-healthz-port", 10256, "the Service proxy's health, which load balancers ask; 0 turns it off")
+	f.IntVar(&n.MetricsPort, "proxy-metrics-port", 10249, "the Service proxy's metrics, on loopback; 0 turns them off")
 	f.IntVar(&n.MaxPods, "max-pods", 250, "pods this node takes")
 	f.StringVar(&n.StaticPods, "pod-manifest-path", "", "static pods' folder (default <config-dir>/manifests)")
 	f.StringVar(&n.ResolvConf, "resolv-conf", "/etc/resolv.conf", "the node's own resolver, for pods with dnsPolicy Default")

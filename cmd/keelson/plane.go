@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -124,6 +125,21 @@ func (p *plane) control() ([]task, error) {
 		tasks = append(tasks, task{"controller " + loop.Name(), loop.Run})
 	}
 	return tasks, nil
+}
+
+// systemInformers are of kube-system alone, for kinds of which the whole cluster has too many to keep; the task runs them.
+func (p *plane) systemInformers() (informers.SharedInformerFactory, task, error) {
+	client, err := kubernetes.NewForConfig(p.as(user.KubeControllerManager))
+	if err != nil {
+		return nil, task{}, err
+	}
+	f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(metav1.NamespaceSystem), informers.WithTransform(dropManagedFields))
+	return f, task{"system informers", p.whenReady(func(ctx context.Context) error {
+		f.Start(ctx.Done())
+		<-ctx.Done()
+		f.Shutdown()
+		return nil
+	})}, nil
 }
 
 // whenReady starts a client once the server answers: before, RBAC would refuse it and it would back off.

@@ -72,7 +72,11 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	services, err := n.services(o, p.shared, log)
+	system, watchSystem, err := p.systemInformers()
+	if err != nil {
+		return err
+	}
+	services, err := n.services(o, p.shared, system, log)
 	if err != nil {
 		return fmt.Errorf("services: %w", err)
 	}
@@ -88,7 +92,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	together(ctx, group, n.tasks(o)...)
 	together(ctx, group, services...)
 	together(ctx, group, control...)
-	together(ctx, group, task{"kubelet", k.Run},
+	together(ctx, group, task{"kubelet", k.Run}, watchSystem,
 		task{"snapshots", p.whenReady(func(ctx context.Context) error {
 			return p.keepSnapshots(ctx, cmp.Or(o.plane.SnapshotDir, o.place.snapshots()), o.plane.SnapshotEvery, o.plane.SnapshotKeep)
 		})},

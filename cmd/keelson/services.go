@@ -29,21 +29,26 @@ import (
 
 const dnsPort = 53
 
-// services makes the node's Service proxy and cluster DNS, fed by shared informers.
-func (n *node) services(o *options, shared informers.SharedInformerFactory, log *slog.Logger) ([]task, error) {
+// services makes the node's Service proxy and cluster DNS, fed by shared informers; those of system are of kube-system alone.
+func (n *node) services(o *options, shared, system informers.SharedInformerFactory, log *slog.Logger) ([]task, error) {
 	pods, services, own, err := ranges(o)
 	if err != nil {
 		return nil, err
 	}
-	health := ""
+	health, metrics := "", ""
 	if o.node.ProxyPort != 0 {
 		health = net.JoinHostPort("", strconv.Itoa(o.node.ProxyPort))
 	}
+	if o.node.MetricsPort != 0 {
+		metrics = net.JoinHostPort("127.0.0.1", strconv.Itoa(o.node.MetricsPort))
+	}
+	nodes := shared.Core().V1().Nodes().Lister()
 	addresses, err := newBalancer(o, log)
 	if err != nil {
 		return nil, err
 	}
-	p, err := proxy.New(proxy.Config{NodeName: o.node.Name, PodCIDR: pods, ServiceCIDR: services, Own: []netip.Addr{own}, Healthz: health, Log: log.With("part", "proxy")},
+	p, err := proxy.New(proxy.Config{NodeName: o.node.Name, PodCIDR: pods, ServiceCIDR: services, Own: []netip.Addr{own}, Healthz: health, Metrics: metrics, Log: log.With("part", "proxy"),
+		Eligible: func() bool { return staying(nodes.Get(o.node.Name)) }},
 		proxy.Deps{Services: shared.Core().V1().Services().Informer(), EndpointSlices: shared.Discovery().V1().EndpointSlices().Informer(), Filter: n.filter, Announce: addresses})
 	if err != nil {
 		return nil, err
@@ -60,7 +65,15 @@ func (n *node) services(o *options, shared informers.SharedInformerFactory, log 
 	if err != nil {
 		return nil, err
 	}
+	if err := names.Follow(system.Core().V1().ConfigMaps().Informer()); err != nil {
+		return nil, err
+	}
 	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}, {"load balancer addresses", addresses.Run}}, nil
+}
+
+// staying tells whether a node is not about to be removed. One that is not known (yet) stays.
+func staying(n *corev1.Node, err error) bool {
+	return err != nil || n.DeletionTimestamp == nil && !slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" })
 }
 
 // balancer announces the addresses that our own controller assigned; another balancer's are its own affair.

@@ -22,7 +22,13 @@ func (s *Server) local(q dns.Question) (m *dns.Msg, chase string, handled bool) 
 	}
 	rel, ok := s.relative(lower)
 	if !ok {
-		return nil, "", false
+		addrs, known := s.settings.Load().hosts[lower]
+		if !known {
+			return nil, "", false
+		}
+		m = &dns.Msg{}
+		s.fill(m, q, found{exists: true, addrs: addrs})
+		return s.negative(m), "", true
 	}
 	m = &dns.Msg{}
 	m.Authoritative = true

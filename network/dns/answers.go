@@ -86,6 +86,14 @@ func (c *answers) get(k cacheKey) (m *dns.Msg, fresh bool) {
 	return m, fresh
 }
 
+// drop forgets everything.
+func (c *answers) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.m)
+	c.order.Init()
+}
+
 // put keeps an answer for as long as its records allow.
 func (c *answers) put(k cacheKey, m *dns.Msg) {
 	ttl := lifetime(m)

@@ -2,9 +2,12 @@ package dns
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -33,4 +36,31 @@ func handler[T any](set, gone func(T)) cache.ResourceEventHandlerFuncs {
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{AddFunc: on(set), UpdateFunc: func(_, o any) { on(set)(o) }, DeleteFunc: on(gone)}
+}
+
+// Follow keeps the server's settings at what the ConfigMaps kube-system/coredns and coredns-custom say, which users of CoreDNS change. The caller
+// starts the informer, which may know other ConfigMaps as well.
+func (s *Server) Follow(configMaps cache.SharedInformer) error {
+	names := []string{"coredns", "coredns-custom"}
+	read := func(changed *corev1.ConfigMap) {
+		if changed.Namespace != metav1.NamespaceSystem || !slices.Contains(names, changed.Name) {
+			return
+		}
+		files := map[string]string{}
+		for _, name := range names {
+			obj, ok, err := configMaps.GetStore().GetByKey(metav1.NamespaceSystem + "/" + name)
+			if cm, is := obj.(*corev1.ConfigMap); err == nil && ok && is {
+				maps.Copy(files, cm.Data)
+			}
+		}
+		settings, ignored := ReadSettings(files)
+		for _, what := range ignored {
+			s.cfg.Log.Warn("part of the DNS settings is ignored", "what", what)
+		}
+		s.Use(settings)
+	}
+	if _, err := configMaps.AddEventHandler(handler(read, read)); err != nil {
+		return fmt.Errorf("dns: follow the settings: %w", err)
+	}
+	return nil
 }

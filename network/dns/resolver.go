@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -20,6 +22,7 @@ type Resolver struct {
 	self  []netip.Addr
 	cache *answers
 	slots chan struct{} // questions under way
+	rules atomic.Pointer[Settings]
 
 	mu      sync.Mutex
 	servers []string // host:port
@@ -45,8 +48,26 @@ const (
 var errNoServer = errors.New("no upstream server: resolv.conf names none but ourselves")
 
 func newResolver(conf string, self []netip.Addr, entries, underWay int, now func() time.Time) *Resolver {
-	return &Resolver{conf: conf, self: self, cache: newAnswers(entries, now), slots: make(chan struct{}, underWay), bad: map[string]time.Time{},
+	r := &Resolver{conf: conf, self: self, cache: newAnswers(entries, now), slots: make(chan struct{}, underWay), bad: map[string]time.Time{},
 		flights: map[cacheKey]*flight{}}
+	r.rules.Store(&Settings{})
+	return r
+}
+
+// use puts settings in force. What others answered before is forgotten. Servers that are ourselves are left out: the question would come back.
+func (r *Resolver) use(settings Settings) {
+	own := func(server string) bool {
+		a, err := netip.ParseAddrPort(server)
+		return err == nil && a.Port() == 53 && contains(r.self, a.Addr())
+	}
+	clean := Settings{forward: map[string][]string{}}
+	for zone, servers := range settings.forward {
+		if others := slices.DeleteFunc(slices.Clone(servers), own); len(others) > 0 {
+			clean.forward[zone] = others
+		}
+	}
+	r.rules.Store(&clean)
+	r.cache.drop()
 }
 
 // Resolve answers from the cache or asks; within two seconds it returns an answer, an expired one, or an error.
@@ -106,7 +127,10 @@ func (r *Resolver) limited(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	default:
 		return nil, errors.New("too many questions under way")
 	}
-	servers := r.upstreams()
+	servers := r.rules.Load().servers(strings.ToLower(q.Question[0].Name))
+	if len(servers) == 0 {
+		servers = r.upstreams()
+	}
 	if len(servers) == 0 {
 		return nil, errNoServer
 	}

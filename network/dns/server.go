@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,6 +37,7 @@ type Server struct {
 	domain   string // with the dot at its end
 	zone     *Zone
 	resolver *Resolver
+	settings atomic.Pointer[Settings]
 
 	mu      sync.Mutex
 	clients map[netip.Addr]int // upstream questions under way
@@ -76,8 +78,16 @@ func New(cfg Config, zone *Zone) (*Server, error) {
 	for _, l := range cfg.Listen {
 		self = append(self, l.Addr())
 	}
-	return &Server{cfg: cfg, domain: strings.ToLower(dns.Fqdn(cfg.Domain)), zone: zone, clients: map[netip.Addr]int{},
-		resolver: newResolver(cfg.ResolvConf, self, cfg.CacheSize, cfg.UnderWay, cfg.Now)}, nil
+	s := &Server{cfg: cfg, domain: strings.ToLower(dns.Fqdn(cfg.Domain)), zone: zone, clients: map[netip.Addr]int{},
+		resolver: newResolver(cfg.ResolvConf, self, cfg.CacheSize, cfg.UnderWay, cfg.Now)}
+	s.Use(Settings{})
+	return s, nil
+}
+
+// Use puts settings in force, from the next question on. Safe for concurrent use.
+func (s *Server) Use(settings Settings) {
+	s.settings.Store(&settings)
+	s.resolver.use(settings)
 }
 
 // Run answers until ctx ends. It fails at once when an address cannot be had.

@@ -86,7 +86,7 @@ func New(o Options) (*Cluster, error) {
 			return nil, err
 		}
 	}
-	ports, err := freePorts(4)
+	ports, err := freePorts(5)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func New(o Options) (*Cluster, error) {
 	if !o.Runtime {
 		c.verb, c.flags = "server", append(c.flags, "--node-name", c.NodeName, "--node-ip", ip, "--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n),
 			"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]),
-			"--proxy-healthz-port", strconv.Itoa(ports[3]))
+			"--proxy-healthz-port", strconv.Itoa(ports[3]), "--proxy-metrics-port", strconv.Itoa(ports[4]))
 	}
 	if o.Balancer {
 		c.flags = append(c.flags, "--load-balancer-range", fmt.Sprintf("198.18.%d.16/28", n))

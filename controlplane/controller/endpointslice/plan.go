@@ -203,7 +203,25 @@ func endpoint(svc *corev1.Service, pod *corev1.Pod, ip string, zones map[string]
 	if pod.Spec.Hostname != "" && pod.Spec.Subdomain == svc.Name {
 		e.Hostname = &pod.Spec.Hostname
 	}
+	if want := svc.Spec.TrafficDistribution; want != nil && ready {
+		e.Hints = hints(*want, e)
+	}
 	return e
+}
+
+// hints say for whom an endpoint is near (KEP-3015); nil where nothing is known.
+func hints(want string, e discoveryv1.Endpoint) *discoveryv1.EndpointHints {
+	var h discoveryv1.EndpointHints
+	if want == corev1.ServiceTrafficDistributionPreferSameNode && e.NodeName != nil {
+		h.ForNodes = []discoveryv1.ForNode{{Name: *e.NodeName}}
+	}
+	if e.Zone != nil {
+		h.ForZones = []discoveryv1.ForZone{{Name: *e.Zone}}
+	}
+	if h.ForNodes == nil && h.ForZones == nil {
+		return nil
+	}
+	return &h
 }
 
 func isReady(pod *corev1.Pod) bool {

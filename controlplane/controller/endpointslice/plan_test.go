@@ -125,6 +125,43 @@ func TestEndpointCarriesItsPod(t *testing.T) {
 	}
 }
 
+// What is wanted near is hinted, for ready endpoints and as far as the place is known.
+func TestHints(t *testing.T) {
+	for _, c := range []struct {
+		want  string
+		pod   *corev1.Pod
+		zones map[string]string
+		hints string
+	}{
+		{"", pod(1), map[string]string{"n1": "z1"}, "none"},
+		{"PreferClose", pod(1), map[string]string{"n1": "z1"}, "z1"},
+		{"PreferSameZone", pod(1), map[string]string{"n1": "z1"}, "z1"},
+		{"PreferSameZone", pod(1), nil, "none"},
+		{"PreferSameZone", pod(1, unready), map[string]string{"n1": "z1"}, "none"},
+		{"PreferSameNode", pod(1), map[string]string{"n1": "z1"}, "n1 z1"},
+		{"PreferSameNode", pod(1), nil, "n1"},
+	} {
+		svc := service("8080")
+		if c.want != "" {
+			svc.Spec.TrafficDistribution = &c.want
+		}
+		got := "none"
+		if h := plan(input{service: svc, pods: []*corev1.Pod{c.pod}, zones: c.zones}).create[0].Endpoints[0].Hints; h != nil {
+			var names []string
+			for _, n := range h.ForNodes {
+				names = append(names, n.Name)
+			}
+			for _, z := range h.ForZones {
+				names = append(names, z.Name)
+			}
+			got = strings.Join(names, " ")
+		}
+		if got != c.hints {
+			t.Errorf("%s: %s, want %s", c.want, got, c.hints)
+		}
+	}
+}
+
 // Pods that resolve a named port differently cannot share a slice.
 func TestGroupsByPorts(t *testing.T) {
 	other := func(p *corev1.Pod) { p.Spec.Containers[0].Ports[0].ContainerPort = 9090 }

@@ -52,10 +52,12 @@ const outside = "203.0.113.80"
 
 func answerWorld(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg).SetReply(q)
-	if name := q.Question[0].Name; strings.EqualFold(name, "www.google.com.") && q.Question[0].Qtype == dns.TypeA {
-		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(outside)}}
-	} else {
+	name := q.Question[0].Name
+	switch known := strings.EqualFold(name, "www.google.com."); {
+	case !known:
 		m.Rcode = dns.RcodeNameError
+	case q.Question[0].Qtype == dns.TypeA:
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(outside)}}
 	}
 	_ = w.WriteMsg(m)
 }
