@@ -25,7 +25,7 @@ func (m *Manager) builtin() []Plugin {
 		return &content{m: m, name: "kubernetes.io~" + name, serves: serves, tmpfs: tmpfs, files: f}
 	}
 	return []Plugin{
-		emptyDir{}, hostPath{}, imageVolume{},
+		emptyDir{}, hostPath{}, localVolume{m}, imageVolume{},
 		files("configmap", func(v *corev1.Volume) bool { return v.ConfigMap != nil }, false, m.configMapFiles),
 		files("secret", func(v *corev1.Volume) bool { return v.Secret != nil }, true, m.secretFiles),
 		files("downward-api", func(v *corev1.Volume) bool { return v.DownwardAPI != nil }, true, m.downwardFiles),
@@ -68,15 +68,22 @@ type hostPath struct{}
 func (hostPath) Name() string                 { return "kubernetes.io~host-path" }
 func (hostPath) Serves(v *corev1.Volume) bool { return v.HostPath != nil }
 
+// ServesPersistent implements PersistentPlugin.
+func (hostPath) ServesPersistent(pv *corev1.PersistentVolume) bool { return pv.Spec.HostPath != nil }
+
 func (hostPath) Mount(_ context.Context, r Request) (Mounted, error) {
-	typ := corev1.HostPathUnset
-	if r.Volume.HostPath.Type != nil {
-		typ = *r.Volume.HostPath.Type
+	source := r.Volume.HostPath
+	if r.Persistent != nil {
+		source = r.Persistent.Spec.HostPath
 	}
-	if err := hostpath.Check(r.Volume.HostPath.Path, typ); err != nil {
+	typ := corev1.HostPathUnset
+	if source.Type != nil {
+		typ = *source.Type
+	}
+	if err := hostpath.Check(source.Path, typ); err != nil {
 		return Mounted{}, err
 	}
-	return Mounted{HostPath: r.Volume.HostPath.Path}, nil
+	return Mounted{HostPath: source.Path, Block: wantsBlock(r.Persistent)}, nil
 }
 
 func (hostPath) Unmount(context.Context, types.UID, string, string) error { return nil }

@@ -28,6 +28,9 @@ type Deps struct {
 	GetSecret    func(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 	// Token asks for a service account token; the answer's Status holds it.
 	Token func(ctx context.Context, namespace, serviceAccount string, r *authv1.TokenRequest) (*authv1.TokenRequest, error)
+	// GetClaim and GetVolume read a claim of a pod of this node and the volume it is bound to; without them claims are not served.
+	GetClaim  func(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
+	GetVolume func(ctx context.Context, name string) (*corev1.PersistentVolume, error)
 	// Allocatable is the node's, for downward API limits that are not set; optional.
 	Allocatable func() corev1.ResourceList
 	// Plugins come before the built-in ones; optional.
@@ -42,6 +45,7 @@ type Manager struct {
 	deps    Deps
 	tokens  *tokens
 	plugins []Plugin
+	detach  sync.Mutex // of block volumes that pods share; taken in a pod's turn
 
 	mu    sync.Mutex
 	turns map[types.UID]*turn
@@ -114,14 +118,22 @@ func (m *Manager) each(ctx context.Context, pod *corev1.Pod, want func(Plugin) b
 }
 
 func (m *Manager) one(ctx context.Context, p Plugin, pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
+	r, name := Request{Pod: pod, Volume: v}, v.Name
+	if p == nil && (v.PersistentVolumeClaim != nil || v.Ephemeral != nil) {
+		if err := m.bound(ctx, &r); err != nil {
+			return Mounted{}, err
+		}
+		p, name = m.persistent(r.Persistent), r.Persistent.Name
+	}
 	if p == nil {
 		return Mounted{}, unsupported(v)
 	}
-	dir := filepath.Join(m.podDir(pod.UID), "volumes", p.Name(), v.Name)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
+	r.Dir = filepath.Join(m.podDir(pod.UID), "volumes", p.Name(), name)
+	if err := os.MkdirAll(filepath.Dir(r.Dir), 0o750); err != nil {
 		return Mounted{}, err
 	}
-	mounted, err := p.Mount(ctx, Request{Pod: pod, Volume: v, Dir: dir})
+	mounted, err := p.Mount(ctx, r)
+	mounted.ReadOnly = mounted.ReadOnly || r.ReadOnly
 	mounted.Plugin = p.Name()
 	return mounted, err
 }

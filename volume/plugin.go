@@ -19,11 +19,23 @@ type Plugin interface {
 	Unmount(ctx context.Context, pod types.UID, name, dir string) error
 }
 
+// PersistentPlugin serves volumes that claims are bound to.
+type PersistentPlugin interface {
+	Plugin
+	// ServesPersistent tells whether a bound volume is of its kind.
+	ServesPersistent(pv *corev1.PersistentVolume) bool
+}
+
 // Request is one volume of one pod.
 type Request struct {
 	Pod    *corev1.Pod
 	Volume *corev1.Volume
 	Dir    string // where the volume belongs; its parent exists
+
+	// Of a claim: the claim, what it is bound to, and whether the pod's use or the modes allow no writing.
+	Claim      *corev1.PersistentVolumeClaim
+	Persistent *corev1.PersistentVolume
+	ReadOnly   bool
 }
 
 // Mounted is a volume that is ready.

@@ -22,7 +22,13 @@ const (
 )
 
 func main() {
-	if err := run(); err != nil {
+	err := error(nil)
+	if len(os.Args) == 3 && os.Args[1] == "scrub" {
+		err = scrub(os.Args[2])
+	} else {
+		err = run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "keelson-hello:", err)
 		os.Exit(1)
 	}

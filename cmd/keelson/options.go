@@ -79,6 +79,7 @@ func (p places) admin() string     { return filepath.Join(p.Run, "node.sock") }
 func (p places) agent() string     { return filepath.Join(p.Data, "agent") }
 func (p places) server() string    { return filepath.Join(p.Data, "server") }
 func (p places) images() string    { return filepath.Join(p.Data, "agent", "images") }
+func (p places) volumes() string   { return filepath.Join(p.Data, "agent", "volumes") }
 func (p places) manifests() string { return filepath.Join(p.Config, "manifests") }
 func (p places) certs() []string {
 	return []string{filepath.Join(p.Config, "certs.d"), "/etc/containerd/certs.d"}

@@ -30,22 +30,29 @@ import (
 	"keelson.dev/keelson/controlplane/controller/daemonset"
 	"keelson.dev/keelson/controlplane/controller/deployment"
 	"keelson.dev/keelson/controlplane/controller/endpointslice"
+	"keelson.dev/keelson/controlplane/controller/ephemeralvolume"
 	"keelson.dev/keelson/controlplane/controller/garbage"
 	"keelson.dev/keelson/controlplane/controller/loadbalancer"
 	"keelson.dev/keelson/controlplane/controller/namespace"
 	"keelson.dev/keelson/controlplane/controller/nodelifecycle"
+	"keelson.dev/keelson/controlplane/controller/persistentvolume"
 	"keelson.dev/keelson/controlplane/controller/podgc"
+	"keelson.dev/keelson/controlplane/controller/provision"
 	"keelson.dev/keelson/controlplane/controller/replicaset"
 	"keelson.dev/keelson/controlplane/controller/rootca"
 	accounts "keelson.dev/keelson/controlplane/controller/serviceaccount"
 	"keelson.dev/keelson/controlplane/controller/statefulset"
+	"keelson.dev/keelson/controlplane/controller/volumeprotection"
 	"keelson.dev/keelson/controlplane/scheduler"
+	"keelson.dev/keelson/volume/local"
 )
 
 // plane is the control plane in one process: the API server, and scheduler and controllers as its in-process clients.
 type plane struct {
 	server *apiserver.Server
 	pool   loadbalancer.Pool
+	node   string                          // the node beside this server
+	disks  *local.Store                    // and its volumes
 	shared informers.SharedInformerFactory // of everything in this process; started by control's tasks
 	log    *slog.Logger
 }
@@ -67,6 +74,10 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--load-balancer-range: %w", err)
 	}
+	disks, err := local.Open(o.place.volumes())
+	if err != nil {
+		return nil, err
+	}
 	server, err := apiserver.New(apiserver.Config{
 		DataDir: o.place.server(), BindAddress: bind, Port: o.plane.Port, AdvertiseAddress: advertise, ServiceCIDR: services,
 		ClusterDomain: o.plane.Domain, NodeName: o.node.Name, ExtraSANs: append(o.plane.TLSSANs, o.node.IP), KubeletPort: o.node.KubeletPort,
@@ -75,7 +86,7 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{server: server, pool: pool, log: log}
+	p := &plane{server: server, pool: pool, node: o.node.Name, disks: disks, log: log}
 	// Managed fields, which no reader of the informers wants, are dropped from the copies.
 	client, err := kubernetes.NewForConfig(p.as(user.KubeControllerManager))
 	if err != nil {
@@ -210,6 +221,11 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"node-controller", nodelifecycle.New},
 		{"pod-garbage-collector", podgc.New},
 		{"service-controller", p.balancer},
+		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return persistentvolume.New(d, helloImage) }},
+		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return provision.New(d, p.node, p.disks) }},
+		{"pvc-protection-controller", volumeprotection.NewClaims},
+		{"pv-protection-controller", volumeprotection.NewVolumes},
+		{"ephemeral-volume-controller", ephemeralvolume.New},
 	}
 	var loops []*controller.Loop
 	var errs []error

@@ -97,6 +97,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 			return p.keepSnapshots(ctx, cmp.Or(o.plane.SnapshotDir, o.place.snapshots()), o.plane.SnapshotEvery, o.plane.SnapshotKeep)
 		})},
 		task{"DNS service", p.whenReady(func(ctx context.Context) error { return ensureDNSService(ctx, admin, o.plane.DNS) })},
+		task{"storage class", p.whenReady(func(ctx context.Context) error { return ensureClass(ctx, admin) })},
 		task{"ready", func(ctx context.Context) error {
 			select {
 			case <-k.Ready():

@@ -16,6 +16,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/volume/local"
 )
 
 const stopLimit = 20 * time.Second
@@ -78,6 +80,7 @@ func uninstall(ctx context.Context, o *options, out io.Writer) error {
 	}
 	step("keeper", func() error { return endKeeper(ctx, o.place) })
 	step("mounts", func() error { return unmountUnder(o.place.Run, o.place.Data, o.place.KubeletRoot) })
+	step("loop devices", func() error { return local.DetachAll(o.place.volumes()) })
 	step("network", func() error { return removeNetwork(ctx, o) })
 	if i != nil {
 		step("cgroups", func() error { return removeCgroups(o.node.CgroupRoot) })

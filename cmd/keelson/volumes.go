@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"keelson.dev/keelson/controlplane/controller/provision"
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/volume"
 )
@@ -22,10 +25,25 @@ func newVolumes(o *options, client kubernetes.Interface, log *slog.Logger) *volu
 		GetSecret: func(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 			return client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 		},
+		GetClaim: func(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error) {
+			return client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
+		},
+		GetVolume: func(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
+			return client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{})
+		},
 		Token: func(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 			return client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, r, metav1.CreateOptions{})
 		},
 	})
+}
+
+// ensureClass makes the default storage class once: a class that an administrator changed stays as it is.
+func ensureClass(ctx context.Context, client kubernetes.Interface) error {
+	_, err := client.StorageV1().StorageClasses().Create(ctx, provision.Class(), metav1.CreateOptions{})
+	if err == nil || apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return fmt.Errorf("make the default storage class: %w", err)
 }
 
 // mounts shows a volume.Manager as the kubelet wants it.

@@ -2,7 +2,10 @@ package scheduler
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -12,8 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
-	"encoding/json"
-	"time"
+	"keelson.dev/keelson/controlplane/controller/persistentvolume"
 )
 
 // selectedNode tells a provisioner for which node a claim that waits for its first consumer is to be provisioned.
@@ -60,8 +62,8 @@ func (c *claims) refuses(namespace, name string, node *corev1.Node) []Refusal {
 	case pvc.Status.Phase == corev1.ClaimLost:
 		return refuse(true, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, pvc.Spec.VolumeName), "")
 	case pvc.Spec.VolumeName == "":
-		if c.waits(pvc) {
-			return nil
+		if class := c.waits(pvc); class != nil {
+			return c.obtainable(pvc, class, node)
 		}
 		return refuse(true, "pod has unbound immediate PersistentVolumeClaims", "claim "+name)
 	}
@@ -79,13 +81,43 @@ func (c *claims) refuses(namespace, name string, node *corev1.Node) []Refusal {
 	return nil
 }
 
-// waits reports whether a claim is bound only once a pod that uses it has a node.
-func (c *claims) waits(pvc *corev1.PersistentVolumeClaim) bool {
+// waits returns the class of a claim that is bound only once a pod that uses it has a node; nil for another claim.
+func (c *claims) waits(pvc *corev1.PersistentVolumeClaim) *storagev1.StorageClass {
 	if pvc.Spec.StorageClassName == nil {
-		return false
+		return nil
 	}
 	class := lookup[storagev1.StorageClass](c.classes, *pvc.Spec.StorageClassName)
-	return class != nil && class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+	if class == nil || class.VolumeBindingMode == nil || *class.VolumeBindingMode != storagev1.VolumeBindingWaitForFirstConsumer {
+		return nil
+	}
+	return class
+}
+
+// obtainable says why a claim that waits would not be bound if its pod went to the node: there is no free volume that the node
+// reaches, and none is made there.
+func (c *claims) obtainable(pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, node *corev1.Node) []Refusal {
+	if class.Provisioner == "kubernetes.io/no-provisioner" {
+		if persistentvolume.Best(pvc, listed[corev1.PersistentVolume](c.pvs), node, false) == nil {
+			return refuse(true, "node(s) didn't find available persistent volumes to bind", "claim "+pvc.Name)
+		}
+		return nil
+	}
+	if len(class.AllowedTopologies) == 0 || slices.ContainsFunc(class.AllowedTopologies, func(t corev1.TopologySelectorTerm) bool {
+		return !slices.ContainsFunc(t.MatchLabelExpressions, func(e corev1.TopologySelectorLabelRequirement) bool {
+			return !slices.Contains(e.Values, node.Labels[e.Key])
+		})
+	}) {
+		return nil
+	}
+	return refuse(true, "node(s) didn't match the allowed topologies of the storage class", "claim "+pvc.Name+", class "+class.Name)
+}
+
+// Alone implements Volumes.
+func (c *claims) Alone(pod *corev1.Pod) []string {
+	return slices.DeleteFunc(claimNames(pod), func(name string) bool {
+		pvc := lookup[corev1.PersistentVolumeClaim](c.pvcs, pod.Namespace+"/"+name)
+		return pvc == nil || !slices.Contains(pvc.Spec.AccessModes, corev1.ReadWriteOncePod)
+	})
 }
 
 // claim names the node on every claim that waits for its first consumer; the provisioner or binder goes on from there,
@@ -132,4 +164,14 @@ func lookup[T any](store cache.Indexer, key string) *T {
 	}
 	typed, _ := obj.(*T)
 	return typed
+}
+
+func listed[T any](store cache.Indexer) []*T {
+	var out []*T
+	for _, obj := range store.List() {
+		if typed, ok := obj.(*T); ok {
+			out = append(out, typed)
+		}
+	}
+	return out
 }

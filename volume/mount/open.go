@@ -102,6 +102,15 @@ func Owner(dir string, gid int64, readOnly bool) error {
 	return nil
 }
 
+// Owned tells whether Owner has been here: the directory itself is the group's and lets it in.
+func Owned(dir string, gid int64) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return false, fmt.Errorf("mount: group of %s: %w", dir, err)
+	}
+	return int64(st.Gid) == gid && st.Mode&0o2770 == 0o2770, nil
+}
+
 // ownDir does a directory that is open, then what is in it, and closes it.
 func ownDir(fd, gid int, readOnly bool) error {
 	f := os.NewFile(uintptr(fd), "")
