@@ -5,7 +5,8 @@
 //	<root>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>     a checked subPath, bind mounted
 //
 // A [Plugin] serves one kind of volume; the built-in ones are thin shells over the pure packages below this one. Further ones
-// (local, csi) are handed in by whoever wires the node.
+// (csi) are handed in by whoever wires the node. A claim is looked up first, and the [PersistentPlugin] of what it is bound to serves
+// it under that volume's name. A disk image's loop device is recorded in the volume's folder before it is attached.
 //
 // Invariants:
 //   - Mount is idempotent and all or error: with a nil error every volume that a container of the pod names is ready.
