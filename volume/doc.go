@@ -15,5 +15,5 @@
 //   - Secret content and tokens are only ever on tmpfs.
 //   - Calls of one pod run one after the other.
 //
-// Ownership: a Manager has no goroutine. Lock order: the pod's turn, then mu; mu is not held over I/O.
+// Ownership: a Manager has no goroutine. Lock order: the pod's turn, then a plugin's own lock, then mu; mu is not held over I/O.
 package volume

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -16,15 +17,19 @@ import (
 )
 
 // localVolume is a folder, a device or a disk image of this node, as the local persistent volume source names it.
-type localVolume struct{ m *Manager }
+type localVolume struct {
+	m *Manager
+	// detach is taken in a pod's turn: two last users would each see the other and leave the device attached.
+	detach sync.Mutex
+}
 
-func (localVolume) Name() string               { return "kubernetes.io~local-volume" }
-func (localVolume) Serves(*corev1.Volume) bool { return false }
+func (*localVolume) Name() string               { return "kubernetes.io~local-volume" }
+func (*localVolume) Serves(*corev1.Volume) bool { return false }
 
 // ServesPersistent implements PersistentPlugin.
-func (localVolume) ServesPersistent(pv *corev1.PersistentVolume) bool { return pv.Spec.Local != nil }
+func (*localVolume) ServesPersistent(pv *corev1.PersistentVolume) bool { return pv.Spec.Local != nil }
 
-func (l localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
+func (l *localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
 	path := r.Persistent.Spec.Local.Path
 	f, err := os.OpenFile(path, unix.O_PATH, 0)
 	if err != nil {
@@ -56,7 +61,7 @@ func (l localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
 }
 
 // block returns the device itself, or the loop device of a disk image.
-func (l localVolume) block(r Request, path string, mode os.FileMode) (Mounted, error) {
+func (l *localVolume) block(r Request, path string, mode os.FileMode) (Mounted, error) {
 	if mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0 {
 		return Mounted{HostPath: path, Block: true}, nil
 	}
@@ -77,7 +82,7 @@ func (l localVolume) block(r Request, path string, mode os.FileMode) (Mounted, e
 	return Mounted{HostPath: dev, Block: true}, nil
 }
 
-func (l localVolume) Unmount(_ context.Context, _ types.UID, _, dir string) error {
+func (l *localVolume) Unmount(_ context.Context, _ types.UID, _, dir string) error {
 	if err := mount.Unmount(dir); err != nil {
 		return err
 	}
@@ -88,8 +93,8 @@ func (l localVolume) Unmount(_ context.Context, _ types.UID, _, dir string) erro
 	if err != nil {
 		return err
 	}
-	l.m.detach.Lock() // two last users would each see the other and leave the device attached
-	defer l.m.detach.Unlock()
+	l.detach.Lock()
+	defer l.detach.Unlock()
 	if others, err := l.m.otherUsers(dir); err != nil {
 		return err
 	} else if !others {

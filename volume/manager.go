@@ -45,7 +45,6 @@ type Manager struct {
 	deps    Deps
 	tokens  *tokens
 	plugins []Plugin
-	detach  sync.Mutex // of block volumes that pods share; taken in a pod's turn
 
 	mu    sync.Mutex
 	turns map[types.UID]*turn
