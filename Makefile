@@ -59,6 +59,10 @@ test: test-deps build ## Run every test that fits: unit, kernel, root, end to en
 	$(GO) vet ./...
 	$(GO) run ./test/run
 
+.PHONY: test-crash
+test-crash: test-deps build ## End the daemon, the keeper and both at every failpoint
+	$(GO) test -count=1 -timeout 30m ./test/crash -full
+
 .PHONY: bench
 bench: test-deps build bench-deps ## Measure what the README claims: a table and JSON
 	$(GO) run ./test/bench -json bin/bench.json

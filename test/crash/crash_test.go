@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -175,6 +174,7 @@ type cell struct {
 	victims victims
 	in      string // the step that comes to the point
 	struck  atomic.Bool
+	done    chan struct{} // closed when who is to die has died
 }
 
 func (c *cell) run() {
@@ -193,19 +193,16 @@ func (c *cell) run() {
 			return
 		}
 		if s.name == "stop" {
-			l.checkEnds(c.T, c.lost())
+			l.checkEnds(c.T, c.victims)
 		}
+	}
+	if c.struck.Load() {
+		<-c.done
 	}
 	c.checkNothingLeft(c.T)
 	if !c.struck.Load() {
 		c.Errorf("nothing happened at the point")
 	}
-}
-
-// lost says whose exit code may be lost: a container's that ends while nobody
-// lives who could see it.
-func (c *cell) lost() string {
-	return string(c.victims) + " " + c.in
 }
 
 // try makes a step until it succeeds.
@@ -237,9 +234,9 @@ func (c *cell) armed(ctx context.Context) {
 	if err := errors.Join(os.WriteFile(c.hits(), nil, 0o600), c.arm(c.point+"="+action)); err != nil {
 		c.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); c.strike(ctx) }() // ends with ctx at the latest
-	c.Cleanup(func() { <-done })
+	c.done = make(chan struct{})
+	go func() { defer close(c.done); c.strike(ctx) }() // ends with ctx at the latest
+	c.Cleanup(func() { <-c.done })
 }
 
 func (c *cell) hits() string { return c.points() + ".hits" }
@@ -256,6 +253,7 @@ func (c *cell) strike(ctx context.Context) {
 		text, _ := os.ReadFile(c.hits())
 		_, _ = fmt.Sscanf(string(text), c.point+" %d\n", &at)
 	}
+	c.struck.Store(true)
 	var err error
 	if c.victims == self {
 		err = kill(at)
@@ -266,7 +264,6 @@ func (c *cell) strike(ctx context.Context) {
 	if err == nil && dies && !restarts(c.in) {                            // in those steps the scenario starts it
 		err = errors.Join(c.Kill(), c.node.start(ctx))
 	}
-	c.struck.Store(true)
 	if err != nil && ctx.Err() == nil {
 		c.Error(err)
 	}
@@ -289,8 +286,9 @@ func (c *cell) kill(at int) (err error) {
 	return errors.Join(err, syscall.Kill(at, syscall.SIGCONT))
 }
 
-// checkEnds checks exit codes and logs. lost names the victims and the step.
-func (l *life) checkEnds(t *testing.T, lost string) {
+// checkEnds checks exit codes and logs. Only where both programs died may a
+// code be lost: that of a container which ended while nobody lived to see it.
+func (l *life) checkEnds(t *testing.T, dead victims) {
 	t.Helper()
 	keeps, err := l.status(t.Context(), l.keeps)
 	if err != nil {
@@ -300,14 +298,13 @@ func (l *life) checkEnds(t *testing.T, lost string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unseen := func(st *runtimeapi.ContainerStatus, steps ...string) bool {
-		who, in, _ := strings.Cut(lost, " ")
-		return victims(who) == both && slices.Contains(steps, in) && st.Reason == "Unknown" && st.ExitCode == 255
+	unseen := func(st *runtimeapi.ContainerStatus) bool {
+		return dead == both && st.Reason == "Unknown" && st.ExitCode == 255
 	}
-	if keeps.ExitCode != 33 && !unseen(keeps, "stop") {
+	if keeps.ExitCode != 33 && !unseen(keeps) {
 		t.Errorf("container keeps ended with %d (%s: %s), want 33", keeps.ExitCode, keeps.Reason, keeps.Message)
 	}
-	if ends.ExitCode != 7 && !unseen(ends, "second") {
+	if ends.ExitCode != 7 && !unseen(ends) {
 		t.Errorf("container ends ended with %d (%s: %s), want 7", ends.ExitCode, ends.Reason, ends.Message)
 	}
 	l.checkLog(t, l.keeps, keeps.ExitCode == 33)
