@@ -243,6 +243,7 @@ func criCommand(o *options) *cobra.Command {
 			defer n.close()
 			group, ctx := errgroup.WithContext(cmd.Context())
 			together(ctx, group, n.tasks(o)...)
+			together(ctx, group, task{"settling", func(ctx context.Context) error { return settle(ctx, log) }})
 			log.Info("the runtime is ready", "socket", o.place.socket())
 			return group.Wait()
 		},

@@ -103,7 +103,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 			case <-k.Ready():
 				log.Info("the node is ready", "node", o.node.Name, "api", p.server.URL(), "kubeconfig", o.place.kubeconfig(), "after", time.Since(began).Round(time.Millisecond))
 				_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
-				return errors.Join(err, markControlPlane(ctx, admin, o.node.Name))
+				return errors.Join(err, markControlPlane(ctx, admin, o.node.Name), settle(ctx, log))
 			case <-ctx.Done():
 				return nil
 			}

@@ -161,11 +161,11 @@ func onePod(ctx context.Context, client kubernetes.Interface, name string) (up, 
 	return up, time.Since(began), err
 }
 
-// create makes a pod. The default service account is made a moment after the API is ready.
+// create makes a pod. The default service account is made, and limit ranges are known, a moment after the API is ready.
 func create(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) error {
 	for {
 		_, err := client.CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{})
-		if err == nil || !strings.Contains(err.Error(), "serviceaccount") || ctx.Err() != nil {
+		if err == nil || !strings.Contains(err.Error(), "serviceaccount") && !strings.Contains(err.Error(), "limit ranges") || ctx.Err() != nil {
 			return err
 		}
 		time.Sleep(2 * time.Millisecond) // it delays nothing but the very first pod
