@@ -27,12 +27,14 @@ import (
 
 	"keelson.dev/keelson/controlplane/apiserver"
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/cronjob"
 	"keelson.dev/keelson/controlplane/controller/daemonset"
 	"keelson.dev/keelson/controlplane/controller/deployment"
 	"keelson.dev/keelson/controlplane/controller/endpointslice"
 	"keelson.dev/keelson/controlplane/controller/ephemeralvolume"
 	"keelson.dev/keelson/controlplane/controller/garbage"
 	"keelson.dev/keelson/controlplane/controller/loadbalancer"
+	"keelson.dev/keelson/controlplane/controller/job"
 	"keelson.dev/keelson/controlplane/controller/namespace"
 	"keelson.dev/keelson/controlplane/controller/nodelifecycle"
 	"keelson.dev/keelson/controlplane/controller/persistentvolume"
@@ -43,6 +45,7 @@ import (
 	accounts "keelson.dev/keelson/controlplane/controller/serviceaccount"
 	"keelson.dev/keelson/controlplane/controller/statefulset"
 	"keelson.dev/keelson/controlplane/controller/volumeprotection"
+	"keelson.dev/keelson/controlplane/controller/ttl"
 	"keelson.dev/keelson/controlplane/scheduler"
 	"keelson.dev/keelson/volume/local"
 )
@@ -220,6 +223,9 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"daemon-set-controller", daemonset.New},
 		{"node-controller", nodelifecycle.New},
 		{"pod-garbage-collector", podgc.New},
+		{"job-controller", job.New},
+		{"cronjob-controller", cronjob.New},
+		{"ttl-after-finished-controller", ttl.New},
 		{"service-controller", p.balancer},
 		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return persistentvolume.New(d, helloImage) }},
 		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return provision.New(d, p.node, p.disks) }},

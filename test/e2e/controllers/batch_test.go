@@ -1,0 +1,133 @@
+package controllers
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"keelson.dev/keelson/test/lab/labtest"
+)
+
+// waitJob waits for a condition of a Job and, if it does not come, tells the Job's story.
+func waitJob(t *testing.T, name, condition string) {
+	t.Helper()
+	c := labtest.Cluster(t)
+	if out, errs, err := c.Kubectl(t.Context(), "wait", "--for=condition="+condition, "job/"+name, "--timeout="+labtest.Patience.String()); err != nil {
+		story, _, _ := c.Kubectl(t.Context(), "describe", "job", name)
+		t.Fatalf("job %s does not become %s: %s%s\n%s", name, condition, out, errs, story)
+	}
+}
+
+// TestJob: completions by number and by index, failure by back-off limit and by policy, deletion by age.
+func TestJob(t *testing.T) {
+	c := labtest.Cluster(t)
+	labtest.Apply(t, c, `apiVersion: batch/v1
+kind: Job
+metadata: {name: three}
+spec:
+  completions: 3
+  parallelism: 2
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["true"]}]}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: indexed}
+spec:
+  completions: 2
+  parallelism: 2
+  completionMode: Indexed
+  backoffLimitPerIndex: 0
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["sh", "-c", "exit $JOB_COMPLETION_INDEX"]}]}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: hopeless}
+spec:
+  backoffLimit: 0
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["false"]}]}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: fatal}
+spec:
+  podFailurePolicy: {rules: [{action: FailJob, onExitCodes: {operator: In, values: [42]}}]}
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["sh", "-c", "exit 42"]}]}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: brief}
+spec:
+  ttlSecondsAfterFinished: 0
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["true"]}]}}
+`)
+	waitJob(t, "three", "Complete")
+	waitJob(t, "indexed", "Failed")
+	waitJob(t, "hopeless", "Failed")
+	waitJob(t, "fatal", "Failed")
+	for _, want := range []struct{ job, path, value string }{
+		{"three", "{.status.succeeded}", "3"},
+		{"indexed", "{.status.completedIndexes}/{.status.failedIndexes}", "0/1"},
+		{"hopeless", `{.status.conditions[?(@.type=="Failed")].reason}`, "BackoffLimitExceeded"},
+		{"fatal", `{.status.conditions[?(@.type=="Failed")].reason}`, "PodFailurePolicy"},
+	} {
+		if got := labtest.Kubectl(t, c, "get", "job", want.job, "-o", "jsonpath="+want.path); got != want.value {
+			t.Errorf("job %s: %s is %q, want %q", want.job, want.path, got, want.value)
+		}
+	}
+	if pods := labtest.Kubectl(t, c, "get", "pods", "-l", "batch.kubernetes.io/job-name=three", "-o", "jsonpath={.items[*].metadata.finalizers}"); pods != "" {
+		t.Errorf("counted pods are still held: %s", pods)
+	}
+	labtest.Eventually(t, "a job with no time to live goes with its pods", func() string {
+		return labtest.Kubectl(t, c, "get", "jobs,pods", "-l", "batch.kubernetes.io/job-name=brief", "-o", "name") +
+			labtest.Kubectl(t, c, "get", "job", "brief", "--ignore-not-found", "-o", "name")
+	})
+}
+
+// TestJobSuspend: a suspended Job has no pods, and goes on when it may.
+func TestJobSuspend(t *testing.T) {
+	c := labtest.Cluster(t)
+	labtest.Apply(t, c, `apiVersion: batch/v1
+kind: Job
+metadata: {name: later}
+spec:
+  suspend: true
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["true"]}]}}
+`)
+	waitJob(t, "later", "Suspended")
+	if pods := labtest.Kubectl(t, c, "get", "pods", "-l", "job-name=later", "-o", "name"); pods != "" {
+		t.Errorf("a suspended job has pods: %s", pods)
+	}
+	labtest.Kubectl(t, c, "patch", "job", "later", "-p", `{"spec":{"suspend":false}}`)
+	waitJob(t, "later", "Complete")
+}
+
+// TestCronJob: a schedule starts a Job each minute; `create job --from` starts one at once.
+func TestCronJob(t *testing.T) {
+	c := labtest.Cluster(t)
+	labtest.Apply(t, c, `apiVersion: batch/v1
+kind: CronJob
+metadata: {name: tick}
+spec:
+  schedule: "* * * * *"
+  timeZone: Europe/Berlin
+  jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["true"]}]}}}}
+`)
+	labtest.Kubectl(t, c, "create", "job", "by-hand", "--from=cronjob/tick")
+	t.Cleanup(func() { _, _, _ = c.Kubectl(context.Background(), "delete", "job", "by-hand", "--ignore-not-found") })
+	waitJob(t, "by-hand", "Complete")
+	// The next full minute is at most a minute away: twice the patience of others.
+	var name string
+	for range 2 {
+		out, _, _ := c.Kubectl(t.Context(), "wait", "--for=jsonpath={.status.lastSuccessfulTime}", "cronjob/tick", "--timeout="+labtest.Patience.String())
+		if strings.Contains(out, "condition met") {
+			name = labtest.Kubectl(t, c, "get", "jobs", "-o", `jsonpath={.items[?(@.metadata.ownerReferences[0].kind=="CronJob")].metadata.name}`)
+			break
+		}
+	}
+	if !strings.Contains(name, "tick-") {
+		t.Fatalf("no job was started by the clock: %q\n%s", name, labtest.Kubectl(t, c, "describe", "cronjob", "tick"))
+	}
+	if events := labtest.Kubectl(t, c, "get", "events", "--field-selector", "involvedObject.name=tick"); !strings.Contains(events, "Created job tick-") {
+		t.Errorf("events tell nothing of it:\n%s", events)
+	}
+}
