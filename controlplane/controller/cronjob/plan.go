@@ -111,7 +111,7 @@ func (p *plan) sort(c *batchv1.CronJob, jobs []*batchv1.Job) (active, finished [
 		if known[string(j.UID)] {
 			p.tell(corev1.EventTypeNormal, "SawCompletedJob", "Saw completed job: %s, condition: %s", j.Name, end)
 		}
-		if at := j.Status.CompletionTime; end == batchv1.JobComplete && at != nil && p.status.LastSuccessfulTime.Before(at) {
+		if at := j.Status.CompletionTime; end == batchv1.JobComplete && at != nil && (p.status.LastSuccessfulTime == nil || p.status.LastSuccessfulTime.Before(at)) {
 			p.status.LastSuccessfulTime = at.DeepCopy()
 		}
 	}

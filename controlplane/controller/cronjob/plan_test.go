@@ -133,3 +133,13 @@ func TestMakeJob(t *testing.T) {
 		t.Error("the template was changed")
 	}
 }
+
+func TestLastSuccess(t *testing.T) {
+	got := decide(sample(nil), jobsOf("a:complete b:failed c:complete d:running"), noon).status
+	if want := noon.Add(-58 * time.Minute); got.LastSuccessfulTime == nil || !got.LastSuccessfulTime.Time.Equal(want) {
+		t.Errorf("the last success was at %v, want %s", got.LastSuccessfulTime, want)
+	}
+	if len(got.Active) != 1 || got.Active[0].Name != "d" {
+		t.Errorf("active: %v", got.Active)
+	}
+}
