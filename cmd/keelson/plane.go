@@ -48,8 +48,8 @@ import (
 	"keelson.dev/keelson/controlplane/controller/rootca"
 	accounts "keelson.dev/keelson/controlplane/controller/serviceaccount"
 	"keelson.dev/keelson/controlplane/controller/statefulset"
-	"keelson.dev/keelson/controlplane/controller/volumeprotection"
 	"keelson.dev/keelson/controlplane/controller/ttl"
+	"keelson.dev/keelson/controlplane/controller/volumeprotection"
 	"keelson.dev/keelson/controlplane/scheduler"
 	"keelson.dev/keelson/volume/local"
 )
