@@ -23,6 +23,7 @@ import (
 	"keelson.dev/keelson/controlplane/resource/discovery"
 	"keelson.dev/keelson/controlplane/resource/events"
 	"keelson.dev/keelson/controlplane/resource/flowcontrol"
+	"keelson.dev/keelson/controlplane/resource/metrics"
 	"keelson.dev/keelson/controlplane/resource/networking"
 	"keelson.dev/keelson/controlplane/resource/node"
 	"keelson.dev/keelson/controlplane/resource/policy"
@@ -56,6 +57,7 @@ func (s *Server) groups() []resource.Group {
 		resourcek8s.Group(),
 		storagemigration.Group(),
 		autoscaling.Group(),
+		metrics.Group(newLooks(s.kubelets).all),
 		networking.Group(),
 		storage.Group(),
 		node.Group(),

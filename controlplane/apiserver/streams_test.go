@@ -21,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
@@ -32,7 +33,10 @@ import (
 )
 
 // kubelet is a kubelet's streaming server, without the rest of a kubelet: exec echoes, portforward echoes, logs count.
-type kubelet struct{ peers chan string }
+type kubelet struct {
+	peers  chan string
+	client kubernetes.Interface
+}
 
 func (k kubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k.peers <- r.TLS.PeerCertificates[0].Subject.CommonName
@@ -49,6 +53,8 @@ func (k kubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		criremote.ServeExec(w, r, k, parts[2], "", parts[3], r.URL.Query()["command"], o, time.Minute, time.Minute, []string{"v4.channel.k8s.io"})
 	case "portForward":
 		criportforward.ServePortForward(w, r, k, parts[2], "", nil, time.Minute, time.Minute, []string{criportforward.ProtocolV1Name})
+	case "stats":
+		serveSummary(w, r, k.client)
 	default:
 		http.NotFound(w, r)
 	}
@@ -87,7 +93,7 @@ func withKubelet(t *testing.T, r *running) kubelet {
 	}
 	clients := x509.NewCertPool()
 	clients.AddCert(r.PKI().CA.Cert)
-	k := kubelet{peers: make(chan string, 100)}
+	k := kubelet{peers: make(chan string, 100), client: r.client}
 	srv := httptest.NewUnstartedServer(k)
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
 	srv.StartTLS()
