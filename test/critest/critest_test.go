@@ -3,6 +3,7 @@ package critest
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"flag"
 	"fmt"
 	"net/http/httptest"
@@ -36,7 +37,8 @@ func TestCritest(t *testing.T) {
 		t.Skip("needs root: it starts a container runtime")
 	}
 	node := start(t)
-	args := []string{"-runtime-endpoint", "unix://" + node.CRISocket, "-image-endpoint", "unix://" + node.CRISocket, "-ginkgo.no-color"}
+	args := []string{"-runtime-endpoint", "unix://" + node.CRISocket, "-image-endpoint", "unix://" + node.CRISocket, "-ginkgo.no-color",
+		"-ginkgo.junit-report", filepath.Join(node.Dir, "critest.xml")}
 	digest := serve(t, node)
 	if !holds(t, *program, digest) {
 		t.Logf("left out: %q. It pulls a digest that critest was built with; rebuilt with %s it is run too", byDigest, digest)
@@ -52,6 +54,9 @@ func TestCritest(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	text := string(out)
 	for _, line := range regexp.MustCompile(`(?m)^(Ran \d+ of .*|(?:SUCCESS|FAIL)! -- .*)$`).FindAllString(text, -1) {
+		t.Log(line)
+	}
+	for _, line := range skipped(t, filepath.Join(node.Dir, "critest.xml")) {
 		t.Log(line)
 	}
 	if err != nil {
@@ -126,6 +131,35 @@ func holds(t *testing.T, path, text string) bool {
 		t.Fatal(err)
 	}
 	return bytes.Contains(data, []byte(text))
+}
+
+// skipped names every spec of a JUnit report that did not run, with its reason:
+// one that we skip for want of a feature counts as one that we lack.
+func skipped(t *testing.T, path string) []string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Logf("critest left no report: %v", err)
+		return nil
+	}
+	var report struct {
+		Cases []struct {
+			Name    string `xml:"name,attr"`
+			Skipped *struct {
+				Message string `xml:"message,attr"`
+			} `xml:"skipped"`
+		} `xml:"testsuite>testcase"`
+	}
+	if err := xml.Unmarshal(data, &report); err != nil {
+		t.Fatalf("read critest's report %s: %v", path, err)
+	}
+	var lines []string
+	for _, c := range report.Cases {
+		if c.Skipped != nil {
+			lines = append(lines, fmt.Sprintf("skipped: %s (%s)", c.Name, c.Skipped.Message))
+		}
+	}
+	return lines
 }
 
 // summary is critest's account of what failed, without the specs that passed.
