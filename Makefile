@@ -70,6 +70,7 @@ bench: test-deps build bench-deps ## Measure what the README claims: a table and
 .PHONY: bench-cri
 bench-cri: test-deps build bench-deps ## The CRI table, ours beside a peer: make bench-cri [PEER=/path/to/other.sock]
 	$(GO) run ./test/bench -only cri -peer '$(PEER)' -json bin/bench-cri.json
+
 .PHONY: bench-api
 bench-api: build ## Measure the API server, beside another cluster if named: make bench-api PEER=kubeconfig
 	$(GO) run ./test/benchapi -json bin/bench-api.json $(if $(PEER),-peer '$(PEER)')

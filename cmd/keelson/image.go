@@ -55,15 +55,19 @@ func imagePull(o *options) *cobra.Command {
 	var user string
 	cmd := &cobra.Command{Use: "pull image", Short: "Pull an image", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			request := &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: args[0]}}
+			if user != "" {
+				name, password, ok := strings.Cut(user, ":")
+				if !ok {
+					return fmt.Errorf("--user %s: a password is missing: --user NAME:PASSWORD", user)
+				}
+				request.Auth = &runtimeapi.AuthConfig{Username: name, Password: password}
+			}
 			n, err := dialNode(cmd.Context(), o.place)
 			if err != nil {
 				return err
 			}
 			defer n.Close()
-			request := &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: args[0]}}
-			if name, password, ok := strings.Cut(user, ":"); ok {
-				request.Auth = &runtimeapi.AuthConfig{Username: name, Password: password}
-			}
 			got, err := n.images.PullImage(cmd.Context(), request)
 			if err != nil {
 				return err

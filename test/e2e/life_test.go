@@ -149,6 +149,9 @@ func TestImages(t *testing.T) {
 	if out, err := c.Run(t.Context(), "image", "rm", name); err == nil || !strings.Contains(out, "no image") {
 		t.Errorf("removing what is not there: %v %q", err, out)
 	}
+	if out, err := c.Run(t.Context(), "image", "pull", "-u", "name-alone", name); err == nil || !strings.Contains(out, "a password is missing") {
+		t.Errorf("a name without a password: %v %q", err, out)
+	}
 	run("import", file)
 	if out := run("ls"); !strings.Contains(out, name) {
 		t.Errorf("imported and not listed:\n%s", out)
