@@ -36,7 +36,7 @@ func (s *state) shrinkOld(maxUnavailable int32) {
 		return
 	}
 	least := s.replicas - maxUnavailable
-	newUnavailable := wanted(s.newest) - available(s.newest)
+	newUnavailable := wanted(s.newest) - sure(s.newest)
 	room := sum(s.sets, wanted) - least - newUnavailable
 	if room <= 0 {
 		return
@@ -48,15 +48,22 @@ func (s *state) shrinkOld(maxUnavailable int32) {
 			room -= n
 		}
 	}
-	// A set's status may be older than its size: pods beyond what it is to have are gone, whatever it still counts.
-	lasting := func(rs *appsv1.ReplicaSet) int32 { return min(wanted(rs), available(rs)) }
-	spare := sum(s.sets, lasting) - least
+	spare := sum(s.sets, sure) - least
 	for _, rs := range s.old {
-		if n := min(lasting(rs), spare); n > 0 {
+		if n := min(sure(rs), spare); n > 0 {
 			s.scale(rs, wanted(rs)-n)
 			spare -= n
 		}
 	}
+}
+
+// sure is how many available pods of a set stay. A status that is older than the set's size says nothing: the pods that it
+// counts may have been ended by a smaller size in between (a rollback in the middle of a rollout).
+func sure(rs *appsv1.ReplicaSet) int32 {
+	if rs.Status.ObservedGeneration < rs.Generation {
+		return 0
+	}
+	return min(wanted(rs), available(rs))
 }
 
 func (s *state) active() (out []*appsv1.ReplicaSet) {
