@@ -13,6 +13,7 @@
 // before: processes, mounts, namespaces, links, addresses, rules, cgroups,
 // descriptors, files.
 //
-// `make test` runs each point once; `make test-crash` (-full) all of the
-// matrix.
+// `make test-crash` (-full) runs all of the matrix; without the flag each point
+// ends the program that comes to it. It is a target of its own: on a busy
+// machine a container may end in the moment in which nobody can learn its code.
 package crash

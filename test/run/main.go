@@ -25,7 +25,7 @@ var phases = []struct {
 }{
 	{"unit, kernel and root", []string{"./cmd/...", "./controlplane/...", "./cri/...", "./image/...", "./kubelet/...", "./network/...",
 		"./proxy/...", "./runtime/...", "./volume/...", "./test/arch/...", "./test/crisuite/..."}, []string{"-p", "2", "-timeout", "12m"}},
-	{"end to end", []string{"./test/crash/...", "./test/e2e/..."}, []string{"-p", "1", "-timeout", "20m"}},
+	{"end to end", []string{"./test/e2e/..."}, []string{"-p", "1", "-timeout", "20m"}},
 }
 
 // event is one line of `go test -json`.

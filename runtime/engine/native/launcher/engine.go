@@ -171,6 +171,10 @@ func (p *program) outcome(sock int) error {
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
+		if errors.Is(err, unix.ECONNRESET) {
+			// It ended before it took our byte: the kernel says so once, and only then what it had to say (unix_release_sock).
+			continue
+		}
 		if err != nil || n != len(f) {
 			return nil // closed by execve, or by an end that will be seen
 		}
