@@ -17,6 +17,7 @@ go tool openapi-gen --go-header-file "$defs/header.txt" --output-dir "$defs" --o
 	--output-file definitions.go --report-filename "$defs/report.txt" $pkgs \
 	k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version \
 	k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr \
-	k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1 k8s.io/kube-aggregator/pkg/apis/apiregistration/v1
+	k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1 k8s.io/kube-aggregator/pkg/apis/apiregistration/v1 \
+	k8s.io/metrics/pkg/apis/metrics/v1beta1
 cd ..
 go test -tags openapigen -count=1 -run '^TestWriteOpenAPI$' .
