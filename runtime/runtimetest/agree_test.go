@@ -151,24 +151,25 @@ func TestEnginesAgree(t *testing.T) {
 func runProbe(t *testing.T, a agreement) [2]string {
 	t.Helper()
 	n := New(t)
-	cfg := n.Sh("c", probe+"echo ready; while :; do sleep 1000; done")
+	cfg := n.Sh("c", probe+"echo told; echo ended >&2; while :; do sleep 1000; done")
 	cfg.TTY = a.tty
 	a.change(n, cfg.Spec)
 	native := filepath.Join(n.StateDir(), "c", "native.json")
 	n.Run(cfg)
-	n.awaitOutput("c", "ready")
+	n.awaitOutput("c", "told")
+	n.awaitOutput("c", "ended") // the streams reach the log side by side
 	if _, err := os.Stat(native); (err == nil) != (Engine == "") {
 		t.Errorf("engine %q, but native.json: %v", Engine, err)
 	}
 	p := Process("sh", "-c", probe)
 	p.User, p.Capabilities, p.NoNewPrivileges, p.Cwd = cfg.Spec.Process.User, cfg.Spec.Process.Capabilities, cfg.Spec.Process.NoNewPrivileges, cfg.Spec.Process.Cwd
-	var out bytes.Buffer
-	code, err := n.Exec(t.Context(), "c", container.ExecConfig{Process: p, Stdout: &out, Stderr: &out, TTY: a.tty})
+	var out, errs bytes.Buffer // the streams are written side by side
+	code, err := n.Exec(t.Context(), "c", container.ExecConfig{Process: p, Stdout: &out, Stderr: &errs, TTY: a.tty})
 	if err != nil || code != 0 {
-		t.Fatalf("exec: %d, %v\n%s", code, err, out.String())
+		t.Fatalf("exec: %d, %v\n%s%s", code, err, out.String(), errs.String())
 	}
 	started := n.Output("c", "stdout") + n.Output("c", "stderr")
-	return [2]string{n.normal(started), n.normal(out.String())}
+	return [2]string{n.normal(started), n.normal(out.String() + errs.String())}
 }
 
 var (

@@ -1,5 +1,9 @@
 // Command run runs the tests of the module and says what happened: failures in full, how many were skipped and why,
 // and one closing line. `make test` calls it.
+//
+// A package that fails is run a second time, alone. If it passes then, it is named as flaky at the end, with what failed
+// in its first run printed above: a defect to look into, but not one to turn away everything else for. More than a few
+// are a failure, whatever their second run says.
 package main
 
 import (
@@ -11,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -38,20 +43,33 @@ type tally struct {
 	passed, failed, skipped int
 	reasons                 map[string]int
 	output                  map[string][]string // of tests that have not ended
+	broken                  []string            // packages of this phase that failed
+	flaky                   []string            // packages that failed, and passed when run again
+}
+
+const maxFlaky = 3
+
+func newTally() *tally {
+	return &tally{reasons: map[string]int{}, output: map[string][]string{}}
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	t := &tally{reasons: map[string]int{}, output: map[string][]string{}}
+	t := newTally()
 	broken := false
 	for _, phase := range phases {
 		began := time.Now()
 		fmt.Printf("--- %s\n", phase.name)
-		args := append(append([]string{"test", "-json", "-vet=off"}, phase.args...), phase.packages...)
-		if err := t.run(ctx, args); err != nil {
-			fmt.Println("phase failed:", err)
-			broken = true
+		failed := t.failed
+		if err := t.run(ctx, append(slices.Clone(phase.args), phase.packages...)); err != nil {
+			if t.again(ctx, phase.args) {
+				t.failed = failed
+			} else {
+				fmt.Println("phase failed:", err)
+				broken = true
+			}
+			t.broken = nil
 		}
 		fmt.Printf("--- %s: %.0f s\n", phase.name, time.Since(began).Seconds())
 	}
@@ -61,8 +79,24 @@ func main() {
 	}
 }
 
+// again runs the packages that failed in a phase a second time, one after another, and reports whether all passed.
+func (t *tally) again(ctx context.Context, args []string) bool {
+	if len(t.broken) == 0 || len(t.broken)+len(t.flaky) > maxFlaky { // none: it did not build, or was ended
+		return false
+	}
+	for _, pkg := range t.broken {
+		fmt.Println("AGAIN", pkg)
+		second := newTally()
+		if err := second.run(ctx, append(slices.Clone(args), "-count=1", pkg)); err != nil || second.passed == 0 {
+			return false
+		}
+		t.flaky = append(t.flaky, pkg)
+	}
+	return true
+}
+
 func (t *tally) run(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-vet=off"}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute // tests clean up after themselves when asked to stop
 	cmd.Stderr = os.Stdout
@@ -128,6 +162,7 @@ func (t *tally) packageEnded(e event, lines []string) {
 	case e.Action == "fail":
 		fmt.Printf("FAIL %s\n%s", e.Package, strings.Join(lines, ""))
 		t.failed++
+		t.broken = append(t.broken, e.Package)
 	case e.Action == "pass":
 		fmt.Printf("ok   %-60s %.1f s\n", short, e.Elapsed)
 	}
@@ -136,8 +171,8 @@ func (t *tally) packageEnded(e event, lines []string) {
 // reason finds what t.Skip was given: the line that names a source file.
 func reason(lines []string) string {
 	for _, line := range lines {
-		if at := strings.Index(line, "_test.go:"); at >= 0 {
-			if _, text, ok := strings.Cut(line[at+len("_test.go:"):], ": "); ok {
+		if at := strings.Index(line, ".go:"); at >= 0 {
+			if _, text, ok := strings.Cut(line[at+len(".go:"):], ": "); ok {
 				return strings.TrimSpace(text)
 			}
 		}
@@ -153,6 +188,9 @@ func (t *tally) print() {
 	sort.Strings(reasons)
 	for _, r := range reasons {
 		fmt.Printf("skipped %3d: %s\n", t.reasons[r], r)
+	}
+	for _, pkg := range t.flaky {
+		fmt.Println("FLAKY (failed, then passed alone):", pkg)
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
 }
