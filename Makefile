@@ -20,7 +20,7 @@ help: ## List the targets
 # What a fresh Debian or Ubuntu lacks: to build (gcc, libseccomp), to run (iptables, conntrack), to test (busybox, nginx).
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git
 RUN_PACKAGES   := iptables conntrack iproute2 kmod ca-certificates
-TEST_PACKAGES  := busybox-static nginx-light curl util-linux procps psmisc
+TEST_PACKAGES  := busybox-static nginx-light nftables curl util-linux procps psmisc
 
 .PHONY: deps
 deps: ## Install what is missing on this machine (Debian, Ubuntu)

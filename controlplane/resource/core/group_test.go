@@ -348,7 +348,7 @@ func FuzzPod(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, oldText []byte) {
 		pod, old := &corev1.Pod{}, &corev1.Pod{}
 		if json.Unmarshal(text, pod) != nil || json.Unmarshal(oldText, old) != nil {
-			t.Skip("no pods")
+			return // what is no pod never gets here
 		}
 		checkAnyPod(t, kind, pod, old)
 	})
