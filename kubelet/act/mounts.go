@@ -58,12 +58,12 @@ func (e *Executor) volumeMount(ctx context.Context, t Target, c *corev1.Containe
 		ContainerPath: dest, HostPath: vol.HostPath, Readonly: m.ReadOnly || vol.ReadOnly, SelinuxRelabel: true,
 		Propagation: propagation(m.MountPropagation),
 	}
-	if r := m.RecursiveReadOnly; out.Readonly && r != nil && *r == corev1.RecursiveReadOnlyEnabled {
-		out.RecursiveReadOnly = true
+	var err error
+	if out.RecursiveReadOnly, err = e.recursive(ctx, t.Pod, m); err != nil {
+		return nil, err
 	}
 	sub := m.SubPath
 	if m.SubPathExpr != "" {
-		var err error
 		if sub, err = expandStrictly(m.SubPathExpr, env); err != nil {
 			return nil, fmt.Errorf("subPathExpr of volume %q: %w", m.Name, err)
 		}
@@ -82,6 +82,26 @@ func (e *Executor) volumeMount(ctx context.Context, t Target, c *corev1.Containe
 	}
 	out.HostPath = p
 	return out, nil
+}
+
+// recursive tells whether a read-only mount is to be so with all that is mounted below it (KEP-3857). The runtime is asked
+// only when the pod wants it: one that ignored the request would leave writable what the pod takes for safe.
+func (e *Executor) recursive(ctx context.Context, pod *corev1.Pod, m corev1.VolumeMount) (bool, error) {
+	if !m.ReadOnly || m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled {
+		return false, nil
+	}
+	handler, err := e.handler(ctx, pod)
+	if err != nil {
+		return false, err
+	}
+	f, err := e.features(ctx, handler)
+	if err != nil {
+		return false, fmt.Errorf("volume %q: ask the runtime for recursive read-only mounts: %w", m.Name, err)
+	}
+	if !f.GetRecursiveReadOnlyMounts() && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not supported by the runtime", m.Name)
+	}
+	return f.GetRecursiveReadOnlyMounts(), nil
 }
 
 // live tells whether a volume's content is written by the node, so that a missing subPath in it is an error.

@@ -27,11 +27,9 @@ func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt u
 	if err != nil {
 		return "", &Error{"CreatePodSandboxConfigError", err}
 	}
-	handler := ""
-	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
-		if handler, err = e.API.RuntimeHandler(ctx, *class); err != nil {
-			return "", &Error{"CreatePodSandboxError", fmt.Errorf("runtime class %q: %w", *class, err)}
-		}
+	handler, err := e.handler(ctx, pod)
+	if err != nil {
+		return "", &Error{"CreatePodSandboxError", err}
 	}
 	if err := e.canSeparate(ctx, pod, handler); err != nil {
 		return "", &Error{"CreatePodSandboxError", err}
@@ -44,6 +42,19 @@ func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt u
 		return "", &Error{"CreatePodSandboxError", err}
 	}
 	return res.GetPodSandboxId(), nil
+}
+
+// handler is the runtime's handler that the pod's RuntimeClass names; "" for the default one.
+func (e *Executor) handler(ctx context.Context, pod *corev1.Pod) (string, error) {
+	class := pod.Spec.RuntimeClassName
+	if class == nil || *class == "" {
+		return "", nil
+	}
+	handler, err := e.API.RuntimeHandler(ctx, *class)
+	if err != nil {
+		return "", fmt.Errorf("runtime class %q: %w", *class, err)
+	}
+	return handler, nil
 }
 
 // SandboxConfig is the pod's sandbox as CRI wants it. Containers are created with the same value again.

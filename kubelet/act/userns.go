@@ -118,14 +118,26 @@ func (e *Executor) canSeparate(ctx context.Context, pod *corev1.Pod, handler str
 	if !separated(pod) {
 		return nil
 	}
-	status, err := e.CRI.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	f, err := e.features(ctx, handler)
 	if err != nil {
 		return err
 	}
+	if !f.GetUserNamespaces() {
+		return errNoUserns
+	}
+	return nil
+}
+
+// features asks the runtime what one of its handlers can do; nil for a handler that it does not name.
+func (e *Executor) features(ctx context.Context, handler string) (*runtimeapi.RuntimeHandlerFeatures, error) {
+	status, err := e.CRI.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return nil, err
+	}
 	for _, h := range status.GetRuntimeHandlers() {
-		if h.GetName() == handler && h.GetFeatures().GetUserNamespaces() {
-			return nil
+		if h.GetName() == handler {
+			return h.GetFeatures(), nil
 		}
 	}
-	return errNoUserns
+	return nil, nil
 }

@@ -27,6 +27,10 @@ type Runtime struct {
 
 	// Userns makes Status say that pods can have user namespaces. Set before use.
 	Userns bool
+	// Recursive makes Status say that mounts can be read-only with all below them. Set before use.
+	Recursive bool
+	// User is whom containers are said to run as. Set before use.
+	User *runtimeapi.ContainerUser
 	// OnExec answers ExecSync; nil answers exit code 0. Set before use.
 	OnExec func(container string, cmd []string) (stdout string, code int32)
 	// Streams answers Exec, Attach and PortForward with addresses. Set before use.

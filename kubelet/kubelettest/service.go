@@ -26,7 +26,7 @@ func (r *Runtime) Version(context.Context, *runtimeapi.VersionRequest) (*runtime
 func (r *Runtime) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 		{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
-	}}, RuntimeHandlers: []*runtimeapi.RuntimeHandler{{Features: &runtimeapi.RuntimeHandlerFeatures{UserNamespaces: r.Userns}}}}, nil
+	}}, RuntimeHandlers: []*runtimeapi.RuntimeHandler{{Features: &runtimeapi.RuntimeHandlerFeatures{UserNamespaces: r.Userns, RecursiveReadOnlyMounts: r.Recursive}}}}, nil
 }
 
 // RunPodSandbox implements CRI.
@@ -150,7 +150,7 @@ func (r *Runtime) CreateContainer(_ context.Context, q *runtimeapi.CreateContain
 		Id: r.id(), Metadata: cfg.GetMetadata(), CreatedAt: time.Now().UnixNano(),
 		Image: cfg.GetImage(), ImageRef: cfg.GetImage().GetImage(),
 		Labels: cfg.GetLabels(), Annotations: cfg.GetAnnotations(), Mounts: cfg.GetMounts(),
-		LogPath: path.Join(b.config.GetLogDirectory(), cfg.GetLogPath()),
+		User: r.User, LogPath: path.Join(b.config.GetLogDirectory(), cfg.GetLogPath()),
 	}}
 	r.containers = append(r.containers, c)
 	r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, b)

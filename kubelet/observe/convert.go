@@ -54,7 +54,7 @@ func container(s *runtimeapi.ContainerStatus, sandboxID string) Container {
 	if image == "" {
 		image = s.GetImage().GetImage()
 	}
-	return Container{
+	out := Container{
 		ID: s.GetId(), SandboxID: sandboxID,
 		Name: s.GetLabels()[LabelContainerName], Attempt: s.GetMetadata().GetAttempt(),
 		State:     state(s.GetState()),
@@ -65,4 +65,13 @@ func container(s *runtimeapi.ContainerStatus, sandboxID string) Container {
 		CPUShares: lin.GetCpuShares(), CPUQuota: lin.GetCpuQuota(), CPUPeriod: lin.GetCpuPeriod(),
 		MemoryLimit: lin.GetMemoryLimitInBytes(),
 	}
+	if u := s.GetUser().GetLinux(); u != nil {
+		out.User = &User{UID: u.GetUid(), GID: u.GetGid(), Groups: u.GetSupplementalGroups()}
+	}
+	for _, m := range s.GetMounts() {
+		if m.GetRecursiveReadOnly() {
+			out.Recursive = append(out.Recursive, m.GetContainerPath())
+		}
+	}
+	return out
 }

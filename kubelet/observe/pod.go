@@ -56,6 +56,16 @@ type Container struct {
 	LogPath string
 	// CPUShares, CPUQuota, CPUPeriod and MemoryLimit (bytes) are what is in force, zero when not reported.
 	CPUShares, CPUQuota, CPUPeriod, MemoryLimit int64
+	// User is whom the first process began as; nil when the runtime does not say.
+	User *User
+	// Recursive are the paths in the container at which a mount and all below it is read-only.
+	Recursive []string
+}
+
+// User is a process's identity on Linux.
+type User struct {
+	UID, GID int64
+	Groups   []int64
 }
 
 // Sandbox returns the newest sandbox or nil.

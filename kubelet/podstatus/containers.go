@@ -1,6 +1,7 @@
 package podstatus
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,8 +69,29 @@ func (b builder) status(c *corev1.Container, kind plan.Kind, old *corev1.Contain
 	}
 	s.Resources = resourcesInForce(c, now)
 	s.AllocatedResources = c.Resources.Requests
+	if u := now.User; u != nil {
+		s.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: u.UID, GID: u.GID, SupplementalGroups: u.Groups}}
+	}
+	s.VolumeMounts = volumeMounts(c, now)
 	b.flags(c, kind, &s, &now)
 	return s
+}
+
+// volumeMounts says of each mount of the spec whether it is read-only, and all below it (KEP-3857).
+func volumeMounts(c *corev1.Container, now observe.Container) []corev1.VolumeMountStatus {
+	var out []corev1.VolumeMountStatus
+	for _, m := range c.VolumeMounts {
+		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
+		if m.ReadOnly {
+			mode := corev1.RecursiveReadOnlyDisabled
+			if slices.Contains(now.Recursive, m.MountPath) {
+				mode = corev1.RecursiveReadOnlyEnabled
+			}
+			s.RecursiveReadOnly = &mode
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // unseen describes a container of which the runtime knows nothing.
