@@ -16,7 +16,7 @@ func TestContainerStatusDetails(t *testing.T) {
 	n := startWith(t, func(*kubelet.Config, *kubelet.Deps) {})
 	n.stop()
 	n.runtime.Recursive = true
-	n.runtime.User = &runtimeapi.ContainerUser{Linux: &runtimeapi.LinuxContainerUser{Uid: 1<<31 + 5, Gid: 7, SupplementalGroups: []int64{7, 1 << 31}}}
+	n.runtime.User = &runtimeapi.ContainerUser{Linux: &runtimeapi.LinuxContainerUser{Uid: 1<<31 + 5, Gid: 7, SupplementalGroups: []int64{7, 9}}}
 	n.run()
 	p := pod("told", corev1.Container{Name: "c", Image: "nginx:1", VolumeMounts: []corev1.VolumeMount{
 		{Name: "v", MountPath: "/deep", ReadOnly: true, RecursiveReadOnly: ptr.To(corev1.RecursiveReadOnlyIfPossible)},

@@ -1,6 +1,7 @@
 package podstatus
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -69,12 +70,24 @@ func (b builder) status(c *corev1.Container, kind plan.Kind, old *corev1.Contain
 	}
 	s.Resources = resourcesInForce(c, now)
 	s.AllocatedResources = c.Resources.Requests
-	if u := now.User; u != nil {
-		s.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: u.UID, GID: u.GID, SupplementalGroups: u.Groups}}
-	}
+	s.User = user(now.User)
 	s.VolumeMounts = volumeMounts(c, now)
 	b.flags(c, kind, &s, &now)
 	return s
+}
+
+// user is the identity as the API takes it: it refuses groups beyond 2^31, and a status that it refuses would hide all the
+// rest of the pod's story.
+func user(u *observe.User) *corev1.ContainerUser {
+	if u == nil {
+		return nil
+	}
+	for _, g := range append([]int64{u.GID}, u.Groups...) {
+		if g < 0 || g > math.MaxInt32 {
+			return nil
+		}
+	}
+	return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: u.UID, GID: u.GID, SupplementalGroups: u.Groups}}
 }
 
 // volumeMounts says of each mount of the spec whether it is read-only, and all below it (KEP-3857).
