@@ -56,6 +56,11 @@ type Container struct {
 	LogPath string
 	// CPUShares, CPUQuota, CPUPeriod and MemoryLimit (bytes) are what is in force, zero when not reported.
 	CPUShares, CPUQuota, CPUPeriod, MemoryLimit int64
+	Details
+}
+
+// Details are told in the pod's status and decide nothing.
+type Details struct {
 	// User is whom the first process began as; nil when the runtime does not say.
 	User *User
 	// Recursive are the paths in the container at which a mount and all below it is read-only.
