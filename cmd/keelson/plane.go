@@ -15,7 +15,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -23,7 +22,6 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
-	"k8s.io/client-go/scale"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/record"
 
@@ -33,7 +31,6 @@ import (
 	"keelson.dev/keelson/controlplane/controller/cronjob"
 	"keelson.dev/keelson/controlplane/controller/daemonset"
 	"keelson.dev/keelson/controlplane/controller/deployment"
-	"keelson.dev/keelson/controlplane/controller/disruption"
 	"keelson.dev/keelson/controlplane/controller/endpointslice"
 	"keelson.dev/keelson/controlplane/controller/ephemeralvolume"
 	"keelson.dev/keelson/controlplane/controller/garbage"
@@ -231,6 +228,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"cronjob-controller", cronjob.New},
 		{"ttl-after-finished-controller", ttl.New},
 		{"disruption-controller", p.disruption},
+		{"horizontal-pod-autoscaler", p.autoscaler},
 		{"clusterrole-aggregation-controller", aggregation.New},
 		{"service-controller", p.balancer},
 		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return persistentvolume.New(d, helloImage) }},
@@ -261,28 +259,6 @@ func (p *plane) balancer(d controller.Deps) (*controller.Loop, error) {
 		return nil, nil
 	}
 	return loadbalancer.New(d, p.pool)
-}
-
-// disruption also reads the scale of what is not built in.
-func (p *plane) disruption(d controller.Deps) (*controller.Loop, error) {
-	scales, mapper, err := p.scales("disruption-controller")
-	if err != nil {
-		return nil, err
-	}
-	return disruption.New(disruption.Deps{Deps: d, Scales: scales, Mapper: mapper})
-}
-
-// scales returns what reads and writes the scale of any kind, of a service account in kube-system.
-func (p *plane) scales(account string) (scale.ScalesGetter, meta.RESTMapper, error) {
-	config := p.as(serviceaccount.MakeUsername("kube-system", account), serviceaccount.MakeGroupNames("kube-system")...)
-	finder, err := discovery.NewDiscoveryClientForConfig(config)
-	if err != nil {
-		return nil, nil, err
-	}
-	cached := memory.NewMemCacheClient(finder)
-	mapper := restmapper.NewDeferredDiscoveryRESTMapper(cached)
-	getter, err := scale.NewForConfig(config, mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(cached))
-	return getter, mapper, err
 }
 
 // metadataClients returns clients that see every kind, of a service account in kube-system.

@@ -201,6 +201,7 @@ func (k *keeper) replicas(ctx context.Context, owner *metav1.OwnerReference, key
 	}
 	mapping, err := k.Mapper.RESTMapping(schema.GroupKind{Group: gv.Group, Kind: owner.Kind}, gv.Version)
 	if err != nil {
+		meta.MaybeResetRESTMapper(k.Mapper) // the kind may have come since
 		return 0, err
 	}
 	s, err := k.Scales.Scales(namespace).Get(ctx, mapping.Resource.GroupResource(), name, metav1.GetOptions{})
