@@ -57,7 +57,7 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 func newRecord(sandboxID string, cfg *runtimeapi.ContainerConfig) *podstore.Container {
 	rec := &podstore.Container{
 		ID: newID(), SandboxID: sandboxID, State: podstore.Creating, CreatedAt: time.Now(),
-		Config: cfg, Resources: cfg.GetLinux().GetResources(), ImageMounts: map[int]string{},
+		Config: cfg, Resources: cfg.GetLinux().GetResources(), ImageMounts: map[int]string{}, VolumeImages: map[int]string{},
 	}
 	if rec.Resources == nil {
 		rec.Resources = &runtimeapi.LinuxContainerResources{}
@@ -223,7 +223,7 @@ func (s *Server) gather(ctx context.Context, in *translate.Input, rec *podstore.
 		Namespaces: sb.Namespaces, CgroupPath: sb.CgroupPath, ShmPath: sb.ShmPath, Hostname: hostname(pod.Config),
 		ResolvConf: s.podFile(pod.ID, resolvFile), HostsFile: s.podFile(pod.ID, hostsFile), HostnameFile: s.podFile(pod.ID, hostnameFile),
 	}
-	if in.Mounts, err = s.resolveMounts(ctx, rec, back); err != nil {
+	if in.Mounts, err = s.resolveMounts(ctx, rec, pod, back); err != nil {
 		return err
 	}
 	if in.Devices, err = requestedDevices(cfg.GetDevices()); err != nil {

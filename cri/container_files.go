@@ -15,6 +15,7 @@ import (
 	"keelson.dev/keelson/cri/podstore"
 	"keelson.dev/keelson/cri/translate"
 	"keelson.dev/keelson/cri/undo"
+	"keelson.dev/keelson/image"
 )
 
 func (s *Server) podFile(id, name string) string {
@@ -71,11 +72,11 @@ func logPath(dir, rel string) (string, error) {
 }
 
 // resolveMounts finds each requested source on the host, or mounts its image.
-func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, back *undo.Stack) ([]translate.Mount, error) {
+func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, back *undo.Stack) ([]translate.Mount, error) {
 	var out []translate.Mount
 	var propagating []string
 	for i, m := range rec.Config.GetMounts() {
-		src, err := s.mountSource(ctx, rec, i, m, back)
+		src, err := s.mountSource(ctx, rec, pod, i, back)
 		if err != nil {
 			return nil, err
 		}
@@ -97,15 +98,10 @@ func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, bac
 	return out, nil
 }
 
-func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, n int, m *runtimeapi.Mount, back *undo.Stack) (string, error) {
-	if img := m.GetImage().GetImage(); img != "" {
-		id := rec.ImageMounts[n]
-		back.Push("image volume", func(ctx context.Context) error { return s.deps.Rootfs.UnmountImage(ctx, id) })
-		path, err := s.deps.Rootfs.MountImage(ctx, id, img, m.GetImageSubPath())
-		if err != nil {
-			return "", fmt.Errorf("mount image %s at %s: %w", img, m.GetContainerPath(), err)
-		}
-		return path, nil
+func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, n int, back *undo.Stack) (string, error) {
+	m := rec.Config.GetMounts()[n]
+	if m.GetImage().GetImage() != "" {
+		return s.imageVolume(ctx, rec, pod, n, back)
 	}
 	src := m.GetHostPath()
 	if !filepath.IsAbs(src) {
@@ -124,6 +120,24 @@ func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, n int
 		return "", fmt.Errorf("host path of mount %s: %w", m.GetContainerPath(), err)
 	}
 	return real, nil
+}
+
+// imageVolume mounts the image that the n-th mount names. Its files belong to the
+// pod's users, as those of the root filesystem do.
+func (s *Server) imageVolume(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, n int, back *undo.Stack) (string, error) {
+	m := rec.Config.GetMounts()[n]
+	img, err := s.deps.Images.Get(m.GetImage().GetImage())
+	if err != nil {
+		return "", fmt.Errorf("image %s of mount %s: %w", m.GetImage().GetImage(), m.GetContainerPath(), err)
+	}
+	id, ids := rec.ImageMounts[n], podNamespaces(pod.Config).GetUsernsOptions()
+	back.Push("image volume", func(ctx context.Context) error { return s.deps.Rootfs.UnmountImage(ctx, id) })
+	path, err := s.deps.Rootfs.MountImage(ctx, id, img.ID, image.ViewOptions{SubPath: m.GetImageSubPath(), UIDs: imageIDs(ids.GetUids()), GIDs: imageIDs(ids.GetGids())})
+	if err != nil {
+		return "", fmt.Errorf("mount image %s at %s: %w", m.GetImage().GetImage(), m.GetContainerPath(), err)
+	}
+	rec.VolumeImages[n] = img.ID
+	return path, nil
 }
 
 // reachable: the root of a user namespace, whose group on the node is gid, must

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/cri/podstore"
@@ -63,7 +64,7 @@ func (s *Server) containerStatus(rec *podstore.Container, st container.State) *r
 	out := &runtimeapi.ContainerStatus{
 		Id: rec.ID, Metadata: rec.Config.GetMetadata(), State: state, CreatedAt: rec.CreatedAt.UnixNano(),
 		Image: s.imageSpec(rec), ImageRef: rec.ImageRef, ImageId: rec.ImageID,
-		Labels: rec.Config.GetLabels(), Annotations: rec.Config.GetAnnotations(), Mounts: rec.Config.GetMounts(),
+		Labels: rec.Config.GetLabels(), Annotations: rec.Config.GetAnnotations(), Mounts: mountsOf(rec),
 		LogPath: rec.LogPath, Resources: &runtimeapi.ContainerResources{Linux: rec.Resources},
 		User: containerUser(rec), StopSignal: rec.StopSignalName,
 	}
@@ -73,6 +74,21 @@ func (s *Server) containerStatus(rec *podstore.Container, st container.State) *r
 	if state == runtimeapi.ContainerState_CONTAINER_EXITED || state == runtimeapi.ContainerState_CONTAINER_UNKNOWN {
 		out.FinishedAt, out.ExitCode = nanos(st.FinishedAt), st.ExitCode
 		out.Reason, out.Message = exitReason(st), st.Message
+	}
+	return out
+}
+
+// mountsOf are the mounts as they were asked for; an image volume's tells which
+// image it is (KEP-5365).
+func mountsOf(rec *podstore.Container) []*runtimeapi.Mount {
+	mounts := rec.Config.GetMounts()
+	if len(rec.VolumeImages) == 0 {
+		return mounts
+	}
+	out := slices.Clone(mounts)
+	for n, id := range rec.VolumeImages {
+		m, _ := proto.Clone(mounts[n]).(*runtimeapi.Mount)
+		m.Image.ImageRef, out[n] = id, m
 	}
 	return out
 }

@@ -27,7 +27,7 @@ type Rootfs interface {
 	MountRootfs(ctx context.Context, containerID, imageID string, opt image.RootfsOptions) (string, error)
 	UnmountRootfs(ctx context.Context, containerID string) error
 	RootfsUsage(containerID string) (image.Usage, error)
-	MountImage(ctx context.Context, mountID, imageID, subPath string) (string, error)
+	MountImage(ctx context.Context, mountID, imageID string, opt image.ViewOptions) (string, error)
 	UnmountImage(ctx context.Context, mountID string) error
 }
 

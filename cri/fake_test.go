@@ -107,7 +107,7 @@ func (f fakeRootfs) UnmountRootfs(ctx context.Context, id string) error {
 	return f.step(ctx, "UnmountRootfs", "rootfs "+id, false)
 }
 func (f fakeRootfs) RootfsUsage(string) (image.Usage, error) { return image.Usage{}, nil }
-func (f fakeRootfs) MountImage(ctx context.Context, id, _, _ string) (string, error) {
+func (f fakeRootfs) MountImage(ctx context.Context, id, _ string, _ image.ViewOptions) (string, error) {
 	return "/img/" + id, f.step(ctx, "MountImage", "image "+id, true)
 }
 
@@ -288,7 +288,7 @@ func ctrConfig(name string) *runtimeapi.ContainerConfig {
 		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
 			NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
 		}},
-		Mounts: []*runtimeapi.Mount{{ContainerPath: "/v", Image: &runtimeapi.ImageSpec{Image: "vol"}}},
+		Mounts: []*runtimeapi.Mount{{ContainerPath: "/v", Readonly: true, Image: &runtimeapi.ImageSpec{Image: "vol"}}},
 	}
 }
 

@@ -214,6 +214,9 @@ func checkContainerConfig(c *runtimeapi.ContainerConfig) error {
 		if mt == nil || (mt.GetHostPath() == "") == (mt.GetImage().GetImage() == "") {
 			return invalid("mount %q needs either a host path or an image", mt.GetContainerPath())
 		}
+		if mt.GetImage().GetImage() != "" && !mt.GetReadonly() {
+			return invalid("mount %q of an image is not read-only, and an image cannot be written to", mt.GetContainerPath())
+		}
 	}
 	return nil
 }

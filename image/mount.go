@@ -22,6 +22,15 @@ type RootfsOptions struct {
 	UIDs, GIDs []IDMap
 }
 
+// ViewOptions of an image volume.
+type ViewOptions struct {
+	// SubPath is what of the image is mounted, a directory or file; "" is its root.
+	// Symlinks resolve inside the image.
+	SubPath string
+	// UIDs and GIDs of the user namespace that will use it; empty for none.
+	UIDs, GIDs []IDMap
+}
+
 // MountRootfs mounts image imageID for a container, with a fresh writable layer,
 // and returns the root filesystem's path. Called again for the same container it
 // returns the same mount. The layers stay until UnmountRootfs, even if the image
@@ -39,12 +48,11 @@ func (s *Store) UnmountRootfs(ctx context.Context, containerID string) error {
 	return s.unmount(ctx, containerID, func() error { return s.snaps.Unmount(containerID) })
 }
 
-// MountImage mounts image imageID read-only and returns the path of subPath in it
-// ("" is its root), a directory or file; symlinks resolve inside the image.
-// Called again for the same mountID it returns the same mount.
-func (s *Store) MountImage(ctx context.Context, mountID, imageID, subPath string) (string, error) {
+// MountImage mounts image imageID read-only and returns the path of what was asked
+// for. Called again for the same mountID it returns the same mount.
+func (s *Store) MountImage(ctx context.Context, mountID, imageID string, opt ViewOptions) (string, error) {
 	return s.mount(ctx, viewPrefix+mountID, imageID, func(rec snapshot.Record) (string, error) {
-		rec.SubPath = subPath
+		rec.SubPath, rec.UIDs, rec.GIDs = opt.SubPath, opt.UIDs, opt.GIDs
 		return s.snaps.MountView(mountID, rec)
 	})
 }

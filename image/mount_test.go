@@ -27,7 +27,7 @@ func TestMountImage(t *testing.T) {
 	view := func(sub string) (string, error) {
 		views++
 		id := "v" + string(rune('a'+views))
-		p, err := b.store.MountImage(t.Context(), id, "x:1", sub)
+		p, err := b.store.MountImage(t.Context(), id, "x:1", image.ViewOptions{SubPath: sub})
 		t.Cleanup(func() { b.store.UnmountImage(t.Context(), id) })
 		return p, err
 	}
@@ -48,8 +48,8 @@ func TestMountImage(t *testing.T) {
 			t.Errorf("MountImage(%q) = %s", sub, p)
 		}
 	}
-	p1, _ := b.store.MountImage(t.Context(), "again", "x:1", "dir")
-	p2, err := b.store.MountImage(t.Context(), "again", "x:1", "dir")
+	p1, _ := b.store.MountImage(t.Context(), "again", "x:1", image.ViewOptions{SubPath: "dir"})
+	p2, err := b.store.MountImage(t.Context(), "again", "x:1", image.ViewOptions{SubPath: "dir"})
 	if p1 != p2 || err != nil {
 		t.Errorf("second MountImage = %q, %v; want %q", p2, err, p1)
 	}

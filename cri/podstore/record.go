@@ -57,8 +57,8 @@ type Container struct {
 	// Resources are those in force after the last update.
 	Resources *runtimeapi.LinuxContainerResources
 	// ImageMounts are the ids of the image volumes that this container holds, by
-	// their place in the request's mounts.
-	ImageMounts map[int]string
+	// their place in the request's mounts; VolumeImages are the images' ids.
+	ImageMounts, VolumeImages map[int]string
 }
 
 // SandboxName is the identity of a sandbox in requests.

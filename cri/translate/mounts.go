@@ -124,10 +124,11 @@ func requestedMount(m Mount) (specs.Mount, error) {
 		}
 		opts = append(opts, o)
 	}
-	return specs.Mount{
-		Destination: dst, Type: "bind", Source: m.Source, Options: opts,
-		UIDMappings: idMappings(r.GetUidMappings()), GIDMappings: idMappings(r.GetGidMappings()),
-	}, nil
+	out := specs.Mount{Destination: dst, Type: "bind", Source: m.Source, Options: opts}
+	if r.GetImage().GetImage() == "" { // an image is mounted with its ids shifted, and overlayfs does not take a second shift
+		out.UIDMappings, out.GIDMappings = idMappings(r.GetUidMappings()), idMappings(r.GetGidMappings())
+	}
+	return out, nil
 }
 
 func checkRecursiveReadOnly(r *runtimeapi.Mount) error {

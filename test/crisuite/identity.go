@@ -19,6 +19,7 @@ var identitySpecs = []Spec{
 	{"TestHostile_OC9: seccomp refuses what no container needs", true, false, seccomp},
 	{"TestHostile_OC11: a seccomp profile that is not there stops the container", false, false, seccompMissing},
 	{"mounts", true, false, mounts},
+	{"image volumes", true, false, imageVolumes},
 	{"privileged", true, false, privileged},
 }
 
@@ -263,17 +264,47 @@ func mounts(b *Bench) {
 			{HostPath: dir, ContainerPath: "/rw"}, {HostPath: dir, ContainerPath: "/ro", Readonly: true},
 			{HostPath: dir + "/made", ContainerPath: "/made"}, {HostPath: dir, ContainerPath: "/rro", Readonly: true, RecursiveReadOnly: true},
 			{HostPath: dir, ContainerPath: "/noexec", MountOptions: []string{"noexec", "nosuid", "nodev"}},
-			{Image: &runtimeapi.ImageSpec{Image: b.Target.Image}, ContainerPath: "/image", ImageSubPath: "etc"},
 		}
 		c.Linux.SecurityContext.ReadonlyRootfs = true
 	}))
-	b.Sh(id, "echo x > /rw/file && test $(cat /ro/file) = x && test -d /made && test -f /image/passwd")
-	for _, path := range []string{"/ro/y", "/rro/y", "/image/y", "/y"} {
+	b.Sh(id, "echo x > /rw/file && test $(cat /ro/file) = x && test -d /made")
+	for _, path := range []string{"/ro/y", "/rro/y", "/y"} {
 		if r := b.ShCode(id, "touch "+path); r.GetExitCode() == 0 {
 			b.Errorf("%s could be written", path)
 		}
 	}
 	b.Sh(id, "grep ' /noexec ' /proc/self/mountinfo | grep noexec | grep nosuid | grep -q nodev")
+}
+
+func imageVolumes(b *Bench) {
+	pc := b.PodConfig()
+	pod := b.RunPod(pc)
+	pulled, err := b.Images.PullImage(b.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: b.Target.Image}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	volume := func(m *runtimeapi.Mount) *runtimeapi.ContainerConfig {
+		m.Image, m.ContainerPath = &runtimeapi.ImageSpec{Image: b.Target.Image}, "/image"
+		return b.ContainerConfig("exec sleep 1000", func(c *runtimeapi.ContainerConfig) { c.Mounts = []*runtimeapi.Mount{m} })
+	}
+	whole := b.StartIn(pod, pc, volume(&runtimeapi.Mount{Readonly: true}))
+	b.Sh(whole, "test -f /image/etc/passwd && /image/bin/busybox true")
+	part := b.StartIn(pod, pc, volume(&runtimeapi.Mount{Readonly: true, ImageSubPath: "etc"}))
+	b.Sh(part, "test -f /image/passwd")
+	for _, id := range []string{whole, part} {
+		if r := b.ShCode(id, "touch /image/y"); r.GetExitCode() == 0 {
+			b.Error("an image could be written to")
+		}
+		if m := b.Status(id).GetMounts(); len(m) != 1 || m[0].GetImage().GetImageRef() != pulled.GetImageRef() {
+			b.Errorf("the status tells of the mounts %v, want the image %s", m, pulled.GetImageRef())
+		}
+	}
+	for why, m := range map[string]*runtimeapi.Mount{"writable": {}, "nothing there": {Readonly: true, ImageSubPath: "no/such"}, "out of it": {Readonly: true, ImageSubPath: "../../../etc/hostname"}} {
+		cfg := volume(m)
+		if r, err := b.CreateContainer(b.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: cfg, SandboxConfig: pc}); err == nil {
+			b.Errorf("%s: container %s was made", why, r.GetContainerId())
+		}
+	}
 }
 
 func privileged(b *Bench) {

@@ -53,13 +53,17 @@ func userNamespace(b *Bench) {
 		}
 		ids := pc.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions()
 		id := b.StartIn(pod, pc, b.ContainerConfig("exec sleep 1000", pidMode(pid, ""), func(c *runtimeapi.ContainerConfig) {
-			c.Mounts = []*runtimeapi.Mount{{HostPath: dir, ContainerPath: "/volume", UidMappings: ids.GetUids(), GidMappings: ids.GetGids()}}
+			c.Mounts = []*runtimeapi.Mount{
+				{HostPath: dir, ContainerPath: "/volume", UidMappings: ids.GetUids(), GidMappings: ids.GetGids()},
+				{Image: &runtimeapi.ImageSpec{Image: b.Target.Image}, ContainerPath: "/image", Readonly: true, UidMappings: ids.GetUids(), GidMappings: ids.GetGids()},
+			}
 			c.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"NET_ADMIN"}}
 			c.Linux.SecurityContext.SupplementalGroups = []int64{4321}
 		}))
 		for script, want := range map[string]string{
-			"cat /proc/1/uid_map /proc/self/gid_map | tr -s ' '": " 0 200000 65536\n 0 200000 65536\n",
-			"stat -c %u:%g /bin/sh /etc/hosts /dev/shm":          "0:0\n0:0\n0:0\n",
+			"cat /proc/1/uid_map /proc/self/gid_map | tr -s ' '":   " 0 200000 65536\n 0 200000 65536\n",
+			"stat -c %u:%g /bin/sh /etc/hosts /dev/shm":            "0:0\n0:0\n0:0\n",
+			"stat -c %u:%g /image/bin && /image/bin/busybox id -u": "0:0\n0\n",
 			"id -u; id -G":                               "0\n0 4321\n",
 			"cat /proc/sys/kernel/shm_rmid_forced":       "1\n",
 			"cat /proc/sys/net/ipv4/ip_local_port_range": "2000\t3000\n",
