@@ -40,6 +40,7 @@ import (
 	"keelson.dev/keelson/controlplane/controller/nodelifecycle"
 	"keelson.dev/keelson/controlplane/controller/persistentvolume"
 	"keelson.dev/keelson/controlplane/controller/podgc"
+	"keelson.dev/keelson/controlplane/controller/policystatus"
 	"keelson.dev/keelson/controlplane/controller/provision"
 	"keelson.dev/keelson/controlplane/controller/replicaset"
 	"keelson.dev/keelson/controlplane/controller/rootca"
@@ -236,6 +237,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"pvc-protection-controller", volumeprotection.NewClaims},
 		{"pv-protection-controller", volumeprotection.NewVolumes},
 		{"ephemeral-volume-controller", ephemeralvolume.New},
+		{"validatingadmissionpolicy-status-controller", p.policyStatus},
 	}
 	var loops []*controller.Loop
 	var errs []error
@@ -259,6 +261,16 @@ func (p *plane) balancer(d controller.Deps) (*controller.Loop, error) {
 		return nil, nil
 	}
 	return loadbalancer.New(d, p.pool)
+}
+
+// policyStatus also reads the schemas of what is not built in.
+func (p *plane) policyStatus(d controller.Deps) (*controller.Loop, error) {
+	_, finder, err := p.metadataClients("validatingadmissionpolicy-status-controller")
+	if err != nil {
+		return nil, err
+	}
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(finder))
+	return policystatus.New(policystatus.Deps{Deps: d, Discovery: finder, Mapper: mapper})
 }
 
 // metadataClients returns clients that see every kind, of a service account in kube-system.

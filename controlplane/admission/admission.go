@@ -122,5 +122,15 @@ func (noConfig) ConfigFor(string) (io.Reader, error) { return nil, nil }
 
 // initializers hand the library's plugins what they ask for.
 func (d Deps) initializers() admission.PluginInitializer {
-	return initializer.New(d.Client, d.Dynamic, d.Informers, d.Authorizer, d.Features, d.Version, d.Stop, d.RESTMapper)
+	return initializer.New(d.Client, d.Dynamic, lasting{d.Informers, d.Stop}, d.Authorizer, d.Features, d.Version, d.Stop, d.RESTMapper)
 }
+
+// lasting are informers that run until the server stops, whoever starts them. The library's policies start the informer of a kind of
+// parameters for as long as a policy has such parameters; an informer that has ended is never started again, and the next policy's
+// parameters would stay what they were then.
+type lasting struct {
+	informers.SharedInformerFactory
+	stop <-chan struct{}
+}
+
+func (l lasting) Start(<-chan struct{}) { l.SharedInformerFactory.Start(l.stop) }

@@ -3,18 +3,15 @@ package apiserver
 import (
 	"time"
 
-	"go.opentelemetry.io/otel/trace/noop"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/cache"
 
@@ -41,11 +38,6 @@ func (s *Server) admit(c *genericapiserver.Config) error {
 		Services: s.kubelets, WebhookAuth: webhookAuth(config),
 	})
 	return err
-}
-
-// webhookAuth lets webhooks that are this server itself be called in process, and gives others no credentials.
-func webhookAuth(loopback *rest.Config) webhook.AuthenticationInfoResolverWrapper {
-	return webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, loopback, noop.NewTracerProvider())
 }
 
 // direct are the kinds whose informers read the watch cache itself instead of asking by HTTP: their objects are then
