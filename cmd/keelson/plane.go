@@ -215,6 +215,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 				Mapper: restmapper.NewDeferredDiscoveryRESTMapper(cached)})
 			return loop, nil
 		}},
+		{"resourcequota-controller", p.quotas},
 		{"service-account-controller", accounts.New},
 		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
 		{"endpointslice-controller", endpointslice.New},

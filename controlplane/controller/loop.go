@@ -44,6 +44,7 @@ type Loop struct {
 	workers   int
 	queue     workqueue.TypedRateLimitingInterface[string]
 	synced    []cache.InformerSynced
+	group     sync.WaitGroup // workers and what they started
 }
 
 // NewLoop returns a loop with the given number of workers. The queue's names appear in the workqueue_* metrics.
@@ -61,6 +62,9 @@ func (l *Loop) Add(key string) { l.queue.Add(key) }
 
 // AddAfter asks for a look at a key after d.
 func (l *Loop) AddAfter(key string, d time.Duration) { l.queue.AddAfter(key, d) }
+
+// Go runs f, which must end with the context of the reconcile that calls Go; Run waits for it.
+func (l *Loop) Go(f func()) { l.group.Go(f) }
 
 // Watch calls keys for every object that an informer reports as added, changed or deleted, and adds what it returns.
 // old is the zero T unless the object changed.
@@ -103,16 +107,15 @@ func (l *Loop) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), l.synced...) {
 		return nil
 	}
-	var workers sync.WaitGroup
 	for range l.workers {
-		workers.Go(func() {
+		l.group.Go(func() {
 			for l.one(ctx) {
 			}
 		})
 	}
 	<-ctx.Done()
 	l.queue.ShutDown()
-	workers.Wait()
+	l.group.Wait()
 	return nil
 }
 
