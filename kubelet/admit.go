@@ -1,8 +1,10 @@
 package kubelet
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,17 +21,32 @@ import (
 )
 
 // admit decides, once per pod, whether the node takes it: nodeName can be written by anyone, past every scheduler
-// (HOSTILE PS12). A refusal ends the pod as Failed. Admissions are judged one at a time, each against all before it.
-func (k *Kubelet) admit(pod *corev1.Pod, rec *podRecord) *plan.Ending {
+// (HOSTILE PS12). A refusal ends the pod as Failed.
+func (k *Kubelet) admit(ctx context.Context, pod *corev1.Pod, rec *podRecord) *plan.Ending {
 	done := false
 	rec.with(func() { done = rec.admitted })
 	if done {
 		return nil
 	}
+	started := slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.ContainerID != "" })
+	if end := k.judge(pod, rec, started); end != nil || started {
+		return end
+	}
+	// Outside of the judgement: a device plugin may take its time, and only those wait who want its devices.
+	err := k.parts.devices.Allocate(ctx, pod)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	message := "Allocate failed due to " + err.Error() + ", which is unexpected"
+	k.parts.exec.Event(pod, corev1.EventTypeWarning, "UnexpectedAdmissionError", "%s", message)
+	return &plan.Ending{Since: time.Now(), Reason: "UnexpectedAdmissionError", Message: "Pod was rejected: " + message}
+}
+
+// judge is admit without devices. Judgements come one at a time, each against all before it.
+func (k *Kubelet) judge(pod *corev1.Pod, rec *podRecord, started bool) *plan.Ending {
 	k.admission <- struct{}{}
 	defer func() { <-k.admission }()
 	node, err := k.parts.cluster.Node()
-	started := slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.ContainerID != "" })
 	if err != nil || started || source.IsStatic(pod) || qos.Critical(pod) {
 		// An unregistered node can hold static pods only; one that ran before a restart stays; a critical one must
 		// not be lost to it.
@@ -84,8 +101,8 @@ func Fits(pod *corev1.Pod, node *corev1.Node, others []*corev1.Pod) (reason, mes
 			continue
 		}
 		have, listed := alloc[name]
-		if !listed && (name == corev1.ResourceCPU || name == corev1.ResourceMemory || name == corev1.ResourceEphemeralStorage) {
-			continue
+		if !listed && !strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
+			continue // not the node's to give: an extended resource of the cluster's
 		}
 		used := have.DeepCopy()
 		used.Set(0)

@@ -43,6 +43,7 @@ func (k *Kubelet) Clean(ctx context.Context, r podworker.Request) podworker.Resu
 func (k *Kubelet) clean(ctx context.Context, r podworker.Request, rec *podRecord) error {
 	pod := r.Pod
 	k.finalStatus(r, rec)
+	k.parts.devices.Free(pod.UID)
 	if err := k.volumes.Unmount(ctx, pod.UID); err != nil {
 		return fmt.Errorf("unmount volumes: %w", err)
 	}

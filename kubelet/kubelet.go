@@ -19,9 +19,11 @@ import (
 
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/kubelet/criclient"
+	"keelson.dev/keelson/kubelet/device"
 	"keelson.dev/keelson/kubelet/eviction"
 	"keelson.dev/keelson/kubelet/nodestatus"
 	"keelson.dev/keelson/kubelet/observe"
+	"keelson.dev/keelson/kubelet/podresources"
 	"keelson.dev/keelson/kubelet/podworker"
 	"keelson.dev/keelson/kubelet/probe"
 	"keelson.dev/keelson/kubelet/pull"
@@ -70,6 +72,7 @@ type parts struct {
 	node    *nodestatus.Reporter
 	events  record.EventBroadcaster
 	objects *objectWatches
+	devices *device.Manager
 }
 
 // recordEntry is a record with the last known version of its pod.
@@ -126,12 +129,16 @@ func (k *Kubelet) wire(d Deps) error {
 		return err
 	}
 	p.events = record.NewBroadcaster()
+	p.devices = device.New(device.Config{
+		Dir: filepath.Join(cfg.Paths.Root, "device-plugins"), Changed: func() { p.node.Wake() }, Wake: func(uid types.UID) { p.workers.Wake(uid) },
+		Log: k.log,
+	})
 	p.exec = act.New(act.Config{
 		Root: cfg.Paths.Root, LogRoot: cfg.Paths.PodLogs, LinkRoot: cfg.Paths.LogLinks,
 		NodeName: cfg.Node.Name, Hostname: cfg.Node.Hostname, DNS: k.dns(),
 		SeccompDefault: !cfg.NoSeccompDefault, NodeMemory: machine.MemoryBytes,
 	}, act.Deps{
-		CRI: p.cri, API: p.cluster, Tree: p.tree, SubPath: d.Volumes.SubPath, Log: k.log,
+		CRI: p.cri, API: p.cluster, Tree: p.tree, SubPath: d.Volumes.SubPath, Log: k.log, Devices: p.devices.Container,
 		Events: p.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.Node.Name}),
 	})
 	p.workers = podworker.New(k, k.log)
@@ -149,7 +156,7 @@ func (k *Kubelet) wire(d Deps) error {
 		Taints: cfg.Node.Taints, PodCIDRs: cfg.Node.PodCIDRs, ProviderID: cfg.Node.ProviderID,
 		MaxPods: cfg.Node.MaxPods, Version: cfg.Node.Version, Reserved: cfg.Reserved,
 		Root: cfg.Paths.Root, ServerAddr: cfg.Server.Addr, StatusEvery: cfg.StatusEvery, LeaseEvery: cfg.LeaseEvery,
-	}, nodestatus.Deps{Client: d.Client, CRI: p.cri, Log: k.log, Node: p.cluster.Node})
+	}, nodestatus.Deps{Client: d.Client, CRI: p.cri, Log: k.log, Node: p.cluster.Node, Devices: p.devices.Capacity})
 	return nil
 }
 
@@ -198,6 +205,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	run("pod status writer", p.writer.Run)
 	run("pod watch", p.pods.Run)
 	run("node status", func(ctx context.Context) error { return p.node.Run(ctx, func() { close(k.ready) }) })
+	run("device plugins", p.devices.Run)
+	run("pod resources", (&podresources.Server{
+		Socket: filepath.Join(k.cfg.Paths.Root, "pod-resources", "kubelet.sock"), Pods: nodeView{k}.Pods, Devices: p.devices, Log: k.log,
+	}).Run)
 	run("orphans", k.orphans)
 	run("mirror pods", k.mirrors)
 	if dir := k.cfg.Paths.Manifests; dir != "" {

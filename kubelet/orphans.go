@@ -64,6 +64,7 @@ func (k *Kubelet) findOrphans(ctx context.Context) error {
 		k.log.Info("cleaning up an orphaned pod", "uid", uid, "namespace", namespace, "name", name)
 		k.parts.workers.Drop(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Namespace: namespace, Name: name}})
 	}
+	k.parts.devices.Retain(func(uid types.UID) bool { return wanted[uid] || k.parts.workers.Status(uid) != "" })
 	known, err := k.parts.cache.List(ctx)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func (k *Kubelet) Sync(ctx context.Context, r podworker.Request) podworker.Resul
 	begin := time.Now()
 	defer func() { k.parts.metrics.sync("sync", time.Since(begin)) }()
 	rec := k.entry(r.Pod)
-	if end := k.admit(r.Pod, rec); end != nil {
+	if end := k.admit(ctx, r.Pod, rec); end != nil {
 		return podworker.Result{End: end}
 	}
 	r.Pod = k.grant(r.Pod, rec)
@@ -124,6 +124,7 @@ func (k *Kubelet) report(r podworker.Request, rec *podRecord, seen observe.Pod, 
 	in := podstatus.In{
 		Pod: pod, Observed: seen, Waiting: out.Waiting, Probes: probes, HostIPs: k.hostIPs(),
 		Runtime: k.runtimeName(), Over: over, QOS: qos.Class(pod), Now: now,
+		Devices: k.parts.devices.Health(pod.UID),
 	}
 	in.Resize = rec.resizing(out)
 	if r.Ending != nil && r.Ending.Reason != "" {

@@ -139,7 +139,28 @@ func (e *Executor) containerConfig(ctx context.Context, t Target, c *corev1.Cont
 			m.UidMappings, m.GidMappings = users.GetUids(), users.GetGids()
 		}
 	}
-	return cfg, err
+	if err != nil {
+		return nil, err
+	}
+	return cfg, e.equip(ctx, t, cfg)
+}
+
+// equip adds what the container's devices need. Its own environment wins over theirs.
+func (e *Executor) equip(ctx context.Context, t Target, cfg *runtimeapi.ContainerConfig) error {
+	more, err := e.Devices(ctx, t.Pod, t.Container)
+	if err != nil {
+		return err
+	}
+	cfg.Envs = append(more.GetEnvs(), cfg.Envs...)
+	cfg.Mounts = append(cfg.Mounts, more.GetMounts()...)
+	cfg.Devices = append(cfg.Devices, more.GetDevices()...)
+	cfg.CDIDevices = append(cfg.CDIDevices, more.GetCDIDevices()...)
+	for k, v := range more.GetAnnotations() {
+		if _, taken := cfg.Annotations[k]; !taken {
+			cfg.Annotations[k] = v
+		}
+	}
+	return nil
 }
 
 func stopSignal(c *corev1.Container) runtimeapi.Signal {

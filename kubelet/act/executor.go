@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/tools/reference"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/kubelet/criclient"
 	"keelson.dev/keelson/kubelet/observe"
@@ -55,6 +56,8 @@ type Deps struct {
 	Tree   *qos.Tree
 	// SubPath makes a part of a mounted volume usable, see kubelet.Volumes.
 	SubPath func(ctx context.Context, pod *corev1.Pod, container string, index int, v volume.Mounted, name, subPath string) (string, error)
+	// Devices says what a container's devices need, as part of its configuration; nil for nothing.
+	Devices func(ctx context.Context, pod *corev1.Pod, container string) (*runtimeapi.ContainerConfig, error)
 	Log     *slog.Logger
 }
 

@@ -36,13 +36,15 @@ type Config struct {
 	StatusEvery, LeaseEvery             time.Duration
 }
 
-// Deps of a Reporter; all required.
+// Deps of a Reporter; all required unless said otherwise.
 type Deps struct {
 	Client kubernetes.Interface
 	CRI    *criclient.Client
 	// Node returns the API's node as last seen, or an error.
 	Node func() (*corev1.Node, error)
-	Log  *slog.Logger
+	// Devices is what device plugins add to the node's capacity, and how much of it is healthy; optional.
+	Devices func() (capacity, allocatable corev1.ResourceList)
+	Log     *slog.Logger
 }
 
 // Pressure is what the node is short of, with a sentence for each; "" means no pressure.
@@ -55,7 +57,8 @@ type Reporter struct {
 	wake chan struct{}
 
 	mu       sync.Mutex
-	pressure Pressure // guarded by mu
+	pressure Pressure                     // guarded by mu
+	brought  map[corev1.ResourceName]bool // resources that device plugins have brought; guarded by mu
 }
 
 // New makes a Reporter.
@@ -63,7 +66,10 @@ func New(cfg Config, d Deps) *Reporter {
 	if len(cfg.IPs) == 0 {
 		cfg.IPs = defaultIPs()
 	}
-	return &Reporter{cfg: cfg, deps: d, wake: make(chan struct{}, 1)}
+	if d.Devices == nil {
+		d.Devices = func() (_, _ corev1.ResourceList) { return nil, nil }
+	}
+	return &Reporter{cfg: cfg, deps: d, wake: make(chan struct{}, 1), brought: map[corev1.ResourceName]bool{}}
 }
 
 // Addresses are the node's own, the primary one first.
@@ -83,10 +89,15 @@ func (r *Reporter) SetPressure(p Pressure) {
 	r.pressure = p
 	r.mu.Unlock()
 	if changed {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		r.Wake()
+	}
+}
+
+// Wake has the status reported now if it has changed.
+func (r *Reporter) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -114,4 +115,32 @@ func TestConditions(t *testing.T) {
 	if got := s.Conditions[0].LastTransitionTime; !got.Equal(&since) {
 		t.Errorf("transition time moved without a transition")
 	}
+}
+
+// Extended resources that somebody patched into the node's status stay; those that device plugins bring follow the
+// plugins, and stay as none when they are gone.
+func TestExtendedResources(t *testing.T) {
+	r := reporter(t, fake.NewClientset())
+	have := corev1.ResourceList{"example.com/toy": resource.MustParse("3")}
+	r.deps.Devices = func() (_, _ corev1.ResourceList) {
+		return have, corev1.ResourceList{"example.com/toy": resource.MustParse("2")}
+	}
+	s := corev1.NodeStatus{Capacity: corev1.ResourceList{"example.com/dongle": resource.MustParse("4"), "kubernetes.io/odd": resource.MustParse("1")}}
+	check := func(want map[corev1.ResourceName][2]int64) {
+		t.Helper()
+		r.capacity(&s, snapshot{})
+		for name, w := range want {
+			c, listed := s.Capacity[name]
+			a := s.Allocatable[name]
+			if !listed || c.Value() != w[0] || a.Value() != w[1] {
+				t.Errorf("%s: %s, of them %s allocatable, want %v", name, c.String(), a.String(), w)
+			}
+		}
+		if _, kept := s.Capacity["kubernetes.io/odd"]; kept {
+			t.Error("a resource that is nobody's stays")
+		}
+	}
+	check(map[corev1.ResourceName][2]int64{"example.com/dongle": {4, 4}, "example.com/toy": {3, 2}, corev1.ResourcePods: {5, 5}})
+	have = nil
+	check(map[corev1.ResourceName][2]int64{"example.com/dongle": {4, 4}, "example.com/toy": {0, 0}})
 }

@@ -14,6 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/kubelet/criclient"
+	"keelson.dev/keelson/kubelet/device"
 )
 
 // maxImages is how many images a node's status lists, the largest ones.
@@ -123,6 +124,7 @@ func (r *Reporter) status(n *corev1.Node, in snapshot, images bool) {
 
 func (r *Reporter) capacity(s *corev1.NodeStatus, in snapshot) {
 	bytes := func(n int64) resource.Quantity { return *resource.NewQuantity(n, resource.BinarySI) }
+	old := s.Capacity
 	s.Capacity = corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewMilliQuantity(int64(in.machine.Cores)*1000, resource.DecimalSI),
 		corev1.ResourceMemory:           bytes(in.machine.MemoryBytes),
@@ -131,6 +133,11 @@ func (r *Reporter) capacity(s *corev1.NodeStatus, in snapshot) {
 	}
 	for size, n := range in.machine.HugePages {
 		s.Capacity[corev1.ResourceName(corev1.ResourceHugePagesPrefix+size)] = bytes(n)
+	}
+	for name, q := range old { // given by whoever patched the node's status
+		if device.Extended(name) {
+			s.Capacity[name] = q
+		}
 	}
 	s.Allocatable = corev1.ResourceList{}
 	for name, q := range s.Capacity {
@@ -142,6 +149,22 @@ func (r *Reporter) capacity(s *corev1.NodeStatus, in snapshot) {
 			}
 		}
 		s.Allocatable[name] = q
+	}
+	r.devices(s)
+}
+
+// devices adds what device plugins bring. A resource whose plugin is gone for good stays with none: others may still
+// look for its name.
+func (r *Reporter) devices(s *corev1.NodeStatus) {
+	capacity, allocatable := r.deps.Devices()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.brought {
+		s.Capacity[name], s.Allocatable[name] = resource.Quantity{}, resource.Quantity{}
+	}
+	for name, q := range capacity {
+		r.brought[name] = true
+		s.Capacity[name], s.Allocatable[name] = q, allocatable[name]
 	}
 }
 

@@ -29,6 +29,8 @@ type In struct {
 	Failure Failure
 	// Resize says how far a change of resources has come.
 	Resize Resize
+	// Devices says by container name how the devices are that it was given.
+	Devices map[string][]corev1.ResourceStatus
 	// QOS is the pod's quality of service class.
 	QOS corev1.PodQOSClass
 	Now time.Time

@@ -69,6 +69,7 @@ func (b builder) status(c *corev1.Container, kind plan.Kind, old *corev1.Contain
 		s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: w.Reason, Message: w.Message}}
 	}
 	s.Resources = resourcesInForce(c, now)
+	s.AllocatedResourcesStatus = b.Devices[c.Name]
 	s.AllocatedResources = c.Resources.Requests
 	s.User = user(now.User)
 	s.VolumeMounts = volumeMounts(c, now)
