@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
@@ -39,6 +40,8 @@ type Config struct {
 	// AuthenticationConfig is a file of kind AuthenticationConfiguration (apiserver.config.k8s.io/v1) with the OpenID
 	// Connect issuers whose tokens are believed; empty: none are.
 	AuthenticationConfig string
+	// History is how long lists go on where they were begun (store.Config); 0: 5 minutes.
+	History time.Duration
 }
 
 // Deps of a Server.

@@ -77,7 +77,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		stores: map[schema.GroupResource]*genericregistry.Store{},
 	}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
-	if s.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.DataDir, "db"), Log: deps.Log}); err != nil {
+	if s.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.DataDir, "db"), History: cfg.History, Log: deps.Log}); err != nil {
 		return nil, err
 	}
 	if err := s.build(); err != nil {

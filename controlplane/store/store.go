@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
@@ -36,7 +37,9 @@ type Config struct {
 	Name string
 	// QuotaBytes bounds what is in use in the database file; 0: 8 GiB. Above it only deletions are accepted.
 	QuotaBytes int64
-	Log        *slog.Logger
+	// History is how long what was replaced or deleted can still be read by its revision; at most twice that. 0: 5 minutes.
+	History time.Duration
+	Log     *slog.Logger
 }
 
 // Store is an open database. All methods are safe for concurrent use.
@@ -97,7 +100,7 @@ func Open(cfg Config) (*Store, error) {
 	publishMetrics()
 	allowProgressRequests(c.Ctx())
 	// One compactor for all resources; the library's own bookkeeping of compactors goes by endpoint and there is none.
-	s.compact = etcd3.NewCompactor(c, storagebackend.DefaultCompactInterval, clock.RealClock{}, nil)
+	s.compact = etcd3.NewCompactor(c, cmp.Or(cfg.History, storagebackend.DefaultCompactInterval), clock.RealClock{}, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.maintained = cancel, make(chan struct{})
 	go func() { // ends with Close
