@@ -11,12 +11,16 @@ import (
 // injectCDI applies the CDI devices of a request. Their edits, hooks too, come
 // from the operator's spec directories only; a pod's annotations name none.
 func (s *Server) injectCDI(spec *specs.Spec, cfg *runtimeapi.ContainerConfig) error {
-	if len(cfg.GetCDIDevices()) == 0 {
-		return nil
-	}
 	var names []string
 	for _, d := range cfg.GetCDIDevices() {
 		names = append(names, d.GetName())
+	}
+	return s.injectDevices(spec, names)
+}
+
+func (s *Server) injectDevices(spec *specs.Spec, names []string) error {
+	if len(names) == 0 {
+		return nil
 	}
 	// Read anew each time: devices come and go, and a cache of the library's own
 	// would need a watcher that nobody owns.

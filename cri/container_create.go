@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -108,29 +109,48 @@ func (s *Server) makeContainer(ctx context.Context, rec podstore.Container) (_ *
 	if err != nil {
 		return nil, err
 	}
-	back.Push("container", func(ctx context.Context) error { return ignoreMissing(s.deps.Containers.Remove(ctx, rec.ID)) })
-	err = s.deps.Containers.Create(ctx, container.Config{
-		ID: rec.ID, SandboxID: rec.SandboxID, Spec: spec, LogPath: rec.LogPath,
-		TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), StdinOnce: rec.Config.GetStdinOnce(),
+	view := s.containerView(&rec, spec)
+	back.Push("plugins", func(ctx context.Context) error {
+		s.nri.Removed(ctx, s.podView(pod), s.containerView(&rec, nil))
+		return nil
+	})
+	others, err := s.nri.Create(ctx, s.podView(pod), view, func(adjust *api.ContainerAdjustment) error {
+		if err := s.adjust(&rec, spec, adjust); err != nil {
+			return err
+		}
+		return s.commitContainer(ctx, &rec, spec, &back)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	atContainerMade.Reach()
-	rec.State = podstore.Created
-	if err := s.containers.Commit(&rec); err != nil {
-		return nil, err
-	}
-	// A pod that was stopped meanwhile did not see this container.
-	if _, err := s.readySandbox(rec.SandboxID); err != nil {
-		return nil, err
-	}
+	s.NRIUpdate(ctx, others)
+	s.nri.Created(ctx, s.podView(pod), s.containerView(&rec, nil))
 	back.Commit()
 	atContainerCommitted.Reach()
 	return &rec, nil
+}
+
+// commitContainer makes the container in the runtime and shows it to clients.
+func (s *Server) commitContainer(ctx context.Context, rec *podstore.Container, spec *specs.Spec, back *undo.Stack) error {
+	back.Push("container", func(ctx context.Context) error { return ignoreMissing(s.deps.Containers.Remove(ctx, rec.ID)) })
+	err := s.deps.Containers.Create(ctx, container.Config{
+		ID: rec.ID, SandboxID: rec.SandboxID, Spec: spec, LogPath: rec.LogPath,
+		TTY: rec.Config.GetTty(), Stdin: rec.Config.GetStdin(), StdinOnce: rec.Config.GetStdinOnce(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	atContainerMade.Reach()
+	rec.State = podstore.Created
+	if err := s.containers.Commit(rec); err != nil {
+		return err
+	}
+	// A pod that was stopped meanwhile did not see this container.
+	_, err = s.readySandbox(rec.SandboxID)
+	return err
 }
 
 // prepare gathers what the spec depends on, mounts the root filesystem, and

@@ -8,8 +8,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/nri/pkg/api"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"keelson.dev/keelson/cri/nri"
 	"keelson.dev/keelson/cri/podstore"
 	"keelson.dev/keelson/cri/translate"
 	"keelson.dev/keelson/runtime/container"
@@ -61,10 +64,15 @@ func (s *Server) StartContainer(ctx context.Context, req *runtimeapi.StartContai
 	if st.Status != container.Created {
 		return nil, fmt.Errorf("start container %s: %w: it is %s, and only a created one can be started", rec.ID, errState, containerStateOf(st))
 	}
+	pod, view := s.podViewOf(rec), s.containerView(rec, nil)
+	if err := s.nri.Start(ctx, pod, view); err != nil {
+		return nil, fmt.Errorf("start container %s: %w", rec.ID, err)
+	}
 	if _, err := s.deps.Containers.Start(ctx, rec.ID); err != nil {
 		return nil, fmt.Errorf("start container %s: %w", rec.ID, err)
 	}
 	atContainerStarted.Reach()
+	s.nri.Started(ctx, pod, view)
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
@@ -88,6 +96,7 @@ func (s *Server) StopContainer(ctx context.Context, req *runtimeapi.StopContaine
 	if err != nil && !missing(err) && !errors.Is(err, container.ErrNotRunning) {
 		return nil, fmt.Errorf("stop container %s: %w", rec.ID, err)
 	}
+	s.NRIUpdate(ctx, s.stopped(ctx, rec))
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
@@ -119,12 +128,22 @@ func (s *Server) removeContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return ignoreMissing(err)
 	}
-	defer unlock()
+	var others []*api.ContainerUpdate
+	defer func() {
+		unlock() // before another container's gate is taken
+		s.NRIUpdate(ctx, others)
+	}()
 	gone := s.event(rec.SandboxID, runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, rec.ID)
+	if err := s.kill(ctx, rec.ID); err != nil {
+		return fmt.Errorf("remove container %s: %w", rec.ID, err)
+	}
+	others = s.stopped(ctx, rec)
+	s.nri.Removed(ctx, s.podViewOf(rec), s.containerView(rec, nil))
 	if err := s.dismantle(ctx, rec); err != nil {
 		return fmt.Errorf("remove container %s: %w", rec.ID, err)
 	}
 	s.cpu.forget(rec.ID)
+	s.nri.Forget(rec.ID)
 	s.events.publish(gone)
 	return nil
 }
@@ -157,7 +176,11 @@ func (s *Server) UpdateContainerResources(ctx context.Context, req *runtimeapi.U
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	var others []*api.ContainerUpdate
+	defer func() {
+		unlock() // before another container's gate is taken
+		s.NRIUpdate(ctx, others)
+	}()
 	if req.GetLinux() == nil {
 		return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 	}
@@ -168,22 +191,42 @@ func (s *Server) UpdateContainerResources(ctx context.Context, req *runtimeapi.U
 	if st.Status != container.Created && st.Status != container.Running {
 		return nil, fmt.Errorf("update container %s: %w: it is %s", rec.ID, errState, containerStateOf(st))
 	}
-	merged := translate.Merge(rec.Resources, req.GetLinux())
-	res, err := translate.Resources(merged, s.host)
-	if err != nil {
+	if _, err := translate.Resources(req.GetLinux(), s.host); err != nil {
 		return nil, err
 	}
+	pod, view := s.podViewOf(rec), s.containerView(rec, nil)
+	own, others, err := s.nri.Update(ctx, rec.ID, pod, view, nri.Limits(req.GetLinux()))
+	if err != nil {
+		return nil, fmt.Errorf("update container %s: %w", rec.ID, err)
+	}
+	asked, pids := req.GetLinux(), (*specs.LinuxPids)(nil)
+	if own != nil {
+		asked, pids = nri.Asked(own), own.ToOCI().Pids
+	}
+	if err := s.limit(ctx, rec, asked, pids); err != nil {
+		return nil, fmt.Errorf("update container %s: %w", rec.ID, err)
+	}
+	s.nri.Updated(ctx, pod, view)
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
+// limit needs the container's gate: it lays what is asked over the limits in
+// force. pids is what only plugins ask for.
+func (s *Server) limit(ctx context.Context, rec *podstore.Container, asked *runtimeapi.LinuxContainerResources, pids *specs.LinuxPids) error {
+	merged := translate.Merge(rec.Resources, asked)
+	res, err := translate.Resources(merged, s.host)
+	if err != nil {
+		return err
+	}
+	res.Pids = pids
 	// The effect first: a limit that the kernel refused must not be reported.
 	if err := s.deps.Containers.Update(ctx, rec.ID, res); err != nil {
-		return nil, fmt.Errorf("update container %s: %w", rec.ID, err)
+		return err
 	}
 	atContainerUpdated.Reach()
 	next := *rec
 	next.Resources = merged
-	if err := s.containers.Update(&next); err != nil {
-		return nil, err
-	}
-	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+	return s.containers.Update(&next)
 }
 
 // ReopenContainerLog opens the log anew after the kubelet moved it away.

@@ -44,6 +44,7 @@ type Lifecycle interface {
 type Observer interface {
 	State(id string) (container.State, error)
 	List() []container.State
+	Spec(id string) (*specs.Spec, error)
 	Stats(id string) (container.Stats, error)
 	Events(ctx context.Context) <-chan container.Event
 }

@@ -143,14 +143,14 @@ func (s *Server) follow(ctx context.Context, changes <-chan container.Event) {
 			if !ok {
 				return
 			}
-			s.followOne(e)
+			s.followOne(ctx, e)
 		}
 	}
 }
 
 // followOne tells one change of a container. After a gap every container is told
 // with the state that it has now.
-func (s *Server) followOne(e container.Event) {
+func (s *Server) followOne(ctx context.Context, e container.Event) {
 	var kind runtimeapi.ContainerEventType
 	switch e.Kind {
 	case container.EventStarted:
@@ -165,8 +165,15 @@ func (s *Server) followOne(e container.Event) {
 	default:
 		return
 	}
-	if rec, err := s.containers.Get(e.ContainerID); err == nil {
-		s.emit(rec.SandboxID, kind, rec.ID)
+	rec, err := s.containers.Get(e.ContainerID)
+	if err != nil {
+		return
+	}
+	s.emit(rec.SandboxID, kind, rec.ID)
+	if e.Kind == container.EventExited && s.nri != nil {
+		// A plugin that takes its time must not hold up what others are told. Ends
+		// within the plugins' timeout; Close waits.
+		s.readers.Go(func() { s.NRIUpdate(ctx, s.stopped(ctx, rec)) })
 	}
 }
 

@@ -194,6 +194,8 @@ func (f fakeContainers) List() []container.State {
 	return out
 }
 
+func (fakeContainers) Spec(string) (*specs.Spec, error) { return &specs.Spec{}, nil }
+
 func (f fakeContainers) Stats(string) (container.Stats, error) {
 	return container.Stats{At: time.Now()}, nil
 }

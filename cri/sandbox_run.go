@@ -104,8 +104,12 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rec.State = podstore.Created
-	if err := s.sandboxes.Commit(&rec); err != nil {
+	back.Push("plugins", func(ctx context.Context) error { s.nri.RemovePod(ctx, s.podView(&rec)); return nil })
+	err = s.nri.RunPod(ctx, s.podView(&rec), func() error {
+		rec.State = podstore.Created
+		return s.sandboxes.Commit(&rec)
+	})
+	if err != nil {
 		return nil, err
 	}
 	back.Commit()

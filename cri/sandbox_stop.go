@@ -52,6 +52,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePod
 		}
 	}
 	gone := s.event(rec.ID, runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, rec.ID)
+	s.nri.RemovePod(ctx, s.podView(rec))
 	atPodEmptied.Reach()
 	err = os.RemoveAll(s.podDir(rec.ID))
 	atPodUnfiled.Reach()
@@ -104,6 +105,7 @@ func (s *Server) stopSandbox(ctx context.Context, rec *podstore.Sandbox) error {
 		return err
 	}
 	atPodKilled.Reach()
+	s.nri.StopPod(ctx, s.podView(rec))
 	if !hostNetwork(rec.Config) {
 		if err := s.deps.Network.Teardown(ctx, rec.ID); err != nil {
 			return fmt.Errorf("give the pod network back: %w", err)
@@ -138,7 +140,9 @@ func (s *Server) killAll(ctx context.Context, sandboxID string) error {
 				return
 			}
 			unlock()
-			errs[i] = s.kill(ctx, c.ID)
+			if errs[i] = s.kill(ctx, c.ID); errs[i] == nil {
+				s.NRIUpdate(ctx, s.stopped(ctx, c))
+			}
 		})
 	}
 	wg.Wait()

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"keelson.dev/keelson/cri/nri"
 	"keelson.dev/keelson/cri/podstore"
 	"keelson.dev/keelson/cri/stream"
 	"keelson.dev/keelson/cri/translate"
@@ -45,7 +46,9 @@ type Config struct {
 	StreamTLS  *tls.Config
 	// CDIDirs hold CDI specs; default /etc/cdi and /var/run/cdi.
 	CDIDirs []string
-	Log     *slog.Logger
+	// NRI says where node plugins connect; its zero value is nowhere.
+	NRI nri.Config
+	Log *slog.Logger
 }
 
 // Server is both CRI services. Create with New, run with Serve, end with Close.
@@ -62,6 +65,7 @@ type Server struct {
 	gates      gates
 	events     hub
 	stream     *stream.Server
+	nri        *nri.Hub // nil without
 	cpu        cpuRates
 	imageRoot  string             // where images and writable layers are
 	stop       context.CancelFunc // ends the event reader
@@ -104,8 +108,13 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	// Subscribed before anything is looked at, so that no change falls between.
 	changes := deps.Containers.Events(ctx)
 	s.recover(ctx)
+	if err := s.openNRI(); err != nil {
+		stop()
+		return nil, err
+	}
 	s.stream, err = stream.New(stream.Config{Addr: cfg.StreamAddr, TLS: cfg.StreamTLS, Log: s.log}, streamer{s})
 	if err != nil {
+		s.nri.Close()
 		stop()
 		return nil, err
 	}
@@ -118,6 +127,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 func (s *Server) Close() error {
 	s.stop()
 	s.events.close()
+	s.nri.Close()
 	err := s.stream.Close()
 	s.readers.Wait()
 	return err

@@ -2,8 +2,11 @@ package cri
 
 import (
 	"context"
+	"fmt"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/cri/nri"
 )
 
 const (
@@ -76,9 +79,13 @@ func (s *Server) UpdateRuntimeConfig(_ context.Context, req *runtimeapi.UpdateRu
 
 // UpdatePodSandboxResources is best effort by its contract: the kubelet has
 // already changed the pod's cgroup, which is all there is to change.
-func (s *Server) UpdatePodSandboxResources(_ context.Context, req *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
-	if _, err := s.sandbox(req.GetPodSandboxId()); err != nil {
+func (s *Server) UpdatePodSandboxResources(ctx context.Context, req *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
+	rec, err := s.sandbox(req.GetPodSandboxId())
+	if err != nil {
 		return nil, err
+	}
+	if err := s.nri.UpdatePod(ctx, s.podView(rec), nri.Limits(req.GetOverhead()), nri.Limits(req.GetResources())); err != nil {
+		return nil, fmt.Errorf("update sandbox %s: %w", rec.ID, err)
 	}
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"keelson.dev/keelson/cri"
+	"keelson.dev/keelson/cri/nri"
 	"keelson.dev/keelson/image"
 	"keelson.dev/keelson/network"
 	"keelson.dev/keelson/network/netfilter"
@@ -106,7 +107,8 @@ const ownPods = "keelson"
 func (o *options) criConfig(log *slog.Logger) (cri.Config, error) {
 	r := o.node.Runtime
 	cfg := cri.Config{RunDir: filepath.Join(o.place.Run, "cri"), Version: version[1:], CgroupParent: path.Join(o.node.CgroupRoot, ownPods),
-		StreamAddr: r.StreamAddress, CDIDirs: r.CDIDirs, Log: log.With("part", "cri")}
+		StreamAddr: r.StreamAddress, CDIDirs: r.CDIDirs,
+		NRI: nri.Config{Socket: r.NRISocket, Plugins: r.NRIPlugins, PluginConfigs: r.NRIConfigs}, Log: log.With("part", "cri")}
 	if r.StreamCert == "" && r.StreamKey == "" {
 		return cfg, nil
 	}

@@ -38,6 +38,7 @@ type nodeOptions struct {
 type runtimeOptions struct {
 	StreamAddress, StreamCert, StreamKey string
 	CDIDirs                              []string
+	NRISocket, NRIPlugins, NRIConfigs    string
 }
 
 type planeOptions struct {
@@ -95,6 +96,9 @@ func (o *options) nodeFlags(cmd *cobra.Command) {
 	f.StringVar(&r.StreamAddress, "stream-address", "127.0.0.1:0", "where the runtime serves exec, attach and port-forward to its clients")
 	f.StringVar(&r.StreamCert, "stream-cert", "", "a PEM certificate that makes --stream-address serve TLS; with --stream-key")
 	f.StringVar(&r.StreamKey, "stream-key", "", "the key of --stream-cert")
+	f.StringVar(&r.NRISocket, "nri-socket", "/var/run/nri/nri.sock", "where node plugins (NRI) connect; empty turns them off")
+	f.StringVar(&r.NRIPlugins, "nri-plugin-dir", "/opt/nri/plugins", "node plugins that are started with the runtime")
+	f.StringVar(&r.NRIConfigs, "nri-plugin-config-dir", "/etc/nri/conf.d", "the settings of plugins in --nri-plugin-dir")
 	f.StringSliceVar(&r.CDIDirs, "cdi-dir", []string{"/etc/cdi", "/var/run/cdi"}, "folders of CDI device specs")
 }
 

@@ -55,6 +55,15 @@ func (m *Manager) Update(ctx context.Context, id string, limits *specs.LinuxReso
 	return nil
 }
 
+// Spec reads the spec that a container was made from.
+func (m *Manager) Spec(id string) (*specs.Spec, error) {
+	c, err := m.get(id)
+	if err != nil {
+		return nil, err
+	}
+	return bundle.ReadSpec(c.dir)
+}
+
 func updateSpec(dir string, limits *specs.LinuxResources) error {
 	spec, err := bundle.ReadSpec(dir)
 	if err != nil {

@@ -59,8 +59,6 @@ func checkConfig(cfg Config) error {
 		return fmt.Errorf("container %s: the spec has no command", cfg.ID)
 	case !filepath.IsAbs(cfg.Spec.Linux.CgroupsPath):
 		return fmt.Errorf("container %s: cgroup path %q is not absolute", cfg.ID, cfg.Spec.Linux.CgroupsPath)
-	case cfg.Spec.Hooks != nil:
-		return fmt.Errorf("container %s: hooks are not supported", cfg.ID)
 	}
 	return nil
 }

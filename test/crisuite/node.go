@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"keelson.dev/keelson/cri"
+	"keelson.dev/keelson/cri/nri"
 	"keelson.dev/keelson/image"
 	"keelson.dev/keelson/image/imagetest"
 	"keelson.dev/keelson/network"
@@ -119,7 +120,7 @@ func (n *Node) Start(keeperPath string) (err error) {
 	if n.network, err = n.openNetwork(); err != nil {
 		return err
 	}
-	n.server, err = cri.New(cri.Config{RunDir: sub("cri"), Version: "1.37.2+test", CgroupParent: n.Cgroup, Handlers: []string{"keelson"}, Log: n.Log}, cri.Deps{
+	n.server, err = cri.New(cri.Config{RunDir: sub("cri"), Version: "1.37.2+test", CgroupParent: n.Cgroup, Handlers: []string{"keelson"}, NRI: nri.Config{Socket: n.NRISocket(), Plugins: sub("plugins")}, Log: n.Log}, cri.Deps{
 		Images: n.images, Rootfs: n.images, Containers: n.containers, Sandboxes: n.sandboxes, Network: n.network, ResolveUser: image.ResolveUser,
 	})
 	if err != nil {
@@ -135,6 +136,9 @@ func (n *Node) Start(keeperPath string) (err error) {
 	go func(served chan<- error, s *cri.Server, ln net.Listener) { served <- s.Serve(ctx, ln) }(n.served, n.server, ln)
 	return nil
 }
+
+// NRISocket is where node plugins connect.
+func (n *Node) NRISocket() string { return filepath.Join(n.Dir, "nri.sock") }
 
 func (n *Node) openNetwork() (*network.Network, error) {
 	// 100.64.0.0/10 is for carriers; the third byte keeps two runs apart.

@@ -39,6 +39,9 @@ func TestCritest(t *testing.T) {
 	node := start(t)
 	args := []string{"-runtime-endpoint", "unix://" + node.CRISocket, "-image-endpoint", "unix://" + node.CRISocket, "-ginkgo.no-color",
 		"-ginkgo.junit-report", filepath.Join(node.Dir, "critest.xml")}
+	if holds(t, *program, "nri-socket") { // cri-tools from v1.37 on
+		args = append(args, "-nri-socket", node.NRISocket())
+	}
 	digest := serve(t, node)
 	if !holds(t, *program, digest) {
 		t.Logf("left out: %q. It pulls a digest that critest was built with; rebuilt with %s it is run too", byDigest, digest)

@@ -104,7 +104,7 @@ func New(o Options) (*Cluster, error) {
 	c := &Cluster{Dir: o.Dir, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0], Outside: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
 		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
 		log: filepath.Join(o.Dir, "server.log")}
-	c.verb, c.flags = "cri", append(c.placeFlags(),
+	c.verb, c.flags = "cri", append(c.placeFlags(), "--nri-socket", c.NRISocket(), "--nri-plugin-dir", filepath.Join(c.Dir, "nri"),
 		"--bridge", fmt.Sprintf("klab%d", n), "--pod-cidr", fmt.Sprintf("10.%d.0.0/24", 128+n), "--cluster-cidr", fmt.Sprintf("10.%d.0.0/16", 128+n),
 		"--cgroup-root", fmt.Sprintf("/keelson-lab-%d", ports[0]))
 	if !o.Runtime {
@@ -121,6 +121,9 @@ func New(o Options) (*Cluster, error) {
 
 // CertsDir is where hosts.toml files of the instance's registries go.
 func (c *Cluster) CertsDir() string { return filepath.Join(c.Dir, "etc", "certs.d") }
+
+// NRISocket is where the instance's node plugins connect.
+func (c *Cluster) NRISocket() string { return filepath.Join(c.Dir, "run", "nri.sock") }
 
 // PodLogs is the instance's /var/log/pods.
 func (c *Cluster) PodLogs() string { return filepath.Join(c.Dir, "logs") }

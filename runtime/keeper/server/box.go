@@ -23,6 +23,7 @@ type box struct {
 	run       keeper.Run
 	cgroup    string // path below the cgroup root; "" if the spec names none
 	sharedPID bool   // its end does not end its other processes
+	hooked    bool   // its spec has hooks for its end
 	phase     phase
 
 	pid       int
@@ -148,6 +149,7 @@ func (b *box) readSpec() error {
 		return fmt.Errorf("container %s: spec without a linux part", b.run.ID)
 	}
 	b.cgroup = spec.Linux.CgroupsPath
+	b.hooked = spec.Hooks != nil && len(spec.Hooks.Poststop) > 0
 	b.sharedPID = true
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == "pid" && ns.Path == "" {

@@ -68,9 +68,13 @@ func (s *Server) end(b *box, status waitStatus, unknown bool) {
 	s.launches++
 	s.work.Go(func() {
 		exit.OOM = s.clearGroup(b)
+		hooks := b.poststop(s.cfg.Log.Error)
+		s.loop.post(func() { s.record(b, exit) })
+		if hooks != nil {
+			hooks()
+		}
 		s.loop.post(func() {
 			s.launches--
-			s.record(b, exit)
 			s.sweep()
 		})
 	})
