@@ -1,10 +1,7 @@
 package scheduler
 
 import (
-	"bufio"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,9 +10,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"keelson.dev/keelson/controlplane/scenario"
 )
 
-// scenario is a cluster that a file in testdata builds up line by line. Commands:
+// story is a cluster that a file in testdata builds up line by line. Commands:
 //
 //	node NAME cpu= memory= labels=k=v,.. taint=k=v:Effect cordoned
 //	remove-node NAME
@@ -26,55 +25,16 @@ import (
 //
 // Pod words: cpu= memory= labels= selector=k=v tolerates=KEY hostport= priority= apart=TOPOLOGY near=TOPOLOGY nearapp=APP.
 // What a printing command prints follows it behind "----".
-type scenario struct {
+type story struct {
 	cluster   *Cluster
 	protected map[string]bool
 }
 
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios: %v", err)
-	}
-	for _, path := range files {
-		t.Run(filepath.Base(path), func(t *testing.T) { play(t, path) })
-	}
+	scenario.Play(t, func() scenario.Do { return (&story{cluster: NewCluster(), protected: map[string]bool{}}).do })
 }
 
-func play(t *testing.T, path string) {
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	s := &scenario{cluster: NewCluster(), protected: map[string]bool{}}
-	lines := bufio.NewScanner(f)
-	got, command, number, checked := "", "", 0, 0
-	for lines.Scan() {
-		number++
-		line := strings.TrimSpace(lines.Text())
-		switch {
-		case line == "" || strings.HasPrefix(line, "#"):
-		case line == "----":
-			if !lines.Scan() {
-				t.Fatalf("%s:%d: nothing behind ----", path, number)
-			}
-			number++
-			checked++
-			if want := strings.TrimSpace(lines.Text()); got != want {
-				t.Errorf("%s:%d: %s\n got: %s\nwant: %s", path, number, command, got, want)
-			}
-		default:
-			command = line
-			got = s.do(t, strings.Fields(line))
-		}
-	}
-	if checked == 0 {
-		t.Fatalf("%s checks nothing", path)
-	}
-}
-
-func (s *scenario) do(t *testing.T, words []string) string {
+func (s *story) do(t *testing.T, words []string) string {
 	args := map[string]string{}
 	for _, w := range words[2:] {
 		k, v, _ := strings.Cut(w, "=")
@@ -103,7 +63,7 @@ func (s *scenario) do(t *testing.T, words []string) string {
 	return ""
 }
 
-func (s *scenario) preempt(pod *Pod) string {
+func (s *story) preempt(pod *Pod) string {
 	d := Decide(s.cluster, pod)
 	p := Preempt(s.cluster, pod, d, func(v *corev1.Pod) bool { return !s.protected[v.Name] })
 	if p == nil {

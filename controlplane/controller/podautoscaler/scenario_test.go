@@ -1,11 +1,8 @@
 package podautoscaler
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,9 +14,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/scenario"
 )
 
-// scenario is the life of an autoscaler that a file in testdata tells line by line. Commands:
+// tale is the life of an autoscaler that a file in testdata tells line by line. Commands:
 //
 //	hpa WORDS...             anew: min= max= up.window= up.select= up.policies=Pods:4:15,Percent:100:15 up.tolerance= and the same
 //	                         of down; metrics, each a word: cpu=50% cpu=100m memory=100Mi c/cpu=50% pods:q=10 object:q=10 object:q=10/pod external:q=10
@@ -33,7 +32,7 @@ import (
 //	condition TYPE           prints a condition of the latest look
 //
 // What a printing command prints follows it behind "----".
-type scenario struct {
+type tale struct {
 	l      look
 	past   past
 	last   verdict
@@ -42,52 +41,13 @@ type scenario struct {
 }
 
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios: %v", err)
-	}
-	for _, path := range files {
-		t.Run(filepath.Base(path), func(t *testing.T) { play(t, path) })
-	}
+	scenario.Play(t, func() scenario.Do { return (&tale{}).do })
 }
 
-func play(t *testing.T, path string) {
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	s := &scenario{}
-	lines := bufio.NewScanner(f)
-	got, command, number, checked := "", "", 0, 0
-	for lines.Scan() {
-		number++
-		line := strings.TrimSpace(lines.Text())
-		switch {
-		case line == "" || strings.HasPrefix(line, "#"):
-		case line == "----":
-			if !lines.Scan() {
-				t.Fatalf("%s:%d: nothing behind ----", path, number)
-			}
-			number++
-			checked++
-			if want := strings.TrimSpace(lines.Text()); got != want {
-				t.Errorf("%s:%d: %s\n got: %s\nwant: %s", path, number, command, got, want)
-			}
-		default:
-			command = line
-			got = s.do(t, strings.Fields(line))
-		}
-	}
-	if checked == 0 {
-		t.Fatalf("%s checks nothing", path)
-	}
-}
-
-func (s *scenario) do(t *testing.T, words []string) string {
+func (s *tale) do(t *testing.T, words []string) string {
 	switch words[0] {
 	case "hpa":
-		*s = scenario{values: map[string]string{}}
+		*s = tale{values: map[string]string{}}
 		s.l = look{hpa: autoscaler(t, words[1:]), scale: &autoscalingv1.Scale{}, now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)}
 		s.size(1)
 	case "size":
@@ -133,9 +93,9 @@ func number(t *testing.T, s string) int32 {
 	return int32(n)
 }
 
-func (s *scenario) size(n int32) { s.l.scale.Spec.Replicas, s.l.scale.Status.Replicas = n, n }
+func (s *tale) size(n int32) { s.l.scale.Spec.Replicas, s.l.scale.Status.Replicas = n, n }
 
-func (s *scenario) look() string {
+func (s *tale) look() string {
 	l := s.l
 	if l.measures() {
 		for i := range l.hpa.Spec.Metrics {
@@ -159,7 +119,7 @@ func (s *scenario) look() string {
 }
 
 // read is a reading as the shell would make it.
-func (s *scenario) read(m *autoscalingv2.MetricSpec) (r reading) {
+func (s *tale) read(m *autoscalingv2.MetricSpec) (r reading) {
 	of := func(name string) map[string]sample {
 		out := map[string]sample{}
 		for pod, used := range s.used {
@@ -193,7 +153,7 @@ func (s *scenario) read(m *autoscalingv2.MetricSpec) (r reading) {
 	return r
 }
 
-func (s *scenario) pod(name string, words []string) {
+func (s *tale) pod(name string, words []string) {
 	start := s.l.now.Add(-time.Hour)
 	ready := corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue}
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
