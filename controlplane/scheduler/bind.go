@@ -88,10 +88,11 @@ func (s *Scheduler) evict(ctx context.Context, preemptor, victim *corev1.Pod) {
 	}
 	if err != nil && !gone(err) {
 		s.cfg.Log.Warn("could not preempt", "pod", victim.Namespace+"/"+victim.Name, "err", err)
+		s.post(func() { s.stayed(victim) })
 		return
 	}
 	s.deps.Events.Eventf(victim, preemptor, corev1.EventTypeNormal, "Preempted", "Preempting",
-		"Preempted by pod %s/%s (priority higher) on node %s", preemptor.Namespace, preemptor.Name, victim.Spec.NodeName)
+		"Preempted by pod %s/%s, whose priority is higher, on node %s", preemptor.Namespace, preemptor.Name, victim.Spec.NodeName)
 }
 
 // gone: the object is not there any more, or is another one of the same name.

@@ -31,8 +31,8 @@ func newClaims(f informers.SharedInformerFactory, s *Scheduler) *claims {
 	pv := f.Core().V1().PersistentVolumes().Informer()
 	class := f.Storage().V1().StorageClasses().Informer()
 	again := cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { s.post(func() { s.queue.changed(time.Now()) }) },
-		UpdateFunc: func(any, any) { s.post(func() { s.queue.changed(time.Now()) }) },
+		AddFunc:    func(any) { s.post(func() { s.queue.changed(StorageChanged, time.Now()) }) },
+		UpdateFunc: func(any, any) { s.post(func() { s.queue.changed(StorageChanged, time.Now()) }) },
 	}
 	for _, informer := range []cache.SharedIndexInformer{pvc, pv, class} {
 		// The only error is a stopped informer, which Run's sync would report.
@@ -56,16 +56,16 @@ func (c *claims) refuses(namespace, name string, node *corev1.Node) []Refusal {
 	pvc := lookup[corev1.PersistentVolumeClaim](c.pvcs, namespace+"/"+name)
 	switch {
 	case pvc == nil:
-		return refuse(true, fmt.Sprintf("persistentvolumeclaim %q not found", name), "")
+		return refuseEverywhere(fmt.Sprintf("persistentvolumeclaim %q not found", name), "")
 	case pvc.DeletionTimestamp != nil:
-		return refuse(true, fmt.Sprintf("persistentvolumeclaim %q is being deleted", name), "")
+		return refuseEverywhere(fmt.Sprintf("persistentvolumeclaim %q is being deleted", name), "")
 	case pvc.Status.Phase == corev1.ClaimLost:
-		return refuse(true, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, pvc.Spec.VolumeName), "")
+		return refuseEverywhere(fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, pvc.Spec.VolumeName), "")
 	case pvc.Spec.VolumeName == "":
 		if class := c.waits(pvc); class != nil {
 			return c.obtainable(pvc, class, node)
 		}
-		return refuse(true, "pod has unbound immediate PersistentVolumeClaims", "claim "+name)
+		return refuseEverywhere("pod has unbound immediate PersistentVolumeClaims", "claim "+name+": kubectl describe pvc "+name)
 	}
 	pv := lookup[corev1.PersistentVolume](c.pvs, pvc.Spec.VolumeName)
 	if pv == nil {

@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
+	corehelpers "k8s.io/component-helpers/scheduling/corev1"
 )
 
 // Resources are amounts by name: cpu in millicores, everything else in its base unit (bytes, counts).
@@ -16,8 +17,10 @@ type Cluster struct {
 	// Namespaces' labels, for affinity terms with a namespaceSelector.
 	Namespaces map[string]map[string]string
 	// Volumes answers questions about claims; nil where the cluster has none.
-	Volumes Volumes
-	pods    map[types.UID]*Pod
+	Volumes  Volumes
+	pods     map[types.UID]*Pod
+	nominees map[types.UID]*Pod // without a node, but promised one (status.nominatedNodeName)
+	leaving  map[types.UID]bool // asked to go for a nominee; the watch will show it
 }
 
 // Node is a node with the pods that are bound or assumed to it.
@@ -36,7 +39,8 @@ type Pod struct {
 
 // NewCluster returns an empty picture.
 func NewCluster() *Cluster {
-	return &Cluster{Nodes: map[string]*Node{}, Namespaces: map[string]map[string]string{}, pods: map[types.UID]*Pod{}}
+	return &Cluster{Nodes: map[string]*Node{}, Namespaces: map[string]map[string]string{}, pods: map[types.UID]*Pod{},
+		nominees: map[types.UID]*Pod{}, leaving: map[types.UID]bool{}}
 }
 
 // NewPod works out a pod's requests: init containers, sidecars, overhead and pod-level resources included.
@@ -69,12 +73,16 @@ func (c *Cluster) RemoveNode(name string) { delete(c.Nodes, name) }
 
 // SetPod records a bound (or assumed) pod; a pod that has ended, or has no node, is removed.
 func (c *Cluster) SetPod(pod *corev1.Pod) {
+	leaving := c.leaving[pod.UID]
 	c.RemovePod(pod.UID)
 	if pod.Spec.NodeName == "" || ended(pod) {
 		return
 	}
 	p := NewPod(pod)
 	c.pods[pod.UID] = p
+	if leaving {
+		c.leaving[pod.UID] = true
+	}
 	if n := c.Nodes[pod.Spec.NodeName]; n != nil {
 		n.attach(pod.UID, p)
 	}
@@ -82,6 +90,8 @@ func (c *Cluster) SetPod(pod *corev1.Pod) {
 
 // RemovePod forgets a pod; it is safe for a pod that was never known.
 func (c *Cluster) RemovePod(uid types.UID) {
+	delete(c.nominees, uid)
+	delete(c.leaving, uid)
 	p := c.pods[uid]
 	if p == nil {
 		return
@@ -91,6 +101,33 @@ func (c *Cluster) RemovePod(uid types.UID) {
 		delete(n.Pods, uid)
 		n.Requested.add(p.Requests, -1)
 	}
+}
+
+// Nominate records which node a pod without one was promised, or that it is promised none.
+func (c *Cluster) Nominate(pod *corev1.Pod) {
+	delete(c.nominees, pod.UID)
+	if pod.Status.NominatedNodeName != "" {
+		c.nominees[pod.UID] = NewPod(pod)
+	}
+}
+
+// promised are the other pods to whom the node's room was promised and that are as important.
+func (c *Cluster) promised(pod *Pod, node string) (out []*Pod) {
+	for uid, p := range c.nominees {
+		if uid != pod.UID && p.Status.NominatedNodeName == node && corehelpers.PodPriority(p.Pod) >= corehelpers.PodPriority(pod.Pod) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// with returns a copy of n that has more pods.
+func (n *Node) with(more []*Pod) *Node {
+	out := n.without(nil)
+	for _, p := range more {
+		out.attach(p.UID, p)
+	}
+	return out
 }
 
 func (n *Node) attach(uid types.UID, p *Pod) {

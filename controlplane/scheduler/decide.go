@@ -24,26 +24,42 @@ type Refusal struct {
 	Detail string
 	// Final: no preemption of other pods can change it.
 	Final bool
+	// Whole: it is the pod's own affair, whatever the node.
+	Whole bool
+
+	cures Change
 }
 
-// filter says whether a pod may run on a node. It returns nil if so.
+// Change is a kind of change in the cluster, or several.
+type Change uint8
+
+// The kinds of changes that can make a pod fit that did not.
+const (
+	NodesChanged   Change = 1 << iota // a node came or went, or its labels, taints or size changed
+	RoomChanged                       // a bound pod ended, left or asks for less
+	PodsChanged                       // a bound pod came, left or changed its labels, or a namespace did
+	StorageChanged                    // a claim, a volume or a class
+)
+
+// filter says whether a pod may run on a node. It returns nil if so. Only changes of these kinds can make it think again.
 type filter struct {
 	name  string
+	cures Change
 	check func(*Cluster, *Pod, *Node) []Refusal
 }
 
 // filters in the order in which they are asked: the cheap and final ones first. A node is refused by the first that objects.
 func filters() []filter {
 	return []filter{
-		{"NodeUnschedulable", unschedulable},
-		{"NodeName", nodeName},
-		{"TaintToleration", taints},
-		{"NodeAffinity", nodeAffinity},
-		{"NodePorts", ports},
-		{"NodeResourcesFit", fits},
-		{"VolumeBinding", volumes},
-		{"PodTopologySpread", topologySpread},
-		{"InterPodAffinity", podAffinity},
+		{"NodeUnschedulable", NodesChanged, unschedulable},
+		{"NodeName", NodesChanged, nodeName},
+		{"TaintToleration", NodesChanged, taints},
+		{"NodeAffinity", NodesChanged, nodeAffinity},
+		{"NodePorts", RoomChanged, ports},
+		{"NodeResourcesFit", NodesChanged | RoomChanged, fits},
+		{"VolumeBinding", NodesChanged | StorageChanged | RoomChanged, volumes},
+		{"PodTopologySpread", NodesChanged | PodsChanged | RoomChanged, topologySpread},
+		{"InterPodAffinity", NodesChanged | PodsChanged | RoomChanged, podAffinity},
 	}
 }
 
@@ -74,14 +90,39 @@ func Decide(c *Cluster, pod *Pod) Decision {
 	return d
 }
 
-// Check asks every filter about one node and returns the first objection's reasons.
+// Check asks every filter about one node and returns the first objection's reasons. What was promised to pods of at least
+// the same priority counts as taken, but nobody may lean on a pod that has not come yet.
 func Check(c *Cluster, pod *Pod, node *Node) []Refusal {
+	if promised := c.promised(pod, node.Name); len(promised) > 0 {
+		if refused := ask(c, pod, node.with(promised)); refused != nil {
+			return refused
+		}
+	}
+	return ask(c, pod, node)
+}
+
+func ask(c *Cluster, pod *Pod, node *Node) []Refusal {
 	for _, f := range filters() {
-		if refused := f.check(c, pod, node); len(refused) > 0 {
+		refused := f.check(c, pod, node)
+		for i := range refused {
+			refused[i].cures = f.cures
+		}
+		if len(refused) > 0 {
 			return refused
 		}
 	}
 	return nil
+}
+
+// Cures are the changes that could make the pod fit somewhere. A new node always could.
+func (d Decision) Cures() Change {
+	out := NodesChanged
+	for _, refusals := range d.Refusals {
+		for _, r := range refusals {
+			out |= r.cures
+		}
+	}
+	return out
 }
 
 // Message explains a decision without a node as upstream's events do, and adds the figures where one node gives the reason:
@@ -90,18 +131,21 @@ func (d Decision) Message() string {
 	if d.Nodes == 0 {
 		return "no nodes available to schedule pods"
 	}
-	counts, details := map[string]int{}, map[string]string{}
+	counts, last := map[string]int{}, map[string]Refusal{}
 	for _, refusals := range d.Refusals {
 		for _, r := range refusals {
 			counts[r.Reason]++
-			details[r.Reason] = r.Detail
+			last[r.Reason] = r
 		}
 	}
 	parts := make([]string, 0, len(counts))
 	for reason, n := range counts {
-		text := fmt.Sprintf("%d %s", n, reason)
-		if n == 1 && details[reason] != "" {
-			text += " (" + details[reason] + ")"
+		r, text := last[reason], reason
+		if !r.Whole {
+			text = fmt.Sprintf("%d %s", n, reason)
+		}
+		if (r.Whole || n == 1) && r.Detail != "" {
+			text += " (" + r.Detail + ")"
 		}
 		parts = append(parts, text)
 	}

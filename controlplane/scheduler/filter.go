@@ -16,6 +16,11 @@ func refuse(final bool, reason, detail string) []Refusal {
 	return []Refusal{{Reason: reason, Detail: detail, Final: final}}
 }
 
+// refuseEverywhere is of a reason that no node can mend.
+func refuseEverywhere(reason, detail string) []Refusal {
+	return []Refusal{{Reason: reason, Detail: detail, Final: true, Whole: true}}
+}
+
 // unschedulable refuses a cordoned node, unless the pod tolerates the taint that stands for it (daemons do).
 func unschedulable(_ *Cluster, pod *Pod, node *Node) []Refusal {
 	if !node.Spec.Unschedulable {

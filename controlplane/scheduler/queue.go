@@ -36,7 +36,8 @@ type waiting struct {
 	until    time.Time
 	since    time.Time // first seen: the older pod of equal priority goes first
 	attempts int
-	index    int // in the heap
+	cures    Change // of a parked pod
+	index    int    // in the heap
 }
 
 func newQueue() *queue { return &queue{pods: map[types.UID]*waiting{}} }
@@ -79,22 +80,24 @@ func (q *queue) next() *corev1.Pod {
 	return w.pod
 }
 
-// refuse parks a pod that fits nowhere, or, if retry is set (an error, not a refusal), backs it off.
-func (q *queue) refuse(uid types.UID, retry bool, now time.Time) {
-	w := q.pods[uid]
-	if w == nil || w.index >= 0 {
-		return
+// park keeps a pod that fits nowhere until something changes that cures one of its reasons.
+func (q *queue) park(uid types.UID, cures Change, now time.Time) {
+	if w := q.pods[uid]; w != nil && w.index < 0 {
+		w.place, w.until, w.cures = parked, now.Add(parkedLimit), cures
 	}
-	w.place, w.until = parked, now.Add(parkedLimit)
-	if retry {
+}
+
+// retry backs a pod off whose binding failed.
+func (q *queue) retry(uid types.UID, now time.Time) {
+	if w := q.pods[uid]; w != nil && w.index < 0 {
 		w.place, w.until = backing, now.Add(w.backOff())
 	}
 }
 
-// changed makes every parked pod ready, or backs it off if it was refused just now: something could have helped it.
-func (q *queue) changed(now time.Time) {
+// changed makes the parked pods ready that such a change could have helped, or backs them off if they were refused just now.
+func (q *queue) changed(what Change, now time.Time) {
 	for _, w := range q.pods {
-		if w.place != parked || w.index >= 0 {
+		if w.place != parked || w.index >= 0 || w.cures&what == 0 {
 			continue
 		}
 		refusedAt := w.until.Add(-parkedLimit)

@@ -20,18 +20,22 @@ func TestQueueOrderAndParking(t *testing.T) {
 		t.Fatalf("next = %s, want none", got.Name)
 	}
 
-	q.refuse("old", false, now)
+	q.park("old", RoomChanged, now)
 	if q.due(now.Add(time.Minute)); q.next() != nil {
 		t.Fatal("a parked pod was tried though nothing changed")
 	}
-	q.changed(now.Add(2 * time.Minute))
+	q.changed(StorageChanged, now.Add(2*time.Minute))
+	if got := q.next(); got != nil {
+		t.Fatalf("next = %s after a change that cannot help it", got.Name)
+	}
+	q.changed(RoomChanged|PodsChanged, now.Add(2*time.Minute))
 	if got := q.next(); got == nil || got.Name != "old" {
 		t.Fatalf("after a change next = %v, want old", got)
 	}
 
 	// A second refusal is backed off, so that a busy cluster does not make a hopeless pod spin.
-	q.refuse("old", false, now)
-	q.changed(now)
+	q.park("old", RoomChanged, now)
+	q.changed(RoomChanged, now)
 	if got := q.next(); got != nil {
 		t.Fatalf("next = %s at once after a second refusal, want a back-off", got.Name)
 	}

@@ -2,14 +2,17 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/scenario"
 )
@@ -19,19 +22,27 @@ import (
 //	node NAME cpu= memory= labels=k=v,.. taint=k=v:Effect cordoned
 //	remove-node NAME
 //	pod NAME on=NODE [pod words]
-//	protect POD                  its disruption budget allows nothing
+//	end POD                      a pod is gone
+//	budget NAME selector=k=v allows=N
+//	class NAME wait made         a StorageClass: its claims wait for a pod; volumes are made for them
+//	volume NAME class= at=k=v    a PersistentVolume of 1Gi, on nodes with the label only
+//	claim NAME class= volume= alone   a PersistentVolumeClaim, bound to the volume, for one pod alone
+//	nominate NAME NODE [pod words]   the pod has no node, but was promised one
 //	schedule NAME [pod words]    prints the node or the message
-//	preempt NAME [pod words]     prints the node and the victims
+//	preempt NAME [pod words]     prints the node and the victims, or what there is to say about it
+//	cures NAME [pod words]       prints which changes could help a pod that fits nowhere
 //
-// Pod words: cpu= memory= labels= selector=k=v tolerates=KEY hostport= priority= apart=TOPOLOGY near=TOPOLOGY nearapp=APP.
-// What a printing command prints follows it behind "----".
+// Pod words: cpu= memory= labels= selector=k=v tolerates=KEY hostport= priority= never (preempts nobody) leaving (is being
+// deleted) owner=UID promised=NODE apart=TOPOLOGY near=TOPOLOGY nearapp=APP likes=TOPOLOGY:APP avoids=TOPOLOGY:APP,
+// prefers=k=v (a node), spread=TOPOLOGY:SKEW and soft=TOPOLOGY:SKEW over its own labels, with domains= (the fewest) taints=Honor
+// affinity=Ignore key=LABEL for both; claim=NAME.
 type story struct {
-	cluster   *Cluster
-	protected map[string]bool
+	cluster *Cluster
+	budgets []*policyv1.PodDisruptionBudget
 }
 
 func TestScenarios(t *testing.T) {
-	scenario.Play(t, func() scenario.Do { return (&story{cluster: NewCluster(), protected: map[string]bool{}}).do })
+	scenario.Play(t, func() scenario.Do { return (&story{cluster: NewCluster()}).do })
 }
 
 func (s *story) do(t *testing.T, words []string) string {
@@ -47,8 +58,24 @@ func (s *story) do(t *testing.T, words []string) string {
 		s.cluster.RemoveNode(words[1])
 	case "pod":
 		s.cluster.SetPod(makePod(words[1], args))
-	case "protect":
-		s.protected[words[1]] = true
+	case "class", "volume", "claim":
+		s.store(t, words, args)
+	case "end":
+		s.cluster.RemovePod(types.UID(words[1]))
+	case "budget":
+		b := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: words[1]}}
+		b.Spec.Selector = &metav1.LabelSelector{MatchLabels: pairs(args["selector"])}
+		n, err := strconv.Atoi(args["allows"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Status.DisruptionsAllowed = int32(n)
+		s.budgets = append(s.budgets, b)
+	case "nominate":
+		args["promised"] = words[2]
+		s.cluster.Nominate(makePod(words[1], args))
+	case "cures":
+		return cures(Decide(s.cluster, NewPod(makePod(words[1], args))).Cures())
 	case "schedule":
 		d := Decide(s.cluster, NewPod(makePod(words[1], args)))
 		if d.Node != "" {
@@ -65,15 +92,28 @@ func (s *story) do(t *testing.T, words []string) string {
 
 func (s *story) preempt(pod *Pod) string {
 	d := Decide(s.cluster, pod)
-	p := Preempt(s.cluster, pod, d, func(v *corev1.Pod) bool { return !s.protected[v.Name] })
+	p, said := Preempt(s.cluster, pod, d, s.budgets)
 	if p == nil {
-		return "none"
+		return said
 	}
 	out := p.Node + ":"
 	for _, v := range p.Victims {
 		out += " " + v.Name
 	}
 	return out
+}
+
+func cures(c Change) string {
+	var out []string
+	for _, k := range []struct {
+		change Change
+		name   string
+	}{{NodesChanged, "nodes"}, {RoomChanged, "room"}, {PodsChanged, "pods"}, {StorageChanged, "storage"}} {
+		if c&k.change != 0 {
+			out = append(out, k.name)
+		}
+	}
+	return strings.Join(out, " ")
 }
 
 func makeNode(name string, args map[string]string) *corev1.Node {
@@ -105,15 +145,72 @@ func makePod(name string, args map[string]string) *corev1.Pod {
 		priority := int32(n)
 		p.Spec.Priority = &priority
 	}
-	if topology := args["apart"]; topology != "" {
-		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
-			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term(topology, p.Labels)}}}
+	if _, never := args["never"]; never {
+		p.Spec.PreemptionPolicy = ptr.To(corev1.PreemptNever)
 	}
-	if topology := args["near"]; topology != "" {
-		p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{
-			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term(topology, map[string]string{"app": args["nearapp"]})}}}
+	if _, leaving := args["leaving"]; leaving {
+		p.DeletionTimestamp = ptr.To(metav1.Now())
+	}
+	if claim := args["claim"]; claim != "" {
+		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
+	}
+	if owner := args["owner"]; owner != "" {
+		p.OwnerReferences = []metav1.OwnerReference{{UID: types.UID(owner), Controller: ptr.To(true)}}
+	}
+	p.Status.NominatedNodeName = args["promised"]
+	p.Spec.Affinity = makeAffinity(p.Labels, args)
+	for word, how := range map[string]corev1.UnsatisfiableConstraintAction{"spread": corev1.DoNotSchedule, "soft": corev1.ScheduleAnyway} {
+		if args[word] != "" {
+			p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, makeSpread(p.Labels, how, args[word], args))
+		}
 	}
 	return p
+}
+
+func makeSpread(labels map[string]string, how corev1.UnsatisfiableConstraintAction, word string, args map[string]string) corev1.TopologySpreadConstraint {
+	topology, skew, _ := strings.Cut(word, ":")
+	n, _ := strconv.Atoi(skew)
+	t := corev1.TopologySpreadConstraint{TopologyKey: topology, MaxSkew: int32(n), WhenUnsatisfiable: how, LabelSelector: &metav1.LabelSelector{MatchLabels: labels}}
+	if n, err := strconv.Atoi(args["domains"]); err == nil {
+		t.MinDomains = ptr.To(int32(n))
+	}
+	if v := args["taints"]; v != "" {
+		t.NodeTaintsPolicy = ptr.To(corev1.NodeInclusionPolicy(v))
+	}
+	if v := args["affinity"]; v != "" {
+		t.NodeAffinityPolicy = ptr.To(corev1.NodeInclusionPolicy(v))
+	}
+	if key := args["key"]; key != "" {
+		t.MatchLabelKeys = []string{key}
+		rest := maps.Clone(labels)
+		delete(rest, key)
+		t.LabelSelector.MatchLabels = rest
+	}
+	return t
+}
+
+func makeAffinity(labels, args map[string]string) *corev1.Affinity {
+	a := &corev1.Affinity{PodAffinity: &corev1.PodAffinity{}, PodAntiAffinity: &corev1.PodAntiAffinity{}, NodeAffinity: &corev1.NodeAffinity{}}
+	if topology := args["apart"]; topology != "" {
+		a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution = []corev1.PodAffinityTerm{term(topology, labels)}
+	}
+	if topology := args["near"]; topology != "" {
+		a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution = []corev1.PodAffinityTerm{term(topology, map[string]string{"app": args["nearapp"]})}
+	}
+	soft := func(word string) []corev1.WeightedPodAffinityTerm {
+		topology, app, ok := strings.Cut(args[word], ":")
+		if !ok {
+			return nil
+		}
+		return []corev1.WeightedPodAffinityTerm{{Weight: 10, PodAffinityTerm: term(topology, map[string]string{"app": app})}}
+	}
+	a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution = soft("likes")
+	a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution = soft("avoids")
+	for k, v := range pairs(args["prefers"]) {
+		a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.PreferredSchedulingTerm{{Weight: 1, Preference: corev1.NodeSelectorTerm{
+			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: k, Operator: corev1.NodeSelectorOpIn, Values: []string{v}}}}}}
+	}
+	return a
 }
 
 func term(topology string, labels map[string]string) corev1.PodAffinityTerm {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -148,24 +151,39 @@ func (s *Scheduler) drainInbox(ctx context.Context) bool {
 }
 
 func (s *Scheduler) nodeChanged(n *corev1.Node) {
+	old := s.cluster.Nodes[n.Name]
+	same := old != nil && maps.Equal(old.Labels, n.Labels) && old.Spec.Unschedulable == n.Spec.Unschedulable &&
+		equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) && equality.Semantic.DeepEqual(old.Status.Allocatable, n.Status.Allocatable)
 	s.cluster.SetNode(n)
-	s.queue.changed(time.Now())
+	if !same { // a heartbeat helps nobody
+		s.queue.changed(NodesChanged, time.Now())
+	}
 }
 
-func (s *Scheduler) nodeGone(n *corev1.Node) { s.cluster.RemoveNode(n.Name) }
+func (s *Scheduler) nodeGone(n *corev1.Node) {
+	s.cluster.RemoveNode(n.Name)
+	s.queue.changed(NodesChanged, time.Now()) // pods are spread over what is left
+}
 
-func (s *Scheduler) namespaceChanged(ns *corev1.Namespace) { s.cluster.Namespaces[ns.Name] = ns.Labels }
+func (s *Scheduler) namespaceChanged(ns *corev1.Namespace) {
+	old, known := s.cluster.Namespaces[ns.Name]
+	s.cluster.Namespaces[ns.Name] = ns.Labels
+	if !known || !maps.Equal(old, ns.Labels) {
+		s.queue.changed(PodsChanged, time.Now())
+	}
+}
 
 func (s *Scheduler) podChanged(pod *corev1.Pod) {
 	switch {
 	case pod.Spec.NodeName != "":
+		old := s.cluster.pods[pod.UID]
+		if s.assumed[pod.UID] != nil {
+			old = nil // its coming is news to all others
+		}
 		s.queue.remove(pod.UID)
 		delete(s.assumed, pod.UID)
-		freed := ended(pod)
 		s.cluster.SetPod(pod)
-		if freed || len(pod.Labels) > 0 {
-			s.queue.changed(time.Now()) // room, or a neighbour that an affinity waits for
-		}
+		s.queue.changed(news(old, s.cluster.pods[pod.UID]), time.Now())
 	case s.assumed[pod.UID] != nil:
 		// Our binding is on its way; the watch will bring the bound pod.
 	case pod.Spec.SchedulerName != s.cfg.Name || pod.DeletionTimestamp != nil || ended(pod):
@@ -173,15 +191,40 @@ func (s *Scheduler) podChanged(pod *corev1.Pod) {
 	case len(pod.Spec.SchedulingGates) > 0:
 		s.queue.remove(pod.UID)
 	default:
+		s.cluster.Nominate(pod)
 		s.queue.put(pod, time.Now())
 	}
+}
+
+// news is what a bound pod's change means to others; nil is a pod that is not there or has ended.
+func news(old, now *Pod) Change {
+	switch {
+	case old == nil && now == nil:
+		return 0
+	case now == nil:
+		return RoomChanged | PodsChanged
+	case old == nil:
+		return PodsChanged
+	}
+	var out Change
+	if !maps.Equal(old.Labels, now.Labels) || (old.DeletionTimestamp == nil) != (now.DeletionTimestamp == nil) {
+		out |= PodsChanged
+	}
+	if !maps.Equal(old.Requests, now.Requests) {
+		out |= RoomChanged
+	}
+	return out
 }
 
 func (s *Scheduler) podGone(pod *corev1.Pod) {
 	s.queue.remove(pod.UID)
 	delete(s.assumed, pod.UID)
+	bound := s.cluster.pods[pod.UID] != nil
+	promised := s.cluster.nominees[pod.UID] != nil
 	s.cluster.RemovePod(pod.UID)
-	s.queue.changed(time.Now())
+	if bound || promised {
+		s.queue.changed(RoomChanged|PodsChanged, time.Now())
+	}
 }
 
 // schedule decides one pod and starts the binding, or records why it must wait.
@@ -195,7 +238,11 @@ func (s *Scheduler) schedule(ctx context.Context, pod *corev1.Pod) {
 	bound := pod.DeepCopy()
 	bound.Spec.NodeName = d.Node
 	s.assumed[pod.UID] = bound
+	promised := s.cluster.nominees[pod.UID] != nil
 	s.cluster.SetPod(bound)
+	if promised {
+		s.queue.changed(RoomChanged, time.Now()) // it may have gone elsewhere
+	}
 	s.workers.Go(func() {
 		err := s.bind(ctx, pod, d.Node)
 		s.post(func() { s.settled(pod, err) })
@@ -217,26 +264,28 @@ func (s *Scheduler) settled(pod *corev1.Pod, err error) {
 		s.queue.remove(pod.UID)
 		return
 	}
-	s.queue.refuse(pod.UID, true, time.Now())
+	s.queue.retry(pod.UID, time.Now())
+	s.queue.changed(RoomChanged|PodsChanged, time.Now())
 }
 
+// refuse parks a pod, and asks pods of lower priority to go if that helps it.
 func (s *Scheduler) refuse(ctx context.Context, p *Pod, d Decision) {
-	s.queue.refuse(p.UID, false, time.Now())
-	plan := Preempt(s.cluster, p, d, s.disruptable)
-	message := d.Message()
-	if plan == nil && d.Nodes > 0 {
-		message += " No pod of lower priority could make room."
+	s.queue.park(p.UID, d.Cures(), time.Now())
+	plan, preemption := Preempt(s.cluster, p, d, listed[policyv1.PodDisruptionBudget](s.budgets))
+	message := strings.TrimSpace(d.Message() + " " + preemption)
+	if plan != nil {
+		promised := p.Pod.DeepCopy()
+		promised.Status.NominatedNodeName = plan.Node
+		s.cluster.Nominate(promised)
+		for _, v := range plan.Victims {
+			s.cluster.leaving[v.UID] = true
+		}
 	}
 	s.workers.Go(func() { s.tell(ctx, p.Pod, message, plan) })
 }
 
-// disruptable reports whether every budget that selects the pod allows one more disruption.
-func (s *Scheduler) disruptable(pod *corev1.Pod) bool {
-	for _, obj := range s.budgets.List() {
-		pdb := obj.(*policyv1.PodDisruptionBudget)
-		if pdb.Namespace == pod.Namespace && labelsMatch(pdb.Spec.Selector, pod.Labels) && pdb.Status.DisruptionsAllowed <= 0 {
-			return false
-		}
-	}
-	return true
+// stayed takes back that a pod was asked to go: the API refused.
+func (s *Scheduler) stayed(victim *corev1.Pod) {
+	delete(s.cluster.leaving, victim.UID)
+	s.queue.changed(RoomChanged, time.Now())
 }

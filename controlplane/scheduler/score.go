@@ -132,8 +132,17 @@ func spreadEvenly(c *Cluster, pod *Pod, n *Node) int64 {
 	for i := range pod.Spec.TopologySpreadConstraints {
 		t := &pod.Spec.TopologySpreadConstraints[i]
 		constrained = true
-		if t.WhenUnsatisfiable == corev1.ScheduleAnyway {
-			crowd -= int64(domainCounts(c, pod, t, nil)[n.Labels[t.TopologyKey]])
+		if t.WhenUnsatisfiable != corev1.ScheduleAnyway {
+			continue
+		}
+		counts := domainCounts(c, pod, t, nil)
+		if here, counted := counts[n.Labels[t.TopologyKey]]; counted {
+			crowd -= int64(here)
+			continue
+		}
+		crowd-- // beside all domains: worse than any
+		for _, here := range counts {
+			crowd -= int64(here)
 		}
 	}
 	owner := metav1.GetControllerOf(pod)
@@ -148,27 +157,63 @@ func spreadEvenly(c *Cluster, pod *Pod, n *Node) int64 {
 	return crowd
 }
 
-// preferredPods sums the weights of preferred affinity terms that hold on the node, minus those of anti-affinity.
+// preferredPods sums, over the pods in the node's domains, the weights of the preferred terms by which the newcomer wants
+// to be near them, and they near it; terms of anti-affinity count against. A pod that must be near the newcomer's kind counts as
+// one that would slightly like to.
 func preferredPods(c *Cluster, pod *Pod, n *Node) int64 {
-	if pod.Spec.Affinity == nil {
-		return 0
-	}
+	own := wishes(pod.Pod)
 	var sum int64
-	if a := pod.Spec.Affinity.PodAffinity; a != nil {
-		sum += weigh(c, pod, n, a.PreferredDuringSchedulingIgnoredDuringExecution)
-	}
-	if a := pod.Spec.Affinity.PodAntiAffinity; a != nil {
-		sum -= weigh(c, pod, n, a.PreferredDuringSchedulingIgnoredDuringExecution)
+	for _, other := range c.Nodes {
+		for _, p := range other.Pods {
+			if p.UID == pod.UID {
+				continue
+			}
+			for i := range own {
+				if own[i].soft && own[i].joins(n, other) && selects(c, pod.Pod, own[i].term, p.Pod) {
+					sum += own[i].weight
+				}
+			}
+			for _, w := range wishes(p.Pod) {
+				if w.joins(n, other) && selects(c, p.Pod, w.term, pod.Pod) {
+					sum += w.weight
+				}
+			}
+		}
 	}
 	return sum
 }
 
-func weigh(c *Cluster, pod *Pod, n *Node, terms []corev1.WeightedPodAffinityTerm) int64 {
-	var sum int64
-	for i := range terms {
-		if present(c, pod, n, &terms[i].PodAffinityTerm) {
-			sum += int64(terms[i].Weight)
+// wish is a term of affinity; weight is negative for anti-affinity.
+type wish struct {
+	term   *corev1.PodAffinityTerm
+	weight int64
+	soft   bool
+}
+
+// joins tells whether two nodes are in one domain of the wish's topology.
+func (w wish) joins(a, b *Node) bool {
+	x, has := a.Labels[w.term.TopologyKey]
+	return has && b.Labels[w.term.TopologyKey] == x
+}
+
+func wishes(pod *corev1.Pod) (out []wish) {
+	if pod.Spec.Affinity == nil {
+		return nil
+	}
+	if a := pod.Spec.Affinity.PodAffinity; a != nil {
+		for i := range a.RequiredDuringSchedulingIgnoredDuringExecution {
+			out = append(out, wish{&a.RequiredDuringSchedulingIgnoredDuringExecution[i], 1, false})
+		}
+		for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
+			t := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
+			out = append(out, wish{&t.PodAffinityTerm, int64(t.Weight), true})
 		}
 	}
-	return sum
+	if a := pod.Spec.Affinity.PodAntiAffinity; a != nil {
+		for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
+			t := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
+			out = append(out, wish{&t.PodAffinityTerm, -int64(t.Weight), true})
+		}
+	}
+	return out
 }

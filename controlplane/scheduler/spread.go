@@ -47,7 +47,7 @@ func domainCounts(c *Cluster, pod *Pod, t *corev1.TopologySpreadConstraint, node
 			n = node
 		}
 		domain, has := n.Labels[t.TopologyKey]
-		if !has || !included(pod, t, n) {
+		if !has || !labelled(pod, t, n) || !included(pod, t, n) {
 			continue
 		}
 		counts[domain] += 0
@@ -58,6 +58,17 @@ func domainCounts(c *Cluster, pod *Pod, t *corev1.TopologySpreadConstraint, node
 		}
 	}
 	return counts
+}
+
+// labelled: a node counts only if it is in a domain of every constraint of the same kind.
+func labelled(pod *Pod, t *corev1.TopologySpreadConstraint, n *Node) bool {
+	for i := range pod.Spec.TopologySpreadConstraints {
+		other := &pod.Spec.TopologySpreadConstraints[i]
+		if _, has := n.Labels[other.TopologyKey]; other.WhenUnsatisfiable == t.WhenUnsatisfiable && !has {
+			return false
+		}
+	}
+	return true
 }
 
 // included applies nodeAffinityPolicy (default Honor) and nodeTaintsPolicy (default Ignore).
