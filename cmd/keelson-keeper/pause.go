@@ -14,7 +14,9 @@ package main
 
 // The first process of a shared PID namespace. It runs before the Go runtime
 // starts and never lets it: a few pages, no threads. Descriptor 3 takes "ok" or
-// the step that failed.
+// the step that failed. Then it waits for a byte on descriptor 4, which says
+// that its namespace can be found by others: without it, nobody could end a
+// process whose daemon was killed.
 //
 // Its root becomes an empty, read-only tmpfs in a mount namespace of its own:
 // containers that share its PID namespace see it as /proc/1, and must not find
@@ -60,12 +62,20 @@ static void drop_rights(void) {
 static void __attribute__((constructor)) pause_mode(int argc, char **argv) {
 	if (argc != 2 || strcmp(argv[0], "pause") != 0 || strcmp(argv[1], "pause") != 0)
 		return;
+	char go;
+	ssize_t got;
+
 	signal(SIGCHLD, SIG_IGN); // orphans are reaped by the kernel
 	prctl(PR_SET_NAME, "pause", 0, 0, 0);
 	empty_root();
 	drop_rights();
 	(void)!write(3, "ok", 2);
 	close(3);
+	while ((got = read(4, &go, 1)) < 0 && errno == EINTR)
+		;
+	if (got != 1)
+		_exit(1);
+	close(4);
 	for (;;)
 		pause();
 }

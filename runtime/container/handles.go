@@ -74,6 +74,38 @@ func (c *container) keep(h handles) {
 	c.handles = h
 }
 
+// take adds handles that the keeper handed over, unless the container has
+// ended meanwhile.
+func (c *container) take(files []*os.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone || c.rec.Phase != phaseStarting && c.rec.Phase != phaseRunning {
+		for _, f := range files {
+			f.Close()
+		}
+		return
+	}
+	c.handles.take(files)
+}
+
+// made takes the handles of a process that may run as soon as they are ours.
+func (m *Manager) made(id string, files []*os.File) {
+	if c, err := m.get(id); err == nil {
+		c.take(files)
+		return
+	}
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// holds says that we have a pidfd of the container's process.
+func (c *container) holds() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.handles.pidfd != nil
+}
+
 // signal sends sig to the container's process by its pidfd, so never to
 // another one. It needs no lock of the keeper.
 func (c *container) signal(sig unix.Signal) error {

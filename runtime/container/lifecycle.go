@@ -121,18 +121,17 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 		return m.startFailed(c, err)
 	}
 	var running keeper.Running
-	req := keeper.Run{ID: r.ID, Dir: c.dir, LogPath: r.LogPath, TTY: r.TTY, Stdin: r.Stdin}
+	c.keep(held)
+	req := keeper.Run{ID: r.ID, Dir: c.dir, LogPath: r.LogPath, TTY: r.TTY, Stdin: r.Stdin, Made: true}
 	files, err := m.link.call(ctx, false, keeper.OpRun, req, &running)
 	if err != nil {
-		held.close()
 		if errors.Is(err, keeper.ErrGone) {
 			return m.startInDoubt(ctx, c)
 		}
 		return m.startFailed(c, err)
 	}
 	atAnswered.Reach()
-	held.take(files)
-	c.keep(held)
+	c.take(files)
 	_, err = c.move(func(r record) (record, error) { return r.started(running) })
 	var moved *moveError
 	if errors.As(err, &moved) {

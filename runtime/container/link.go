@@ -239,8 +239,17 @@ func (l *link) close() {
 
 // onEvent takes the keeper's events, in order. It must not wait for the
 // keeper.
-func (m *Manager) onEvent(op keeper.Op, body json.RawMessage) {
+func (m *Manager) onEvent(op keeper.Op, body json.RawMessage, files []*os.File) {
+	if op != keeper.OpMade {
+		for _, f := range files {
+			f.Close()
+		}
+	}
 	switch op {
+	case keeper.OpMade:
+		var p keeper.Running
+		_ = json.Unmarshal(body, &p) // an odd one is of no container
+		m.made(p.ID, files)
 	case keeper.OpExited:
 		var x keeper.Exit
 		if json.Unmarshal(body, &x) == nil {

@@ -13,7 +13,8 @@ type facts struct {
 	exit     *keeper.Exit    // exit.json, or what the keeper says
 	kept     *keeper.Running // the keeper has it
 	init     *keeper.Running // init.json: its process was made
-	alive    bool            // that process (or the record's) still is
+	alive    bool            // that process (or the record's) still is, a zombie too
+	held     bool            // we have its pidfd from when it was made
 	released bool            // and runs the container's program, not our init
 }
 
@@ -47,7 +48,7 @@ func reconcile(r record, f facts) verdict {
 		return verdict{record: r}
 	case r.Phase == phaseStarting && f.init == nil:
 		return interrupted(r, f)
-	case f.alive && f.released:
+	case f.alive && f.released, f.held && !f.alive: // how it ended the pidfd tells
 		if f.init != nil {
 			r, _ = asStarted(r, *f.init)
 		}

@@ -82,6 +82,9 @@ func TestReconcile(t *testing.T) {
 		{name: "starting, the keeper has it", phase: phaseStarting, facts: facts{sameBoot: true, kept: proc, init: proc, alive: true, released: true}, want: phaseRunning},
 		{name: "starting, ended already", phase: phaseStarting, facts: facts{sameBoot: true, exit: exit, init: proc}, want: phaseExited, reason: ReasonError, clear: true},
 		{name: "starting, ended unseen", phase: phaseStarting, facts: facts{sameBoot: true, init: proc}, want: phaseExited, reason: ReasonUnknown, clear: true},
+		{name: "starting, ended unseen, but we have its pidfd", phase: phaseStarting, facts: facts{sameBoot: true, init: proc, held: true}, want: phaseRunning, adopt: true},
+		{name: "starting, made but not let go, and we have its pidfd", phase: phaseStarting, facts: facts{sameBoot: true, init: proc, held: true, alive: true}, want: phaseExited, reason: ReasonStartError, clear: true},
+		{name: "starting, made but not recorded", phase: phaseStarting, facts: facts{sameBoot: true, held: true}, want: phaseExited, reason: ReasonStartError, clear: true},
 		{name: "starting, rebooted", phase: phaseStarting, facts: facts{}, want: phaseExited, reason: ReasonUnknown, clear: true},
 	} {
 		r := record{ID: "c", Phase: row.phase}

@@ -59,6 +59,7 @@ func (m *Manager) listKept(ctx context.Context) (map[string]keeper.Running, erro
 func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running) error {
 	r := c.record()
 	f := m.findFacts(c.dir, r, kept)
+	f.held = c.holds()
 	v := reconcile(r, f)
 	if v.record != r {
 		next, err := c.move(func(now record) (record, error) {
@@ -73,6 +74,9 @@ func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running
 		}
 		if err != nil {
 			return err
+		}
+		if r.Phase == phaseStarting && next.Reason != ReasonStartError {
+			m.hub.publish(c.id, EventStarted, next.StartedAt)
 		}
 		if next.Phase == phaseExited {
 			m.hub.publish(c.id, EventExited, next.FinishedAt)
@@ -115,7 +119,7 @@ func (m *Manager) findFacts(dir string, r record, kept *keeper.Running) facts {
 	if f.sameBoot {
 		if pidfd, ok := pidfdOf(pid, ticks); ok {
 			pidfd.Close()
-			f.alive = processState(pid) != "Z"
+			f.alive = true
 			f.released = !runsInit(pid)
 		}
 	}
@@ -132,6 +136,9 @@ func runsInit(pid int) bool {
 // hold takes the handles of a running container: from the keeper, or by path
 // and pid. known says that the keeper has the container.
 func (m *Manager) hold(ctx context.Context, c *container, r record, fromKeeper bool) (known bool, err error) {
+	if !fromKeeper && c.holds() {
+		return false, nil // from when it was made; by now its number may be another's
+	}
 	h, err := openFIFOs(c.dir, r)
 	if err != nil {
 		return false, err

@@ -22,7 +22,7 @@ var ErrNotSent = errors.New("nothing was asked")
 // Client is the daemon's end of a connection to the keeper.
 type Client struct {
 	conn    *Conn
-	onEvent func(Op, json.RawMessage)
+	onEvent OnEvent
 	peer    Hello
 	done    chan struct{}
 
@@ -31,6 +31,9 @@ type Client struct {
 	waiting map[uint32]chan answer
 	lost    bool
 }
+
+// OnEvent takes an event; files are its own.
+type OnEvent func(op Op, body json.RawMessage, files []*os.File)
 
 type answer struct {
 	header Header
@@ -41,7 +44,7 @@ type answer struct {
 // Dial connects to the keeper whose socket is in dir and says hello. onEvent
 // is called for each event, in order, from the reading goroutine: it must be
 // quick and must not call the client. ErrGone says that nobody listens.
-func Dial(ctx context.Context, dir string, onEvent func(Op, json.RawMessage)) (*Client, error) {
+func Dial(ctx context.Context, dir string, onEvent OnEvent) (*Client, error) {
 	sock, err := dialSocket(dir)
 	if err != nil {
 		return nil, fmt.Errorf("connect to keeper in %s: %w: %v", dir, ErrGone, err)
@@ -167,8 +170,7 @@ func (c *Client) read() {
 		}
 		kept := append(json.RawMessage(nil), body...)
 		if !h.Reply {
-			closeAll(files)
-			c.onEvent(h.Op, kept)
+			c.onEvent(h.Op, kept, files)
 			continue
 		}
 		c.mu.Lock()

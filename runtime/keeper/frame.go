@@ -42,7 +42,8 @@ const (
 	OpExecExited Op = 0x41
 	OpOOM        Op = 0x42
 	OpDetached   Op = 0x43
-	opLastEvent  Op = 0x44
+	OpMade       Op = 0x44
+	opLastEvent  Op = 0x45
 )
 
 // Header is the fixed part of a frame.

@@ -14,13 +14,17 @@ type Hello struct {
 
 // Run starts a container. Dir is its run directory: bundle (config.json),
 // FIFOs, the engine's state and the exit record are in it. The reply is a
-// Running, with a pidfd and, for a terminal, its master beside it.
+// Running, with a pidfd and, for a terminal, its master beside it. With Made,
+// the same comes as an event too, before the container's program may run: who
+// has the pidfd then can learn the exit code even if the keeper is killed
+// before it answers and the program has ended by then.
 type Run struct {
 	ID      string `json:"id"`
 	Dir     string `json:"dir"`
 	LogPath string `json:"log,omitempty"`
 	TTY     bool   `json:"tty,omitempty"`
 	Stdin   bool   `json:"stdin,omitempty"`
+	Made    bool   `json:"made,omitempty"`
 }
 
 // Running is a container's process. StartTicks is its start time in clock

@@ -57,12 +57,16 @@ func (m *Manager) unshare(s *Sandbox, p places) error {
 	if !cfg.SharedPID {
 		return nil
 	}
-	pid, err := m.startPause(s, false)
+	first, err := m.startPause(s, false)
 	if err != nil {
 		return err
 	}
+	defer first.close()
 	atPaused.Reach()
-	return pin(procNS(pid, "pid"), p.pin("pid"))
+	if err := pin(procNS(first.pid, "pid"), p.pin("pid")); err != nil {
+		return err
+	}
+	return first.let()
 }
 
 func procNS(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/ns/" + name }

@@ -19,26 +19,40 @@ import (
 
 // startPause starts the first process of a new PID namespace: the keeper's
 // program in mode "pause". It returns once that process sits in its own empty
-// root with its rights dropped. It must be called from the thread whose other
-// namespaces the process is to have, or it makes them with a user namespace.
-func (m *Manager) startPause(s *Sandbox, userns bool) (int, error) {
+// root with its rights dropped. The process stays only if it is let, which the
+// caller does once the namespace is pinned; it ends if stay is closed before,
+// as it is when this program is killed. It must be called from the thread
+// whose other namespaces the process is to have, or it makes them with a user
+// namespace.
+func (m *Manager) startPause(s *Sandbox, userns bool) (p *pauseProcess, err error) {
 	program, err := keeper.SealedCopy(m.cfg.KeeperPath)
 	if err != nil {
-		return 0, fmt.Errorf("load %s for the shared PID namespace: %w", m.cfg.KeeperPath, err)
+		return nil, fmt.Errorf("load %s for the shared PID namespace: %w", m.cfg.KeeperPath, err)
 	}
 	defer program.Close()
 	ready, theirs, err := os.Pipe()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer ready.Close()
+	told, stay, err := os.Pipe()
+	if err != nil {
+		theirs.Close()
+		return nil, err
+	}
+	p = &pauseProcess{stay: stay}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
 	var complaint bytes.Buffer
 	cmd := &exec.Cmd{
 		Path:       fmt.Sprintf("/proc/self/fd/%d", program.Fd()),
 		Args:       []string{"pause", "pause"},
 		Dir:        "/",
 		Env:        []string{},
-		ExtraFiles: []*os.File{theirs},
+		ExtraFiles: []*os.File{theirs, told},
 		SysProcAttr: &syscall.SysProcAttr{
 			Setsid:     true,
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
@@ -49,25 +63,43 @@ func (m *Manager) startPause(s *Sandbox, userns bool) (int, error) {
 	}
 	err = cmd.Start()
 	theirs.Close()
+	told.Close()
 	if err != nil {
-		return 0, fmt.Errorf("start the pod's first process: %w", err)
+		return nil, fmt.Errorf("start the pod's first process: %w", err)
 	}
-	pid := cmd.Process.Pid
+	p.pid = cmd.Process.Pid
 	// Reaps it if it ends while we live; otherwise whoever inherits it does.
 	go func() { _ = cmd.Wait() }()
 	if _, err := io.Copy(&complaint, ready); err != nil || complaint.String() != "ok" {
-		_ = unix.Kill(pid, unix.SIGKILL)
-		return 0, fmt.Errorf("start the pod's first process: it says %q", complaint.String())
+		_ = unix.Kill(p.pid, unix.SIGKILL)
+		return nil, fmt.Errorf("start the pod's first process: it says %q", complaint.String())
 	}
 	if s.CgroupPath == "" || !s.SharedPID {
-		return pid, nil
+		return p, nil
 	}
 	group := m.groups.Group(path.Join(s.CgroupPath, s.ID))
 	if err := group.Create(nil); err != nil {
-		return 0, err
+		return nil, err
 	}
-	return pid, group.Add(pid)
+	return p, group.Add(p.pid)
 }
+
+// pauseProcess is a first process that does not stay yet.
+type pauseProcess struct {
+	pid  int
+	stay *os.File
+}
+
+// let lets it stay when its starter is gone.
+func (p *pauseProcess) let() error {
+	if _, err := p.stay.Write([]byte{1}); err != nil {
+		return fmt.Errorf("keep the pod's first process: %w", err)
+	}
+	return nil
+}
+
+// close ends it, unless it was let stay.
+func (p *pauseProcess) close() { p.stay.Close() }
 
 // endPause kills the first process of the sandbox's PID namespace, and with it
 // all others in it. The pin tells which namespace is meant: what is asked of a

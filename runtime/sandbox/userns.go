@@ -25,13 +25,17 @@ func (c Config) inUserns() map[string]int {
 // join a user namespace, so one clone makes all: its process is the shared PID
 // namespace's first, or ends here.
 func (m *Manager) makeInUserns(s *Sandbox, p places) (err error) {
-	pid, err := m.startPause(s, true)
+	first, err := m.startPause(s, true)
 	if err != nil {
 		return err
 	}
 	defer func() {
+		defer first.close()
+		if err == nil && s.SharedPID {
+			err = first.let()
+		}
 		if err != nil || !s.SharedPID {
-			if end := killAndWait(pid); err == nil {
+			if end := killAndWait(first.pid); err == nil {
 				err = end
 			}
 		}
@@ -46,7 +50,7 @@ func (m *Manager) makeInUserns(s *Sandbox, p places) (err error) {
 		pins = append(pins, name)
 	}
 	for _, name := range pins {
-		if err := pin(procNS(pid, name), p.pin(name)); err != nil {
+		if err := pin(procNS(first.pid, name), p.pin(name)); err != nil {
 			return err
 		}
 	}

@@ -35,7 +35,8 @@ type Cluster struct {
 	Port       int
 	Outside    netip.Prefix // a network for machines beside the node, of this instance alone; its addresses from .16 on are for load balancers
 
-	health int // the kubelet's health port
+	claim  io.Closer // of the instance's number
+	health int       // the kubelet's health port
 	binary string
 	verb   string // server or cri
 	flags  []string
@@ -90,18 +91,12 @@ func New(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A number between 1 and 99 that no running instance of the lab has: the bridge's name is the claim.
-	n := ports[0] % 99
-	for n++; ; n = n%99 + 1 {
-		if _, err := net.InterfaceByName(fmt.Sprintf("klab%d", n)); err != nil {
-			break
-		}
-	}
+	n, claim := claimNumber(ports[0])
 	ip, err := nodeIP()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Dir: o.Dir, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0], Outside: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
+	c := &Cluster{Dir: o.Dir, claim: claim, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0], Outside: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
 		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
 		log: filepath.Join(o.Dir, "server.log")}
 	c.verb, c.flags = "cri", append(c.placeFlags(), "--nri-socket", c.NRISocket(), "--nri-plugin-dir", filepath.Join(c.Dir, "nri"),
@@ -299,7 +294,24 @@ func (c *Cluster) Remove(ctx context.Context) error {
 	if c.server != nil {
 		<-c.ended
 	}
+	c.claim.Close()
 	return os.RemoveAll(c.Dir)
+}
+
+// claimNumber finds a number between 1 and 99 that no instance of the lab has, of this process or another: instances of one
+// number would share a bridge and a range. A socket of that name is the claim, since its bridge comes only later; a
+// bridge that is there is of an instance that outlives its test.
+func claimNumber(from int) (int, io.Closer) {
+	for n := from%99 + 1; ; n = n%99 + 1 {
+		claim, err := net.Listen("unix", fmt.Sprintf("@keelson-lab-%d", n))
+		if err != nil {
+			continue
+		}
+		if _, err := net.InterfaceByName(fmt.Sprintf("klab%d", n)); err != nil {
+			return n, claim
+		}
+		claim.Close()
+	}
 }
 
 func freePorts(n int) ([]int, error) {

@@ -51,6 +51,7 @@ const (
 	sysSendmsg      = uint32(unix.SYS_SENDMSG)
 	sysCloseRange   = uint32(unix.SYS_CLOSE_RANGE)
 	sysKeyctl       = uint32(unix.SYS_KEYCTL)
+	sysPpoll        = uint32(unix.SYS_PPOLL)
 )
 
 const atFDCWD = -100

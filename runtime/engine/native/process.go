@@ -179,12 +179,19 @@ func lookup(env []string, name string) string {
 }
 
 // waitForGo waits until the keeper has the process on record. If the keeper is
-// gone instead, so is the reason to go on.
+// gone instead, so is the reason to go on. A container's first process then
+// sits still until the daemon, which finds it so, ends it: an end of its own
+// would look like its program's.
 func (b *builder) waitForGo() {
 	im := b.image
-	got := im.reg()
+	got, goes := im.reg(), im.label()
 	im.do("wait for the keeper", sysRead, RegStatus.arg(), im.bytes(make([]byte, 8)).arg(), imm(1)).into(got)
-	im.do("the keeper is gone", opNeed, got.arg(), imm(1), imm(int(unix.EPIPE)))
+	gone := im.do("the keeper is gone", opNeed, got.arg(), imm(1), imm(int(unix.EPIPE)))
+	if b.spec != nil {
+		gone.ignore().then(goes)
+		im.do("wait for the end", sysPpoll, imm(0), imm(0), imm(0), imm(0))
+	}
+	im.place(goes)
 	im.release(got)
 }
 

@@ -8,6 +8,7 @@ var (
 	atRunTaken        = failpoint.New("keeper.run.taken")
 	atRunOwned        = failpoint.New("keeper.run.owned")
 	atRunWatched      = failpoint.New("keeper.run.watched")
+	atRunRecorded     = failpoint.New("keeper.run.recorded")
 	atRunStarted      = failpoint.New("keeper.run.started")
 	atExecStarted     = failpoint.New("keeper.exec.started")
 	atExecEnded       = failpoint.New("keeper.exec.ended")

@@ -31,7 +31,7 @@ func (s *Server) handleRun(from *session, h keeper.Header, body json.RawMessage)
 		return
 	}
 	atRunTaken.Reach()
-	err = s.launch(b)
+	err = s.launch(b, from)
 	atRunStarted.Reach()
 	s.loop.do(func() {
 		if err != nil {
@@ -48,7 +48,7 @@ func (s *Server) handleRun(from *session, h keeper.Header, body json.RawMessage)
 	})
 }
 
-func (s *Server) launch(b *box) error {
+func (s *Server) launch(b *box, from *session) error {
 	if err := b.readSpec(); err != nil {
 		return err
 	}
@@ -78,10 +78,17 @@ func (s *Server) launch(b *box) error {
 		if watchErr != nil {
 			return watchErr
 		}
+		atRunWatched.Reach()
+		if b.run.Made {
+			from.made(b)
+		}
 		// Last: what is recorded may have run. A process whose keeper dies
 		// before that never does.
-		atRunWatched.Reach()
-		return b.recordInit()
+		if err := b.recordInit(); err != nil {
+			return err
+		}
+		atRunRecorded.Reach()
+		return nil
 	})
 }
 

@@ -75,6 +75,12 @@ func (s *session) reply(to keeper.Header, body any, err error, files ...*os.File
 	s.send(h, body, files...)
 }
 
+// made hands out a new process's handles, at once: when this returns they are
+// the other side's even if we are killed. Somebody who is gone needs none.
+func (s *session) made(b *box) {
+	_ = s.conn.Send(keeper.Header{Op: keeper.OpMade}, b.running(), b.handles()...)
+}
+
 // write sends what is queued until the session is closed.
 func (s *session) write() {
 	for range s.wake {
