@@ -31,6 +31,7 @@ import (
 	"keelson.dev/keelson/controlplane/controller/cronjob"
 	"keelson.dev/keelson/controlplane/controller/daemonset"
 	"keelson.dev/keelson/controlplane/controller/deployment"
+	"keelson.dev/keelson/controlplane/controller/endpoints"
 	"keelson.dev/keelson/controlplane/controller/endpointslice"
 	"keelson.dev/keelson/controlplane/controller/ephemeralvolume"
 	"keelson.dev/keelson/controlplane/controller/garbage"
@@ -218,7 +219,9 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"resourcequota-controller", p.quotas},
 		{"service-account-controller", accounts.New},
 		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
+		{"endpoint-controller", endpoints.New},
 		{"endpointslice-controller", endpointslice.New},
+		{"endpointslicemirroring-controller", endpointslice.NewMirror},
 		{"replicaset-controller", replicaset.New},
 		{"replication-controller", replicaset.NewReplicationController},
 		{"deployment-controller", deployment.New},

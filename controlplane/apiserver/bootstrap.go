@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -162,14 +163,34 @@ func (s *Server) publishEndpoint(ctx context.Context, client kubernetes.Interfac
 			return err
 		}
 		if create {
-			_, err = endpoints.Create(ctx, newEndpointSlice(typ, addr.String(), int32(s.cfg.Port)), metav1.CreateOptions{})
-			return err
+			have, err = endpoints.Create(ctx, newEndpointSlice(typ, addr.String(), int32(s.cfg.Port)), metav1.CreateOptions{})
+		} else if want := withEndpoint(have, addr.String(), int32(s.cfg.Port), s.store.Members() == 1); want != nil {
+			have, err = endpoints.Update(ctx, want, metav1.UpdateOptions{})
 		}
-		if want := withEndpoint(have, addr.String(), int32(s.cfg.Port), s.store.Members() == 1); want != nil {
-			_, err = endpoints.Update(ctx, want, metav1.UpdateOptions{})
-		}
-		return err
+		return errors.Join(err, s.publishEndpoints(ctx, client, have))
 	})
+}
+
+// publishEndpoints repeats the slice in the form that was before slices, for those who still read it.
+func (s *Server) publishEndpoints(ctx context.Context, client kubernetes.Interface, slice *discoveryv1.EndpointSlice) error {
+	want := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: slice.Name, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}}}
+	subset := corev1.EndpointSubset{Ports: []corev1.EndpointPort{{Name: "https", Port: int32(s.cfg.Port), Protocol: corev1.ProtocolTCP}}}
+	for _, e := range slice.Endpoints {
+		for _, ip := range e.Addresses {
+			subset.Addresses = append(subset.Addresses, corev1.EndpointAddress{IP: ip})
+		}
+	}
+	want.Subsets = []corev1.EndpointSubset{subset}
+	endpoints := client.CoreV1().Endpoints("default")
+	have, err := endpoints.Get(ctx, slice.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = endpoints.Create(ctx, want, metav1.CreateOptions{})
+	case err == nil && !(equality.Semantic.DeepEqual(have.Subsets, want.Subsets) && equality.Semantic.DeepEqual(have.Labels, want.Labels)):
+		want.ResourceVersion = have.ResourceVersion
+		_, err = endpoints.Update(ctx, want, metav1.UpdateOptions{})
+	}
+	return err
 }
 
 func newEndpointSlice(typ discoveryv1.AddressType, addr string, port int32) *discoveryv1.EndpointSlice {

@@ -12,9 +12,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 const byService = "service"
@@ -31,12 +33,11 @@ func New(d controller.Deps) (*controller.Loop, error) {
 	loop := controller.NewLoop("endpointslice", d.Log, 2, w.reconcile)
 	loop.Needs(w.nodes)
 	return loop, errors.Join(
-		w.slices.AddIndexers(cache.Indexers{byService: func(obj any) ([]string, error) {
-			s := obj.(*discoveryv1.EndpointSlice)
-			return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}, nil
-		}}),
+		w.slices.AddIndexers(cache.Indexers{byService: serviceOf}),
 		controller.Watch(loop, w.services, func(s, _ *corev1.Service) []string { return []string{s.Namespace + "/" + s.Name} }),
-		controller.Watch(loop, w.pods, func(pod, old *corev1.Pod) []string { return append(w.of(pod), w.of(old)...) }),
+		controller.Watch(loop, w.pods, func(pod, old *corev1.Pod) []string {
+			return append(backend.Services(w.services.GetIndexer(), pod), backend.Services(w.services.GetIndexer(), old)...)
+		}),
 		controller.Watch(loop, w.slices, func(s, _ *discoveryv1.EndpointSlice) []string {
 			if s.Labels[discoveryv1.LabelManagedBy] != managedBy {
 				return nil
@@ -46,39 +47,20 @@ func New(d controller.Deps) (*controller.Loop, error) {
 	)
 }
 
-// of lists the services that select a pod.
-func (w *writer) of(pod *corev1.Pod) []string {
-	if pod == nil {
-		return nil
-	}
-	services, err := w.services.GetIndexer().ByIndex(cache.NamespaceIndex, pod.Namespace)
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, obj := range services {
-		s := obj.(*corev1.Service)
-		if len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(pod.Labels)) {
-			out = append(out, s.Namespace+"/"+s.Name)
-		}
-	}
-	return out
+func serviceOf(obj any) ([]string, error) {
+	s := obj.(*discoveryv1.EndpointSlice)
+	return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}, nil
 }
 
 func (w *writer) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	svc := controller.Get[corev1.Service](w.services, key)
-	in := input{service: svc, zones: map[string]string{}}
-	objs, err := w.slices.GetIndexer().ByIndex(byService, key)
+	have, err := slicesOf(w.slices, key, managedBy)
 	if err != nil {
 		return 0, err
 	}
-	for _, obj := range objs {
-		if s := obj.(*discoveryv1.EndpointSlice); s.Labels[discoveryv1.LabelManagedBy] == managedBy && s.DeletionTimestamp == nil {
-			in.slices = append(in.slices, s)
-		}
-	}
+	in := input{service: svc, zones: map[string]string{}, slices: have}
 	if svc == nil || svc.DeletionTimestamp != nil || len(svc.Spec.Selector) == 0 || svc.Spec.Type == corev1.ServiceTypeExternalName {
-		return 0, w.apply(ctx, key, changes{remove: in.slices})
+		return 0, apply(ctx, w.Client, key, changes{remove: in.slices})
 	}
 	selector := labels.SelectorFromSet(svc.Spec.Selector)
 	err = cache.ListAllByNamespace(w.pods.GetIndexer(), svc.Namespace, selector, func(obj any) { in.pods = append(in.pods, obj.(*corev1.Pod)) })
@@ -90,12 +72,23 @@ func (w *writer) reconcile(ctx context.Context, key string) (time.Duration, erro
 			in.zones[node.Name] = node.Labels[corev1.LabelTopologyZone]
 		}
 	}
-	return 0, w.apply(ctx, key, plan(in))
+	return 0, apply(ctx, w.Client, key, plan(in))
 }
 
-func (w *writer) apply(ctx context.Context, key string, c changes) error {
+// slicesOf lists a service's slices that one manager made.
+func slicesOf(informer cache.SharedIndexInformer, key, manager string) (out []*discoveryv1.EndpointSlice, err error) {
+	objs, err := informer.GetIndexer().ByIndex(byService, key)
+	for _, obj := range objs {
+		if s := obj.(*discoveryv1.EndpointSlice); s.Labels[discoveryv1.LabelManagedBy] == manager && s.DeletionTimestamp == nil {
+			out = append(out, s)
+		}
+	}
+	return out, err
+}
+
+func apply(ctx context.Context, all kubernetes.Interface, key string, c changes) error {
 	namespace, _, _ := strings.Cut(key, "/")
-	client := w.Client.DiscoveryV1().EndpointSlices(namespace)
+	client := all.DiscoveryV1().EndpointSlices(namespace)
 	var errs []error
 	for _, s := range c.create {
 		_, err := client.Create(ctx, s, metav1.CreateOptions{})

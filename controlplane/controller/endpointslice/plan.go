@@ -1,8 +1,6 @@
 package endpointslice
 
 import (
-	"net/netip"
-	"slices"
 	"sort"
 	"strings"
 
@@ -10,7 +8,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 const (
@@ -41,29 +41,33 @@ type group struct {
 // plan decides the changes.
 func plan(in input) changes {
 	var out changes
-	groups := wanted(in)
+	out.to(serviceTemplate(in.service), wanted(in), in.slices)
+	return out
+}
+
+// to brings a source's slices to the wanted groups.
+func (c *changes) to(t template, groups map[string]*group, have []*discoveryv1.EndpointSlice) {
 	claimed := map[string]bool{}
 	for _, key := range sortedKeys(groups) {
 		g := groups[key]
 		var mine []*discoveryv1.EndpointSlice
-		for _, s := range in.slices {
+		for _, s := range have {
 			if !claimed[s.Name] && s.AddressType == g.family && groupKey(s.AddressType, s.Ports) == key {
 				mine = append(mine, s)
 				claimed[s.Name] = true
 			}
 		}
-		out.fill(in.service, g, mine)
+		c.fill(t, g, mine)
 	}
-	for _, s := range in.slices {
+	for _, s := range have {
 		if !claimed[s.Name] {
-			out.remove = append(out.remove, s)
+			c.remove = append(c.remove, s)
 		}
 	}
-	return out
 }
 
 // fill keeps endpoints where they are, drops what is not wanted, puts new ones where there is room, and makes slices for the rest.
-func (c *changes) fill(svc *corev1.Service, g *group, have []*discoveryv1.EndpointSlice) {
+func (c *changes) fill(t template, g *group, have []*discoveryv1.EndpointSlice) {
 	left := make(map[string]discoveryv1.Endpoint, len(g.endpoints))
 	for uid, e := range g.endpoints {
 		left[uid] = e
@@ -73,7 +77,7 @@ func (c *changes) fill(svc *corev1.Service, g *group, have []*discoveryv1.Endpoi
 		next[i] = s.DeepCopy()
 		next[i].Endpoints = nil
 		for _, e := range s.Endpoints {
-			uid := podUID(e)
+			uid := t.identity(e)
 			if want, ok := left[uid]; ok {
 				next[i].Endpoints = append(next[i].Endpoints, want)
 				delete(left, uid)
@@ -90,17 +94,20 @@ func (c *changes) fill(svc *corev1.Service, g *group, have []*discoveryv1.Endpoi
 	}
 	for i, s := range next {
 		s.Endpoints = append(s.Endpoints, take(perSlice-len(s.Endpoints))...)
-		s.Labels = sliceLabels(svc)
+		s.Labels = t.labels
+		if t.annotations != nil {
+			s.Annotations = t.annotations
+		}
 		switch {
-		case len(s.Endpoints) == 0 && (len(g.endpoints) > 0 || i > 0):
+		case len(s.Endpoints) == 0 && (len(g.endpoints) > 0 || i > 0 || !t.always):
 			c.remove = append(c.remove, have[i])
 		case !equality.Semantic.DeepEqual(s, have[i]):
 			c.update = append(c.update, s)
 		}
 	}
 	// A service always has a slice, if an empty one, so that watchers see that it is known.
-	for len(pending) > 0 || len(have) == 0 && len(c.create) == 0 && len(g.endpoints) == 0 {
-		s := newSlice(svc, g)
+	for len(pending) > 0 || t.always && len(have) == 0 && len(c.create) == 0 && len(g.endpoints) == 0 {
+		s := t.slice(g)
 		s.Endpoints = take(perSlice)
 		c.create = append(c.create, s)
 		if len(pending) == 0 {
@@ -109,11 +116,25 @@ func (c *changes) fill(svc *corev1.Service, g *group, have []*discoveryv1.Endpoi
 	}
 }
 
-func newSlice(svc *corev1.Service, g *group) *discoveryv1.EndpointSlice {
+// template is what all slices of one source share.
+type template struct {
+	source      metav1.ObjectMeta
+	owner       schema.GroupVersionKind
+	labels      map[string]string
+	annotations map[string]string // nil: whatever a slice has
+	always      bool              // one slice stays, if an empty one
+	identity    func(discoveryv1.Endpoint) string
+}
+
+func serviceTemplate(svc *corev1.Service) template {
+	return template{source: svc.ObjectMeta, owner: corev1.SchemeGroupVersion.WithKind("Service"), labels: sliceLabels(svc), always: true, identity: podUID}
+}
+
+func (t template) slice(g *group) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			GenerateName: svc.Name + "-", Namespace: svc.Namespace, Labels: sliceLabels(svc),
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, corev1.SchemeGroupVersion.WithKind("Service"))},
+			GenerateName: t.source.Name + "-", Namespace: t.source.Namespace, Labels: t.labels, Annotations: t.annotations,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(&t.source, t.owner)},
 		},
 		AddressType: g.family, Ports: g.ports,
 	}
@@ -147,8 +168,8 @@ func wanted(in input) map[string]*group {
 	for _, family := range families(in.service) {
 		found := false
 		for _, pod := range in.pods {
-			ip := podIP(pod, family)
-			if ip == "" || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+			ip := backend.IP(pod, family)
+			if ip == "" || backend.Ended(pod) {
 				continue
 			}
 			found = true
@@ -173,21 +194,8 @@ func families(svc *corev1.Service) []discoveryv1.AddressType {
 	return out
 }
 
-func podIP(pod *corev1.Pod, family discoveryv1.AddressType) string {
-	ips := pod.Status.PodIPs
-	if len(ips) == 0 && pod.Status.PodIP != "" {
-		ips = []corev1.PodIP{{IP: pod.Status.PodIP}}
-	}
-	for _, ip := range ips {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil && addr.Is4() == (family == discoveryv1.AddressTypeIPv4) {
-			return ip.IP
-		}
-	}
-	return ""
-}
-
 func endpoint(svc *corev1.Service, pod *corev1.Pod, ip string, zones map[string]string) discoveryv1.Endpoint {
-	serving, terminating := isReady(pod), pod.DeletionTimestamp != nil
+	serving, terminating := backend.Ready(pod), pod.DeletionTimestamp != nil
 	ready := svc.Spec.PublishNotReadyAddresses || serving && !terminating
 	e := discoveryv1.Endpoint{
 		Addresses:  []string{ip},
@@ -224,48 +232,16 @@ func hints(want string, e discoveryv1.Endpoint) *discoveryv1.EndpointHints {
 	return &h
 }
 
-func isReady(pod *corev1.Pod) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
-
 // endpointPorts resolves the service's target ports on one pod; a named port that the pod lacks is left out.
 func endpointPorts(svc *corev1.Service, pod *corev1.Pod) []discoveryv1.EndpointPort {
 	out := []discoveryv1.EndpointPort{}
 	for i := range svc.Spec.Ports {
 		p := &svc.Spec.Ports[i]
-		if number, ok := targetPort(p, pod); ok {
+		if number, ok := backend.Port(p, pod); ok {
 			out = append(out, discoveryv1.EndpointPort{Name: &p.Name, Port: &number, Protocol: &p.Protocol, AppProtocol: p.AppProtocol})
 		}
 	}
 	return out
-}
-
-func targetPort(p *corev1.ServicePort, pod *corev1.Pod) (int32, bool) {
-	if p.TargetPort.Type == intstr.Int {
-		if p.TargetPort.IntVal == 0 {
-			return p.Port, true
-		}
-		return p.TargetPort.IntVal, true
-	}
-	containers := slices.Clone(pod.Spec.Containers)
-	for _, c := range pod.Spec.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			containers = append(containers, c)
-		}
-	}
-	for _, c := range containers {
-		for _, port := range c.Ports {
-			if port.Name == p.TargetPort.StrVal && port.Protocol == p.Protocol {
-				return port.ContainerPort, true
-			}
-		}
-	}
-	return 0, false
 }
 
 // groupKey tells apart sets of ports; their order does not matter.
