@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/kubelet/act"
+	"keelson.dev/keelson/kubelet/pluginwatch"
 	"keelson.dev/keelson/volume"
 )
 
@@ -148,7 +149,11 @@ type Deps struct {
 	Client  kubernetes.Interface     // required
 	CRI     grpc.ClientConnInterface // optional: instead of Config.CRIEndpoint
 	Volumes Volumes                  // required
-	Log     *slog.Logger             // optional
+	// Plugins look after the kinds of plugins that register themselves in <root>/plugins_registry; optional.
+	Plugins map[string]pluginwatch.Handler
+	// InUse names the attached volumes that must not be detached; optional. See Recheck.
+	InUse func() []corev1.UniqueVolumeName
+	Log   *slog.Logger // optional
 }
 
 func (c *Config) complete() {

@@ -23,6 +23,7 @@ import (
 	"keelson.dev/keelson/kubelet/eviction"
 	"keelson.dev/keelson/kubelet/nodestatus"
 	"keelson.dev/keelson/kubelet/observe"
+	"keelson.dev/keelson/kubelet/pluginwatch"
 	"keelson.dev/keelson/kubelet/podresources"
 	"keelson.dev/keelson/kubelet/podworker"
 	"keelson.dev/keelson/kubelet/probe"
@@ -73,6 +74,7 @@ type parts struct {
 	events  record.EventBroadcaster
 	objects *objectWatches
 	devices *device.Manager
+	plugins *pluginwatch.Watcher
 }
 
 // recordEntry is a record with the last known version of its pod.
@@ -156,7 +158,8 @@ func (k *Kubelet) wire(d Deps) error {
 		Taints: cfg.Node.Taints, PodCIDRs: cfg.Node.PodCIDRs, ProviderID: cfg.Node.ProviderID,
 		MaxPods: cfg.Node.MaxPods, Version: cfg.Node.Version, Reserved: cfg.Reserved,
 		Root: cfg.Paths.Root, ServerAddr: cfg.Server.Addr, StatusEvery: cfg.StatusEvery, LeaseEvery: cfg.LeaseEvery,
-	}, nodestatus.Deps{Client: d.Client, CRI: p.cri, Log: k.log, Node: p.cluster.Node, Devices: p.devices.Capacity})
+	}, nodestatus.Deps{Client: d.Client, CRI: p.cri, Log: k.log, Node: p.cluster.Node, Devices: p.devices.Capacity, InUse: d.InUse})
+	p.plugins = pluginwatch.New(filepath.Join(cfg.Paths.Root, "plugins_registry"), d.Plugins, k.log)
 	return nil
 }
 
@@ -170,6 +173,14 @@ func (k *Kubelet) dns() act.DNS {
 
 // Ready is closed when the node has been reported Ready to the API.
 func (k *Kubelet) Ready() <-chan struct{} { return k.ready }
+
+// Recheck asks for a look at the node's status and at some pods now: something beside the API changed what they say.
+func (k *Kubelet) Recheck(pods ...types.UID) {
+	k.parts.node.Wake()
+	for _, uid := range pods {
+		k.parts.workers.Wake(uid)
+	}
+}
 
 // Run works until ctx ends and returns after all of its goroutines have. Containers go on running. An error means
 // that it could not begin, or that its server failed.
@@ -209,6 +220,14 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	run("pod resources", (&podresources.Server{
 		Socket: filepath.Join(k.cfg.Paths.Root, "pod-resources", "kubelet.sock"), Pods: nodeView{k}.Pods, Devices: p.devices, Log: k.log,
 	}).Run)
+	run("plugins", func(ctx context.Context) error {
+		select { // what is told of a plugin belongs to the node's object
+		case <-k.ready:
+			return p.plugins.Run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	run("orphans", k.orphans)
 	run("mirror pods", k.mirrors)
 	if dir := k.cfg.Paths.Manifests; dir != "" {

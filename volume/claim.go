@@ -104,8 +104,8 @@ func wantsBlock(pv *corev1.PersistentVolume) bool {
 	return pv != nil && pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock
 }
 
-// setGroup gives a volume to the pod's fsGroup by its change policy.
-func setGroup(r Request, dir string) error {
+// SetGroup gives a volume to the pod's fsGroup by its change policy.
+func SetGroup(r Request, dir string) error {
 	g := fsGroup(r.Pod)
 	if g == nil || r.ReadOnly {
 		return nil

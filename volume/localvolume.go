@@ -57,7 +57,7 @@ func (l *localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
 			return Mounted{}, err
 		}
 	}
-	return Mounted{HostPath: r.Dir}, setGroup(r, r.Dir)
+	return Mounted{HostPath: r.Dir}, SetGroup(r, r.Dir)
 }
 
 // block returns the device itself, or the loop device of a disk image.

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
+	"slices"
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"keelson.dev/keelson/volume/turn"
 )
 
 // Config says where volumes live.
@@ -46,13 +48,7 @@ type Manager struct {
 	tokens  *tokens
 	plugins []Plugin
 
-	mu    sync.Mutex
-	turns map[types.UID]*turn
-}
-
-type turn struct {
-	token chan struct{}
-	users int
+	turns turn.Turns[types.UID]
 }
 
 // New returns a Manager. Nothing is touched before the first call.
@@ -66,9 +62,8 @@ func New(cfg Config, deps Deps) *Manager {
 	if deps.Allocatable == nil {
 		deps.Allocatable = func() corev1.ResourceList { return nil }
 	}
-	m := &Manager{cfg: cfg, deps: deps, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}},
-		turns: map[types.UID]*turn{}}
-	m.plugins = append(append([]Plugin{}, deps.Plugins...), m.builtin()...)
+	m := &Manager{cfg: cfg, deps: deps, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}}}
+	m.plugins = append(slices.Clone(deps.Plugins), m.builtin()...)
 	return m
 }
 
@@ -81,13 +76,34 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod) (map[string]Mounte
 // Refresh brings the volumes whose content lives (configMap, secret, downwardAPI, projected with its tokens) up to date. Readers
 // see each volume change at once.
 func (m *Manager) Refresh(ctx context.Context, pod *corev1.Pod) error {
-	_, err := m.each(ctx, pod, func(p Plugin) bool { _, live := p.(*content); return live })
+	_, err := m.each(ctx, pod, func(p Plugin) bool {
+		_, live := p.(*content)
+		_, timed := p.(Timed)
+		return live || timed
+	})
 	return err
 }
 
-// RefreshAt is when the pod's first token wants to be replaced; the zero time when it has none. Content that changes by
-// events of the API is not in it.
-func (m *Manager) RefreshAt(uid types.UID) time.Time { return m.tokens.next(uid) }
+// RefreshAt is when the pod's first token wants to be replaced or its first volume wants another look; the zero time for never. Content
+// that changes by events of the API is not in it.
+func (m *Manager) RefreshAt(uid types.UID) time.Time {
+	first := m.tokens.next(uid)
+	for _, p := range m.plugins {
+		if t, ok := p.(Timed); ok {
+			if at := t.RefreshAt(uid); !at.IsZero() && (first.IsZero() || at.Before(first)) {
+				first = at
+			}
+		}
+	}
+	return first
+}
+
+// Token returns a token of the pod's service account and when it expires, kept in memory until it has a fifth of its life left.
+func (m *Manager) Token(ctx context.Context, pod *corev1.Pod, audience string, seconds *int64) (string, time.Time, error) {
+	p := &corev1.ServiceAccountTokenProjection{Audience: audience, ExpirationSeconds: seconds}
+	tok, err := m.tokens.find(ctx, pod, p)
+	return tok.value, tok.expires, err
+}
 
 func (m *Manager) each(ctx context.Context, pod *corev1.Pod, want func(Plugin) bool) (map[string]Mounted, error) {
 	done, err := m.turn(ctx, pod.UID)
@@ -183,26 +199,9 @@ func (m *Manager) turn(ctx context.Context, uid types.UID) (func(), error) {
 	if uid == "" || filepath.Base(string(uid)) != string(uid) || uid == ".." || uid == "." {
 		return nil, fmt.Errorf("volume: pod UID %q is not usable as a folder name", uid)
 	}
-	m.mu.Lock()
-	t := m.turns[uid]
-	if t == nil {
-		t = &turn{token: make(chan struct{}, 1)}
-		m.turns[uid] = t
+	done, err := m.turns.Take(ctx, uid)
+	if err != nil {
+		return nil, fmt.Errorf("volume: waiting for another call for pod %s: %w", uid, err)
 	}
-	t.users++
-	m.mu.Unlock()
-	leave := func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if t.users--; t.users == 0 {
-			delete(m.turns, uid)
-		}
-	}
-	select {
-	case t.token <- struct{}{}:
-		return func() { <-t.token; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, fmt.Errorf("volume: waiting for another call for pod %s: %w", uid, context.Cause(ctx))
-	}
+	return done, nil
 }

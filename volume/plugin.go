@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +25,13 @@ type PersistentPlugin interface {
 	Plugin
 	// ServesPersistent tells whether a bound volume is of its kind.
 	ServesPersistent(pv *corev1.PersistentVolume) bool
+}
+
+// Timed is a Plugin whose volumes want to be looked at again while they are in use: Refresh mounts them once more.
+type Timed interface {
+	Plugin
+	// RefreshAt is when the pod's first volume wants it; the zero time for never.
+	RefreshAt(pod types.UID) time.Time
 }
 
 // Request is one volume of one pod.

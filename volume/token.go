@@ -38,6 +38,12 @@ type token struct {
 // get returns a token that has at least a fifth of its life before it. When a new one cannot be had, the old one serves as long
 // as it is valid: a pod must not suffer from a short outage of the API.
 func (t *tokens) get(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) (string, error) {
+	tok, err := t.find(ctx, pod, p)
+	return tok.value, err
+}
+
+// find is get with what is known of the token.
+func (t *tokens) find(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) (token, error) {
 	k := tokenKey{pod: pod.UID, account: pod.Spec.ServiceAccountName, audience: p.Audience, seconds: 3600}
 	if p.ExpirationSeconds != nil {
 		k.seconds = *p.ExpirationSeconds
@@ -47,19 +53,19 @@ func (t *tokens) get(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAcco
 	old, ok := t.m[k]
 	t.mu.Unlock()
 	if ok && now.Before(old.renew) {
-		return old.value, nil
+		return old, nil
 	}
 	tok, err := t.ask(ctx, pod, k)
 	if err != nil {
 		if ok && now.Before(old.expires) {
-			return old.value, nil
+			return old, nil
 		}
-		return "", fmt.Errorf("token of service account %q: %w", k.account, err)
+		return token{}, fmt.Errorf("token of service account %q: %w", k.account, err)
 	}
 	t.mu.Lock()
 	t.m[k] = tok
 	t.mu.Unlock()
-	return tok.value, nil
+	return tok, nil
 }
 
 func (t *tokens) ask(ctx context.Context, pod *corev1.Pod, k tokenKey) (token, error) {

@@ -16,6 +16,7 @@ import (
 
 	"keelson.dev/keelson/controlplane/auth"
 	"keelson.dev/keelson/kubelet"
+	"keelson.dev/keelson/kubelet/pluginwatch"
 )
 
 const controlPlaneRole = "node-role.kubernetes.io/control-plane"
@@ -58,12 +59,22 @@ func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet
 	if o.plane.Taint {
 		taints = append(taints, corev1.Taint{Key: controlPlaneRole, Effect: corev1.TaintEffectNoSchedule})
 	}
-	return kubelet.New(kubelet.Config{
+	if err := shareVolumes(o, log); err != nil {
+		return nil, err
+	}
+	volumes, drivers := newVolumes(o, client, log)
+	k, err := kubelet.New(kubelet.Config{
 		Node: kubelet.Node{Name: o.node.Name, IPs: []netip.Addr{ip}, Taints: taints,
 			PodCIDRs: []string{o.node.PodCIDR}, MaxPods: o.node.MaxPods, Version: version},
 		Paths: kubelet.Paths{Root: o.place.KubeletRoot, PodLogs: o.place.PodLogs, Manifests: o.node.StaticPods, ResolvConf: o.node.ResolvConf},
 		Server: kubelet.Server{Addr: net.JoinHostPort("0.0.0.0", strconv.Itoa(o.node.KubeletPort)), HealthAddr: health,
 			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, ClientCA: p.server.PKI().CA.PEM},
 		CRIEndpoint: "unix://" + o.place.socket(), ClusterDNS: []netip.Addr{dns}, ClusterDomain: o.plane.Domain, CgroupRoot: o.node.CgroupRoot,
-	}, kubelet.Deps{Client: client, Volumes: mounts{newVolumes(o, client, log)}, Log: log.With("part", "kubelet")})
+	}, kubelet.Deps{Client: client, Volumes: mounts{volumes}, Plugins: map[string]pluginwatch.Handler{pluginwatch.CSI: drivers},
+		InUse: drivers.InUse, Log: log.With("part", "kubelet")})
+	if err == nil {
+		drivers.OnUse(func() { k.Recheck() })
+		n.drivers = drivers
+	}
+	return k, err
 }

@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/network/policy"
 	"keelson.dev/keelson/runtime/container"
 	"keelson.dev/keelson/runtime/sandbox"
+	"keelson.dev/keelson/volume/csi"
 )
 
 // spareLinks are pod networks made in advance, so that a pod's start does not wait for one.
@@ -38,6 +39,7 @@ type node struct {
 	policy     *policy.Engine      // nil for the runtime alone
 	network    *network.Network
 	cri        *cri.Server
+	drivers    *csi.Plugin          // nil for the runtime alone
 	admin      func(*http.ServeMux) // adds to the admin socket; may be nil
 	closers    []func() error
 	log        *slog.Logger

@@ -92,7 +92,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	together(ctx, group, n.tasks(o)...)
 	together(ctx, group, services...)
 	together(ctx, group, control...)
-	together(ctx, group, task{"kubelet", k.Run}, watchSystem,
+	together(ctx, group, task{"kubelet", k.Run}, watchSystem, task{"CSI drivers of the node", p.whenReady(n.drivers.Run)},
 		task{"snapshots", p.whenReady(func(ctx context.Context) error {
 			return p.keepSnapshots(ctx, cmp.Or(o.plane.SnapshotDir, o.place.snapshots()), o.plane.SnapshotEvery, o.plane.SnapshotKeep)
 		})},

@@ -295,7 +295,8 @@ func removeFiles(p places) error {
 			errs = append(errs, os.RemoveAll(dir))
 		}
 	}
-	errs = append(errs, os.RemoveAll(filepath.Join(p.KubeletRoot, "pods")), os.RemoveAll(p.Run))
+	errs = append(errs, os.RemoveAll(filepath.Join(p.KubeletRoot, "pods")),
+		os.RemoveAll(filepath.Join(p.KubeletRoot, "plugins", "kubernetes.io", "csi")), os.RemoveAll(p.Run))
 	return errors.Join(errs...)
 }
 

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,11 +17,18 @@ import (
 	"keelson.dev/keelson/controlplane/controller/provision"
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/volume"
+	"keelson.dev/keelson/volume/csi"
+	"keelson.dev/keelson/volume/mount"
 )
 
 // newVolumes reads what volumes are made of under the node's identity: it gets only what this node's pods refer to.
-func newVolumes(o *options, client kubernetes.Interface, log *slog.Logger) *volume.Manager {
-	return volume.New(volume.Config{Root: o.place.KubeletRoot, Log: log.With("part", "volume")}, volume.Deps{
+func newVolumes(o *options, client kubernetes.Interface, log *slog.Logger) (*volume.Manager, *csi.Plugin) {
+	var m *volume.Manager
+	drivers := csi.New(csi.Config{Root: o.place.KubeletRoot, Node: o.node.Name, Log: log.With("part", "csi")}, csi.Deps{Client: client,
+		Token: func(ctx context.Context, pod *corev1.Pod, audience string, seconds *int64) (string, time.Time, error) {
+			return m.Token(ctx, pod, audience, seconds)
+		}})
+	m = volume.New(volume.Config{Root: o.place.KubeletRoot, Log: log.With("part", "volume")}, volume.Deps{
 		GetConfigMap: func(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
 			return client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 		},
@@ -34,7 +44,24 @@ func newVolumes(o *options, client kubernetes.Interface, log *slog.Logger) *volu
 		Token: func(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 			return client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, r, metav1.CreateOptions{})
 		},
+		Plugins: []volume.Plugin{drivers},
 	})
+	return m, drivers
+}
+
+// shareVolumes makes the kubelet's folder a shared mount, unless it is on one: a CSI driver mounts in its own pod what other pods are to
+// see. With mounts below it the folder is left as it is: they would be there twice.
+func shareVolumes(o *options, log *slog.Logger) error {
+	root := o.place.KubeletRoot
+	if err := os.MkdirAll(root, 0o750); err != nil {
+		return fmt.Errorf("--kubelet-dir: %w", err)
+	}
+	err := mount.Share(root)
+	if errors.Is(err, mount.ErrMounted) {
+		log.Warn("the kubelet's folder is not on a shared mount and has mounts below it: what CSI drivers mount will not reach other pods", "dir", root)
+		return nil
+	}
+	return err
 }
 
 // ensureClass makes the default storage class once: a class that an administrator changed stays as it is.

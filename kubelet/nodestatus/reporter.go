@@ -44,7 +44,9 @@ type Deps struct {
 	Node func() (*corev1.Node, error)
 	// Devices is what device plugins add to the node's capacity, and how much of it is healthy; optional.
 	Devices func() (capacity, allocatable corev1.ResourceList)
-	Log     *slog.Logger
+	// InUse names the attached volumes that are in use; optional.
+	InUse func() []corev1.UniqueVolumeName
+	Log   *slog.Logger
 }
 
 // Pressure is what the node is short of, with a sentence for each; "" means no pressure.

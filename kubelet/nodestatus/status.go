@@ -118,6 +118,9 @@ func (r *Reporter) status(n *corev1.Node, in snapshot, images bool) {
 	if images && in.images != nil {
 		s.Images = imageList(in.images)
 	}
+	if r.deps.InUse != nil {
+		s.VolumesInUse = r.deps.InUse()
+	}
 	features(s, in.runtime)
 	conditions(s, in)
 }

@@ -17,6 +17,7 @@ var mirrored = []string{"docker.io", "registry.k8s.io"}
 // Registry serves the lessons' images under their original names, over HTTP on loopback.
 type Registry struct {
 	URL    string
+	images *imagetest.Registry
 	server *http.Server
 	done   chan struct{}
 }
@@ -44,12 +45,18 @@ func StartRegistry() (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{URL: "http://" + listener.Addr().String(), server: &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}, done: make(chan struct{})}
+	r := &Registry{URL: "http://" + listener.Addr().String(), images: handler, server: &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}, done: make(chan struct{})}
 	go func() { // ended by Close
 		_ = r.server.Serve(listener)
 		close(r.done)
 	}()
 	return r, nil
+}
+
+// Add serves one more image.
+func (r *Registry) Add(name string, image v1.Image) error {
+	_, err := r.images.Add(name, image)
+	return err
 }
 
 // Mirror makes an instance pull the images' original names from this registry.

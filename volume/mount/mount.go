@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,6 +57,46 @@ func Tmpfs(dir string, size int64, mode os.FileMode) error {
 func BindFD(fd int, target string) error {
 	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(fd), target, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount: bind on %s: %w", target, err)
+	}
+	return nil
+}
+
+// Share makes the directory a shared mount of its own, unless what it is on is shared: mounts that a container makes below it then appear
+// in all others that see it. ErrMounted if there are mounts below it already: they would be doubled.
+func Share(dir string) error {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	all, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	var on *mountinfo.Info
+	below := false
+	for _, m := range all {
+		switch {
+		case m.Mountpoint == dir || m.Mountpoint == "/" || strings.HasPrefix(dir, m.Mountpoint+"/"):
+			if on == nil || len(m.Mountpoint) >= len(on.Mountpoint) {
+				on = m
+			}
+		case strings.HasPrefix(m.Mountpoint, dir+"/"):
+			below = true
+		}
+	}
+	switch {
+	case on != nil && strings.Contains(on.Optional, "shared:"):
+		return nil
+	case on != nil && on.Mountpoint == dir:
+	case below:
+		return fmt.Errorf("mount: share %s: %w", dir, ErrMounted)
+	default:
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount: bind %s on itself: %w", dir, err)
+		}
+	}
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("mount: share %s: %w", dir, err)
 	}
 	return nil
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
+	"keelson.dev/keelson/image/imagetest"
 	"keelson.dev/keelson/test/lab"
 )
 
@@ -60,6 +63,28 @@ func Start(ctx context.Context, o lab.Options) (*lab.Cluster, error) {
 		return nil, fmt.Errorf("%w (removed: %v)", err, c.Remove(ctx))
 	}
 	return c, nil
+}
+
+// Program compiles a program of this module, a folder below the test's own, and serves it as an image. Its command is the program.
+func Program(t *testing.T, folder, image string) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "program")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", out, "./"+folder)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-tags=netgo,osusergo -buildvcs=false")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("compile %s: %v\n%s", folder, err, text)
+	}
+	binary, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := imagetest.Program(filepath.Base(folder), 0o755, binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.Add(image, img); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Cluster returns the shared server, or skips.
