@@ -28,6 +28,9 @@ func installDriver(t *testing.T, c *lab.Cluster, name, object string) driver {
 	t.Helper()
 	buildDriver.Do(func() { labtest.Program(t, "csidriver", driverImage) })
 	d := driver{name: name, data: filepath.Join(c.Dir, "csi", name)}
+	if err := os.RemoveAll(d.data); err != nil { // of an earlier run
+		t.Fatal(err)
+	}
 	kubelet := filepath.Join(c.Dir, "kubelet")
 	if err := os.MkdirAll(filepath.Join(kubelet, "plugins", name), 0o755); err != nil {
 		t.Fatal(err)
