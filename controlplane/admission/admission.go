@@ -106,6 +106,7 @@ func plugins(d Deps) []plugin {
 		ours("ClusterTrustBundleAttest", newTrustBundleAttest(d.Authorizer)),
 		ours("CertificateSubjectRestriction", newSubjectRestriction()),
 		ours("DefaultIngressClass", newDefaultIngressClass(c)),
+		ours("DenyServiceExternalIPs", newDenyExternalIPs(d.Authorizer)),
 		ours("PodTopologyLabels", newTopologyLabels(c)),
 		ours("MutatingAdmissionPolicy", newMutatingPolicy(c, d)),
 		ours("MutatingAdmissionWebhook", newMutatingWebhook(c, d)),

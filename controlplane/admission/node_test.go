@@ -42,6 +42,8 @@ func TestNodeAndItsPods(t *testing.T) {
 	bound := func(name, node string) *corev1.Pod {
 		p := newPod()
 		p.Name, p.Spec.NodeName, p.UID, p.Spec.ServiceAccountName = name, node, types.UID(name), "default"
+		p.Spec.Volumes = []corev1.Volume{{Name: "c", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{SignerName: "example.com/signer"}}}}}}}
 		return p
 	}
 	c, _ := chain(t, nil, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u1"}}, bound("mine", "n1"), bound("theirs", "n2"))
@@ -63,7 +65,7 @@ func TestNodeAndItsPods(t *testing.T) {
 	}
 	certificate := func(edit func(*certificatesv1.PodCertificateRequestSpec)) write {
 		r := &certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "r", Namespace: "ns"}, Spec: certificatesv1.PodCertificateRequestSpec{
-			PodName: "mine", PodUID: "mine", NodeName: "n1", NodeUID: "u1", ServiceAccountName: "default"}}
+			PodName: "mine", PodUID: "mine", NodeName: "n1", NodeUID: "u1", ServiceAccountName: "default", SignerName: "example.com/signer"}}
 		edit(&r.Spec)
 		return write{resource: "certificates.k8s.io/podcertificaterequests", obj: r, as: n1}
 	}
@@ -75,6 +77,7 @@ func TestNodeAndItsPods(t *testing.T) {
 		"certificate, other node":    {certificate(func(s *certificatesv1.PodCertificateRequestSpec) { s.NodeName = "n2" }), "which is not the requesting node"},
 		"certificate, foreign pod":   {certificate(func(s *certificatesv1.PodCertificateRequestSpec) { s.PodName, s.PodUID = "theirs", "theirs" }), "is not running on node"},
 		"certificate, other account": {certificate(func(s *certificatesv1.PodCertificateRequestSpec) { s.ServiceAccountName = "admin" }), "differs from running pod"},
+		"certificate, other signer":  {certificate(func(s *certificatesv1.PodCertificateRequestSpec) { s.SignerName = "example.com/other" }), "has no volume with a certificate"},
 		"mirror pod":                 {create(func(*corev1.Pod) {}), ""},
 		"other pod":                  {create(func(p *corev1.Pod) { p.Annotations = nil }), "can only create mirror pods"},
 		"on another node":            {create(func(p *corev1.Pod) { p.Spec.NodeName = "n2" }), "with spec.nodeName set to itself"},

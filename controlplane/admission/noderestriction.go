@@ -184,6 +184,10 @@ func checkNode(node string, a admission.Attributes) error {
 	if !equality.Semantic.DeepEqual(obj.Spec.Taints, old.Spec.Taints) {
 		return fmt.Errorf("node %q is not allowed to modify taints", node)
 	}
+	// An owner that is gone would have the Node deleted, and made anew with the labels and taints of the node's choice (CVE-2025-5187).
+	if !equality.Semantic.DeepEqual(obj.OwnerReferences, old.OwnerReferences) {
+		return fmt.Errorf("node %q is not allowed to modify ownerReferences", node)
+	}
 	if l := reservedLabels(obj.Labels, old.Labels); len(l) > 0 {
 		return fmt.Errorf("is not allowed to modify labels: %s", strings.Join(l, ", "))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -234,6 +235,8 @@ func (r nodeRestriction) checkPodRequest(ctx context.Context, node string, a adm
 		return fmt.Errorf("pod %q is a mirror pod: it has no service account to certify", s.PodName)
 	case pod.Spec.ServiceAccountName != s.ServiceAccountName:
 		return fmt.Errorf("PodCertificateRequest for pod %q contains serviceAccountName (%q) that differs from running pod (%q)", s.PodName, s.ServiceAccountName, pod.Spec.ServiceAccountName)
+	case !mountsSigner(pod, s.SignerName):
+		return fmt.Errorf("pod %q has no volume with a certificate of signer %q", s.PodName, s.SignerName)
 	}
 	account, err := r.accounts.Get(ctx, a.GetNamespace(), s.ServiceAccountName)
 	if err != nil {
@@ -243,6 +246,14 @@ func (r nodeRestriction) checkPodRequest(ctx context.Context, node string, a adm
 		return fmt.Errorf("PodCertificateRequest for pod %q contains serviceAccountUID (%q) that differs from the service account's", s.PodName, s.ServiceAccountUID)
 	}
 	return nil
+}
+
+func mountsSigner(pod *corev1.Pod, signer string) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(p corev1.VolumeProjection) bool {
+			return p.PodCertificate != nil && p.PodCertificate.SignerName == signer
+		})
+	})
 }
 
 // mayRequest: an administrator can allow nodes an audience that no pod names.
