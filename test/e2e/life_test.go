@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,26 @@ import (
 
 // host is what uninstall must leave as it was.
 type host struct{ links, mounts, rules, netns, cgroups, processes string }
+
+// without leaves out what other instances of the lab do at the same time: their links begin with their bridges' names, their chains
+// with a prefix made from these.
+func (h host) without(others func(line string) bool) host {
+	keep := func(text string) (kept string) {
+		for line := range strings.Lines(text) {
+			if !others(line) {
+				kept += line
+			}
+		}
+		return kept
+	}
+	h.links, h.rules = keep(h.links), keep(h.rules)
+	return h
+}
+
+var (
+	labLink  = regexp.MustCompile(`^klab\d+`)
+	labChain = regexp.MustCompile(`\bK[0-9A-F]{6}-`)
+)
 
 func look(t *testing.T, dir, cgroup string) host {
 	t.Helper()
@@ -77,13 +98,21 @@ func TestUninstallLeavesNothing(t *testing.T) {
 		}
 		waitPod(t, c, pod, "condition=Ready")
 	}
+	masquerade := regexp.MustCompile(`-A (K[0-9A-F]{6}-)NET-POSTROUTING -s ` + regexp.QuoteMeta(c.PodCIDR)).FindStringSubmatch(look(t, dir, cgroup).rules)
+	if masquerade == nil {
+		t.Fatalf("no rule is about the pods' addresses, %s", c.PodCIDR)
+	}
+	others := func(line string) bool {
+		link, chain := labLink.FindString(line), labChain.FindString(line)
+		return link != "" && link != c.Bridge || chain != "" && chain != masquerade[1]
+	}
 	if err := c.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Remove(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if after := look(t, dir, cgroup); after != before {
+	if before, after := before.without(others), look(t, dir, cgroup).without(others); after != before {
 		t.Errorf("left behind:\n%+v\nbefore:\n%+v", after, before)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {

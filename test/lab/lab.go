@@ -33,6 +33,8 @@ type Cluster struct {
 	NodeIP     string
 	NodeName   string
 	Port       int
+	Bridge     string       // pods' links begin with its name
+	PodCIDR    string       // of the node
 	Outside    netip.Prefix // a network for machines beside the node, of this instance alone; its addresses from .16 on are for load balancers
 
 	claim  io.Closer // of the instance's number
@@ -99,8 +101,9 @@ func New(o Options) (*Cluster, error) {
 	c := &Cluster{Dir: o.Dir, claim: claim, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0], Outside: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
 		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
 		log: filepath.Join(o.Dir, "server.log")}
+	c.Bridge, c.PodCIDR = fmt.Sprintf("klab%d", n), fmt.Sprintf("10.%d.0.0/24", 128+n)
 	c.verb, c.flags = "cri", append(c.placeFlags(), "--nri-socket", c.NRISocket(), "--nri-plugin-dir", filepath.Join(c.Dir, "nri"),
-		"--bridge", fmt.Sprintf("klab%d", n), "--pod-cidr", fmt.Sprintf("10.%d.0.0/24", 128+n), "--cluster-cidr", fmt.Sprintf("10.%d.0.0/16", 128+n),
+		"--bridge", c.Bridge, "--pod-cidr", c.PodCIDR, "--cluster-cidr", fmt.Sprintf("10.%d.0.0/16", 128+n),
 		"--cgroup-root", fmt.Sprintf("/keelson-lab-%d", ports[0]))
 	if !o.Runtime {
 		c.verb, c.flags = "server", append(c.flags, "--node-name", c.NodeName, "--node-ip", ip, "--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n),
