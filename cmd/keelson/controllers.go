@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"time"
 
 	apiquota "k8s.io/apiserver/pkg/quota/v1"
@@ -8,7 +9,9 @@ import (
 	"k8s.io/client-go/restmapper"
 
 	"keelson.dev/keelson/controlplane/admission/quota"
+	"keelson.dev/keelson/controlplane/auth"
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/certificates"
 	"keelson.dev/keelson/controlplane/controller/resourcequota"
 )
 
@@ -24,4 +27,11 @@ func (p *plane) quotas(d controller.Deps) (*controller.Loop, error) {
 		Measures: func(l apiquota.ListerForResourceFunc) []apiquota.Evaluator {
 			return quota.New(l, time.Now).Evaluators()
 		}})
+}
+
+// certificates are signed by the cluster's own authority.
+func (p *plane) certificates(d controller.Deps) (*controller.Loop, error) {
+	return certificates.New(d, func(r *x509.CertificateRequest, o certificates.Order) ([]byte, error) {
+		return p.server.PKI().CA.SignRequest(r, auth.Uses{Key: o.Key, Extended: o.Extended, Lifetime: min(o.Lifetime, auth.LeafLifetime)})
+	})
 }

@@ -217,6 +217,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 			return loop, nil
 		}},
 		{"resourcequota-controller", p.quotas},
+		{"certificate-controller", p.certificates},
 		{"service-account-controller", accounts.New},
 		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
 		{"endpoint-controller", endpoints.New},

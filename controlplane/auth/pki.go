@@ -97,11 +97,47 @@ func (a *Authority) Issue(l Leaf) (KeyPair, error) {
 
 // Sign returns a DER certificate for pub.
 func (a *Authority) Sign(pub crypto.PublicKey, l Leaf) ([]byte, error) {
+	tmpl := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: l.CommonName, Organization: l.Organizations},
+		DNSNames:    l.DNSNames,
+		IPAddresses: l.IPs,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+	}
+	if l.Client {
+		tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	}
+	if l.Server {
+		tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	}
+	return a.create(tmpl, pub, l.Lifetime)
+}
+
+// Uses are what a certificate may be used for.
+type Uses struct {
+	Key      x509.KeyUsage
+	Extended []x509.ExtKeyUsage
+	// Lifetime as in Leaf.
+	Lifetime time.Duration
+}
+
+// SignRequest returns a PEM certificate with the subject, names and key of a request, which the caller has approved.
+func (a *Authority) SignRequest(r *x509.CertificateRequest, u Uses) ([]byte, error) {
+	der, err := a.create(&x509.Certificate{
+		Subject: r.Subject, RawSubject: r.RawSubject, DNSNames: r.DNSNames, IPAddresses: r.IPAddresses, EmailAddresses: r.EmailAddresses, URIs: r.URIs,
+		KeyUsage: u.Key, ExtKeyUsage: u.Extended,
+	}, r.PublicKey, u.Lifetime)
+	if err != nil {
+		return nil, err
+	}
+	return encodeCert(der), nil
+}
+
+// create fills in serial number and validity, and signs.
+func (a *Authority) create(tmpl *x509.Certificate, pub crypto.PublicKey, life time.Duration) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
 	}
-	life := l.Lifetime
 	if life == 0 {
 		life = LeafLifetime
 	}
@@ -110,25 +146,10 @@ func (a *Authority) Sign(pub crypto.PublicKey, l Leaf) ([]byte, error) {
 	if end.After(a.Cert.NotAfter) {
 		end = a.Cert.NotAfter
 	}
-	tmpl := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: l.CommonName, Organization: l.Organizations},
-		DNSNames:              l.DNSNames,
-		IPAddresses:           l.IPs,
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              end,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		BasicConstraintsValid: true,
-	}
-	if l.Client {
-		tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
-	}
-	if l.Server {
-		tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	}
+	tmpl.SerialNumber, tmpl.NotBefore, tmpl.NotAfter, tmpl.BasicConstraintsValid = serial, now.Add(-backdate), end, true
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.Cert, pub, a.key)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate for %q: %w", l.CommonName, err)
+		return nil, fmt.Errorf("sign certificate for %q: %w", tmpl.Subject.CommonName, err)
 	}
 	return der, nil
 }
