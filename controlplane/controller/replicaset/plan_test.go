@@ -2,7 +2,7 @@ package replicaset
 
 import (
 	"errors"
-	"math/rand"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -69,14 +69,14 @@ func TestVictimsOrder(t *testing.T) {
 		want = append(want, p.Name)
 	}
 	shuffled := append([]*corev1.Pod{pod("gone", deleting), pod("ended", phase(corev1.PodFailed))}, ordered...)
-	for range 20 {
-		rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	for seed := range uint64(20) {
+		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		var got []string
 		for _, p := range victims(shuffled, 100) {
 			got = append(got, p.Name)
 		}
 		if strings.Join(got, " ") != strings.Join(want, " ") {
-			t.Fatalf("\ngot  %v\nwant %v", got, want)
+			t.Fatalf("seed %d\ngot  %v\nwant %v", seed, got, want)
 		}
 	}
 	if got := victims(shuffled, 2); len(got) != 2 || got[1].Name != "pending" {
