@@ -49,6 +49,7 @@ import (
 	"keelson.dev/keelson/controlplane/controller/statefulset"
 	"keelson.dev/keelson/controlplane/controller/ttl"
 	"keelson.dev/keelson/controlplane/controller/volumeprotection"
+	"keelson.dev/keelson/controlplane/informer"
 	"keelson.dev/keelson/controlplane/scheduler"
 	"keelson.dev/keelson/volume/local"
 )
@@ -98,7 +99,7 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	p.shared = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(dropManagedFields))
+	p.shared = informer.New(client, informer.Options{Transform: dropManagedFields})
 	return p, nil
 }
 
@@ -150,7 +151,7 @@ func (p *plane) systemInformers() (informers.SharedInformerFactory, task, error)
 	if err != nil {
 		return nil, task{}, err
 	}
-	f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(metav1.NamespaceSystem), informers.WithTransform(dropManagedFields))
+	f := informer.New(client, informer.Options{Namespace: metav1.NamespaceSystem, Transform: dropManagedFields})
 	return f, task{"system informers", p.whenReady(func(ctx context.Context) error {
 		f.Start(ctx.Done())
 		<-ctx.Done()

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/admission"
+	"keelson.dev/keelson/controlplane/informer"
 )
 
 // admit builds what looks at each write between authorization and storage.
@@ -45,7 +46,7 @@ func (s *Server) admit(c *genericapiserver.Config) error {
 type direct map[schema.GroupResource]runtime.Object
 
 func (s *Server) newInformers(client kubernetes.Interface, kinds direct) informers.SharedInformerFactory {
-	f := informers.NewSharedInformerFactory(client, 0)
+	f := informer.New(client, informer.Options{})
 	for gr, example := range kinds {
 		if s.stores[gr] == nil {
 			continue
