@@ -119,7 +119,7 @@ func cached(raw storage.Interface, destroy factory.DestroyFunc, cfg cacher.Confi
 		return nil, nil, err
 	}
 	d := cacher.NewCacheDelegator(c, raw)
-	return d, sync.OnceFunc(func() {
+	return patient{d}, sync.OnceFunc(func() {
 		d.Stop()
 		c.Stop()
 		destroy()
