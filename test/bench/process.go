@@ -29,6 +29,29 @@ func measure(pids []int) (u usage) {
 	return u
 }
 
+const (
+	settleStep  = 2 * time.Second
+	settleLimit = 30 * time.Second
+)
+
+// settled waits until the processes' memory no longer falls: what only a start needed is given back some seconds after it.
+func settled(ctx context.Context, pids []int) error {
+	last := measure(pids).PSS
+	for calm, began := 0, time.Now(); calm < 3 && time.Since(began) < settleLimit; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(settleStep): // no event tells of memory
+		}
+		now := measure(pids).PSS
+		if calm++; now < last-last/50 {
+			calm = 0
+		}
+		last = now
+	}
+	return nil
+}
+
 // idle returns how much of a core the processes use while nothing is asked of them, in ms per second.
 func idle(ctx context.Context, pids []int, window time.Duration) (float64, error) {
 	before := threads(pids)
