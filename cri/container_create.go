@@ -188,6 +188,9 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 		return nil, fmt.Errorf("mount the root filesystem: %w", err)
 	}
 	atContainerMounted.Reach()
+	if err := directories(rootfs); err != nil {
+		return nil, invalid("image %s: %v", cfg.GetImage().GetImage(), err)
+	}
 	if userns(podNamespaces(pod.Config)) {
 		if err := reachable(rootfs, ids.GetGids()[0].GetHostId()); err != nil {
 			return nil, err

@@ -156,3 +156,17 @@ func reachable(path string, gid uint32) error {
 		}
 	}
 }
+
+// directories checks that the kernel's filesystems will be mounted where they
+// belong: an image that has a link there would choose the place itself
+// (CVE-2019-19921 and its kin). Nothing of the image runs yet, so what is seen
+// here stays.
+func directories(rootfs string) error {
+	for _, name := range []string{"proc", "sys", "dev"} {
+		info, err := os.Lstat(filepath.Join(rootfs, name))
+		if err == nil && !info.IsDir() {
+			return fmt.Errorf("its /%s is not a directory; the kernel's files are to be mounted there", name)
+		}
+	}
+	return nil
+}

@@ -27,7 +27,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, o remotecommand
 		s.webSocket(w, r, o, do)
 		return
 	}
-	remotecommand.ServeExec(w, r, executor{do}, "", "", "", nil, &o, s.cfg.Idle, creationTimeout, remotecommand.SupportedStreamingProtocols)
+	remotecommand.ServeExec(w, r, executor{do}, "", "", "", nil, &o, s.cfg.Idle, s.cfg.Creation, remotecommand.SupportedStreamingProtocols)
 }
 
 // executor lets the library's SPDY server run either kind: an attach differs in

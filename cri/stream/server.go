@@ -45,7 +45,10 @@ type Config struct {
 	TLS *tls.Config
 	// Idle closes a connection on which nothing moved; default four hours.
 	Idle time.Duration
-	Log  *slog.Logger
+	// Creation is how long a client may take to open its SPDY streams; default
+	// 30 seconds.
+	Creation time.Duration
+	Log      *slog.Logger
 }
 
 // Server is the streaming server. Create with New, end with Close.
@@ -61,9 +64,6 @@ type Server struct {
 	served  chan struct{}  // closed when the accept loop has ended
 }
 
-// creationTimeout is how long a client may take to open its SPDY streams.
-const creationTimeout = 30 * time.Second
-
 // New listens and serves until Close.
 func New(cfg Config, rt Runtime) (*Server, error) {
 	if cfg.Addr == "" {
@@ -71,6 +71,9 @@ func New(cfg Config, rt Runtime) (*Server, error) {
 	}
 	if cfg.Idle == 0 {
 		cfg.Idle = 4 * time.Hour
+	}
+	if cfg.Creation == 0 {
+		cfg.Creation = 30 * time.Second
 	}
 	ln, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
@@ -160,7 +163,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		})
 	case *runtimeapi.PortForwardRequest:
 		portforward.ServePortForward(watched, r, forwarder{ctx, s.runtime}, req.GetPodSandboxId(), "",
-			&portforward.V4Options{Ports: req.GetPort()}, s.cfg.Idle, creationTimeout, portforward.SupportedProtocols)
+			&portforward.V4Options{Ports: req.GetPort()}, s.cfg.Idle, s.cfg.Creation, portforward.SupportedProtocols)
 	}
 }
 

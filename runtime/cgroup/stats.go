@@ -1,11 +1,9 @@
 package cgroup
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -75,7 +73,9 @@ func (g Group) OOMKills() uint64 {
 	if g.hierarchy.Unified() {
 		name = "memory.events"
 	}
-	return readTable(g.dir("memory"), name)["oom_kill"]
+	var kills uint64
+	readTable(g.dir("memory"), name, map[string]*uint64{"oom_kill": &kills})
+	return kills
 }
 
 func (g Group) stats1(s *Stats) error {
@@ -83,18 +83,18 @@ func (g Group) stats1(s *Stats) error {
 	const tick = uint64(10 * time.Millisecond)
 	acct := g.dir("cpuacct")
 	s.CPU.UsageNs = readNumber(acct, "cpuacct.usage")
-	split := readTable(acct, "cpuacct.stat")
-	s.CPU.UserNs, s.CPU.SystemNs = split["user"]*tick, split["system"]*tick
-	cpu := readTable(g.dir("cpu"), "cpu.stat")
-	s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.Throttle = cpu["nr_periods"], cpu["nr_throttled"], cpu["throttled_time"]
+	c, m := &s.CPU, &s.Memory
+	readTable(acct, "cpuacct.stat", map[string]*uint64{"user": &c.UserNs, "system": &c.SystemNs})
+	c.UserNs, c.SystemNs = c.UserNs*tick, c.SystemNs*tick
+	readTable(g.dir("cpu"), "cpu.stat", map[string]*uint64{"nr_periods": &c.Periods, "nr_throttled": &c.ThrottledPeriods, "throttled_time": &c.Throttle})
 
-	dir := g.dir("memory")
-	mem := readTable(dir, "memory.stat")
-	s.Memory.Usage = readNumber(dir, "memory.usage_in_bytes")
-	s.Memory.Limit = limitOf(mem["hierarchical_memory_limit"])
-	s.Memory.RSS, s.Memory.Cache, s.Memory.Swap = mem["total_rss"], mem["total_cache"], mem["total_swap"]
-	s.Memory.PageFaults, s.Memory.MajorFaults = mem["total_pgfault"], mem["total_pgmajfault"]
-	s.Memory.WorkingSet = workingSet(s.Memory.Usage, mem["total_inactive_file"])
+	dir, inactive := g.dir("memory"), uint64(0)
+	readTable(dir, "memory.stat", map[string]*uint64{
+		"hierarchical_memory_limit": &m.Limit, "total_rss": &m.RSS, "total_cache": &m.Cache, "total_swap": &m.Swap,
+		"total_pgfault": &m.PageFaults, "total_pgmajfault": &m.MajorFaults, "total_inactive_file": &inactive,
+	})
+	m.Usage, m.Limit = readNumber(dir, "memory.usage_in_bytes"), limitOf(m.Limit)
+	m.WorkingSet = workingSet(m.Usage, inactive)
 	s.Memory.OOMKills = g.OOMKills()
 
 	s.Pids.Current = readNumber(g.dir("pids"), "pids.current")
@@ -104,27 +104,32 @@ func (g Group) stats1(s *Stats) error {
 
 func (g Group) stats2(s *Stats) error {
 	dir := g.dir("")
-	cpu := readTable(dir, "cpu.stat")
-	s.CPU.UsageNs, s.CPU.UserNs, s.CPU.SystemNs = cpu["usage_usec"]*1000, cpu["user_usec"]*1000, cpu["system_usec"]*1000
-	s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.Throttle = cpu["nr_periods"], cpu["nr_throttled"], cpu["throttled_usec"]*1000
-
-	mem := readTable(dir, "memory.stat")
-	s.Memory.Usage = readNumber(dir, "memory.current")
-	s.Memory.Limit = readNumber(dir, "memory.max")
-	s.Memory.RSS, s.Memory.Cache = mem["anon"], mem["file"]
-	s.Memory.Swap = readNumber(dir, "memory.swap.current")
-	s.Memory.PageFaults, s.Memory.MajorFaults = mem["pgfault"], mem["pgmajfault"]
-	s.Memory.WorkingSet = workingSet(s.Memory.Usage, mem["inactive_file"])
+	c, m := &s.CPU, &s.Memory
+	readTable(dir, "cpu.stat", map[string]*uint64{
+		"usage_usec": &c.UsageNs, "user_usec": &c.UserNs, "system_usec": &c.SystemNs,
+		"nr_periods": &c.Periods, "nr_throttled": &c.ThrottledPeriods, "throttled_usec": &c.Throttle,
+	})
+	for _, usec := range []*uint64{&c.UsageNs, &c.UserNs, &c.SystemNs, &c.Throttle} {
+		*usec *= 1000
+	}
+	var inactive uint64
+	readTable(dir, "memory.stat", map[string]*uint64{
+		"anon": &m.RSS, "file": &m.Cache, "pgfault": &m.PageFaults, "pgmajfault": &m.MajorFaults, "inactive_file": &inactive,
+	})
+	m.Usage, m.Limit = readNumber(dir, "memory.current"), readNumber(dir, "memory.max")
+	m.Swap = readNumber(dir, "memory.swap.current")
+	m.WorkingSet = workingSet(m.Usage, inactive)
 	s.Memory.OOMKills = g.OOMKills()
 
 	s.Pids.Current = readNumber(dir, "pids.current")
 	s.Pids.Limit = readNumber(dir, "pids.max")
 	for _, resource := range []string{"cpu", "memory", "io"} {
-		text, err := os.ReadFile(filepath.Join(dir, resource+".pressure"))
-		if err != nil {
+		var text string
+		read(dir, resource+".pressure", func(b []byte) { text = string(b) })
+		if text == "" {
 			continue // PSI is off, or the kernel has none
 		}
-		psi, err := parsePSI(string(text))
+		psi, err := parsePSI(text)
 		if err != nil {
 			return fmt.Errorf("%s.pressure: %w", resource, err)
 		}
@@ -149,47 +154,6 @@ func limitOf(n uint64) uint64 {
 		return 0
 	}
 	return n
-}
-
-// readNumber reads a file of one number; "max", an absent file and anything
-// else count as 0.
-func readNumber(dir, name string) uint64 {
-	if dir == "" {
-		return 0
-	}
-	text, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return limitOf(n)
-}
-
-// readTable reads a file of "key number" lines; absent, it is empty.
-func readTable(dir, name string) map[string]uint64 {
-	if dir == "" {
-		return nil
-	}
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	out := map[string]uint64{}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		key, value, ok := strings.Cut(lines.Text(), " ")
-		if !ok {
-			continue
-		}
-		if n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64); err == nil {
-			out[key] = n
-		}
-	}
-	return out
 }
 
 // parsePSI reads a pressure file:

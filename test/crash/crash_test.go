@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	full = flag.Bool("full", false, "all of the matrix: who else dies at each point too")
+	full = flag.Bool("full", false, "all of the matrix: who else dies at each point too, and in the second container's life")
 	only = flag.String("point", "", "only the points that begin so")
 )
 
@@ -83,7 +83,7 @@ func TestCrash(t *testing.T) {
 		}
 		for _, in := range reached[point] {
 			for _, v := range []victims{self, other, both} {
-				if v != self && !*full {
+				if !*full && (v != self || in != reached[point][0] && !keepers(point)) {
 					continue
 				}
 				name := point + "/" + string(v)

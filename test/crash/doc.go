@@ -13,7 +13,6 @@
 // before: processes, mounts, namespaces, links, addresses, rules, cgroups,
 // descriptors, files.
 //
-// `make test-crash` (-full) runs all of the matrix; without the flag each point
-// ends the program that comes to it. It is a target of its own: on a busy
-// machine a container may end in the moment in which nobody can learn its code.
+// `make test-crash` (-full) runs all of the matrix. Without the flag, as in
+// `make test`, each point ends the program that comes to it.
 package crash

@@ -30,6 +30,7 @@ var phases = []struct {
 }{
 	{"unit, kernel and root", []string{"./cmd/...", "./controlplane/...", "./cri/...", "./image/...", "./kubelet/...", "./network/...",
 		"./proxy/...", "./runtime/...", "./volume/...", "./test/arch/...", "./test/crisuite/..."}, []string{"-p", "2", "-timeout", "12m"}},
+	{"crashes", []string{"./test/crash"}, []string{"-p", "1", "-timeout", "10m"}},
 	{"end to end", []string{"./test/e2e/..."}, []string{"-p", "1", "-timeout", "20m"}},
 }
 
