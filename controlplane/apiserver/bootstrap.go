@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -62,6 +63,13 @@ func (s *Server) bootstrapCluster(ctx context.Context, client kubernetes.Interfa
 		if err := ensure(ctx, c.Name, classes.Get, classes.Create, c); err != nil {
 			return fmt.Errorf("priority class: %w", err)
 		}
+	}
+	// Since when tokens in Secrets are watched for: here always, as none are made.
+	maps := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+	tracking := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-apiserver-legacy-service-account-token-tracking"},
+		Data: map[string]string{"since": time.Now().UTC().Format(time.DateOnly)}}
+	if err := ensure(ctx, tracking.Name, maps.Get, maps.Create, tracking); err != nil {
+		return err
 	}
 	ranges := client.NetworkingV1().ServiceCIDRs()
 	return ensure(ctx, "kubernetes", ranges.Get, ranges.Create, &networkingv1.ServiceCIDR{

@@ -38,7 +38,7 @@ type Config struct {
 	// writes, of streams into pods, and of reads of Secrets. The log is DataDir/audit/audit.log.
 	AuditPolicy string
 	// AuthenticationConfig is a file of kind AuthenticationConfiguration (apiserver.config.k8s.io/v1) with the OpenID
-	// Connect issuers whose tokens are believed; empty: none are.
+	// Connect issuers whose tokens are believed; empty: none are. It is followed: a change counts within seconds.
 	AuthenticationConfig string
 	// History is how long lists go on where they were begun (store.Config); 0: 5 minutes.
 	History time.Duration

@@ -100,15 +100,14 @@ func (s *Server) tokenAuthenticator() (authenticator.Token, error) {
 	own := s.tokens.Audiences()
 	all := []authenticator.Token{s.tokens, authenticator.WrapAudienceAgnosticToken(own, auth.BootstrapTokens{Objects: tokenObjects{s.stores}})}
 	if file := s.cfg.AuthenticationConfig; file != "" {
-		ctx, cancel := context.WithCancel(context.Background())
-		go func() { <-s.stopping; cancel() }()
-		issuers, err := auth.Issuers(ctx, file, own[0])
+		issuers, err := auth.NewIssuers(file, own[0], s.log)
 		if err != nil {
 			return nil, err
 		}
-		for _, i := range issuers {
-			all = append(all, authenticator.WrapAudienceAgnosticToken(own, i))
-		}
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { <-s.stopping; cancel() }()
+		go issuers.Run(ctx) // ends when the server stops
+		all = append(all, authenticator.WrapAudienceAgnosticToken(own, issuers))
 	}
 	return cache.New(union.New(all...), false, tokenMemory, tokenMemory), nil
 }
@@ -133,7 +132,11 @@ func (s *Server) health(c *genericapiserver.Config) {
 		defer cancel()
 		return s.store.Healthy(ctx)
 	}))
-	c.AddReadyzChecks(healthz.NamedCheck("bootstrap", func(*http.Request) error {
+	c.AddReadyzChecks(healthz.NamedCheck("disk", func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		defer cancel()
+		return s.store.Disk(ctx)
+	}), healthz.NamedCheck("bootstrap", func(*http.Request) error {
 		select {
 		case <-s.ready:
 			return nil

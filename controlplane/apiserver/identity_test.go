@@ -117,6 +117,22 @@ jwt:
 			t.Errorf("a token %s: %v", name, err)
 		}
 	}
+	// The file is followed; what cannot be used of it changes nothing.
+	rewrite := func(text string) {
+		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rewrite("nonsense")
+	must(t)(r.user(t, i.token(t, "keelson", time.Minute)))
+	rewrite(strings.Replace(text, `prefix: "oidc:"}`, `prefix: "new:"}`, 1))
+	eventually(t, "the new prefix counts", func() bool {
+		u, err := r.user(t, i.token(t, "keelson", time.Minute))
+		return err == nil && u.Username == "new:eve@example.com"
+	})
 }
 
 func TestAuthenticationConfigErrors(t *testing.T) {

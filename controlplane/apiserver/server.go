@@ -186,6 +186,15 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	wg.Go(func() {
 		select {
+		case <-s.ready:
+			if err := s.identify(ctx); err != nil {
+				s.log.Warn("leases of this server", "err", err)
+			}
+		case <-ctx.Done():
+		}
+	})
+	wg.Go(func() {
+		select {
 		case err := <-s.store.Err():
 			cancel(fmt.Errorf("store failed: %w", err))
 		case <-ctx.Done():

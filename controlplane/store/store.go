@@ -52,6 +52,7 @@ type Store struct {
 	secrets *ring
 	dir     string
 	space   *space
+	probing chan struct{} // holds one while Disk's file is synced
 
 	campaigned chan struct{} // closed when campaign has ended
 	maintained chan struct{} // closed when maintain has ended
@@ -77,7 +78,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{log: cfg.Log, lock: lock, dir: dir}
+	s := &Store{log: cfg.Log, lock: lock, dir: dir, probing: make(chan struct{}, 1)}
 	if s.secrets, err = openRing(filepath.Join(dir, "secrets.key")); err != nil {
 		lock.Close()
 		return nil, err
@@ -187,6 +188,7 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.stop()
 		<-s.maintained
+		s.probing <- struct{}{} // no other probe begins
 		s.compact.Stop()
 		err = s.client.Close()
 		if errors.Is(err, context.Canceled) {
