@@ -4,13 +4,17 @@ import (
 	"crypto/x509"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
 	apiquota "k8s.io/apiserver/pkg/quota/v1"
 	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/restmapper"
 
 	"keelson.dev/keelson/controlplane/admission/quota"
 	"keelson.dev/keelson/controlplane/auth"
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/accounttoken"
 	"keelson.dev/keelson/controlplane/controller/certificates"
 	"keelson.dev/keelson/controlplane/controller/resourcequota"
 )
@@ -34,4 +38,17 @@ func (p *plane) certificates(d controller.Deps) (*controller.Loop, error) {
 	return certificates.New(d, func(r *x509.CertificateRequest, o certificates.Order) ([]byte, error) {
 		return p.server.PKI().CA.SignRequest(r, auth.Uses{Key: o.Key, Extended: o.Extended, Lifetime: min(o.Lifetime, auth.LeafLifetime)})
 	})
+}
+
+// accountTokens works as the controller manager itself, which upstream's roles give the right to write Secrets.
+func (p *plane) accountTokens(d controller.Deps) (loop *controller.Loop, err error) {
+	if d.Client, err = kubernetes.NewForConfig(p.as(user.KubeControllerManager)); err != nil {
+		return nil, err
+	}
+	tokens := p.server.Tokens()
+	return accounttoken.New(accounttoken.Deps{Deps: d, CA: p.server.PKI().CA.PEM, Issue: func(a *corev1.ServiceAccount, s *corev1.Secret) (string, error) {
+		token, _, err := tokens.Issue(auth.Binding{Namespace: a.Namespace, ServiceAccount: auth.Ref{Name: a.Name, UID: a.UID},
+			Secret: &auth.Ref{Name: s.Name, UID: s.UID}}, tokens.Audiences(), 0, time.Now())
+		return token, err
+	}})
 }

@@ -140,7 +140,7 @@ func (p *plane) control() ([]task, error) {
 		{"scheduler", sched.Run}, {"scheduler events", broadcast}, {"garbage watcher", p.whenReady(watcher.Run)},
 	}
 	for _, loop := range loops {
-		tasks = append(tasks, task{"controller " + loop.Name(), loop.Run})
+		tasks = append(tasks, task{"controller " + loop.Name(), p.whenReady(loop.Run)})
 	}
 	return tasks, nil
 }
@@ -220,6 +220,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"resourcequota-controller", p.quotas},
 		{"certificate-controller", p.certificates},
 		{"service-account-controller", accounts.New},
+		{"tokens-controller", p.accountTokens},
 		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
 		{"endpoint-controller", endpoints.New},
 		{"endpointslice-controller", endpointslice.New},

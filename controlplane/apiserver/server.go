@@ -278,6 +278,9 @@ func (s *Server) ClientConfig(u user.Info) *rest.Config { return s.loopback.conf
 // PKI of the cluster.
 func (s *Server) PKI() *auth.PKI { return s.pki }
 
+// Tokens issues the tokens of ServiceAccounts.
+func (s *Server) Tokens() *auth.Tokens { return s.tokens }
+
 // WriteAdminKubeconfig writes (0600) a kubeconfig of a cluster administrator for this machine.
 func (s *Server) WriteAdminKubeconfig(path string) error {
 	return s.pki.WriteKubeconfig(path, s.localURL(), auth.Leaf{CommonName: "kubernetes-admin", Organizations: []string{user.SystemPrivilegedGroup}})

@@ -99,12 +99,16 @@ type privateClaims struct {
 	Kubernetes Binding `json:"kubernetes.io"`
 }
 
-// Issue signs a token for the binding that is valid for life; id names it in audits.
+// Issue signs a token for the binding that is valid for life, or as long as what it is bound to if life is 0; id names it
+// in audits.
 func (t *Tokens) Issue(b Binding, audiences []string, life time.Duration, now time.Time) (token, id string, err error) {
 	id = uuid.NewString()
 	public := jwt.Claims{
 		Issuer: t.issuer, Subject: serviceaccount.MakeUsername(b.Namespace, b.ServiceAccount.Name), Audience: audiences,
-		Expiry: jwt.NewNumericDate(now.Add(life)), NotBefore: jwt.NewNumericDate(now), IssuedAt: jwt.NewNumericDate(now), ID: id,
+		NotBefore: jwt.NewNumericDate(now), IssuedAt: jwt.NewNumericDate(now), ID: id,
+	}
+	if life > 0 {
+		public.Expiry = jwt.NewNumericDate(now.Add(life))
 	}
 	token, err = jwt.Signed(t.signer).Claims(public).Claims(privateClaims{b}).Serialize()
 	if err != nil {

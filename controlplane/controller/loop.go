@@ -44,6 +44,7 @@ type Loop struct {
 	workers   int
 	queue     workqueue.TypedRateLimitingInterface[string]
 	synced    []cache.InformerSynced
+	own       []cache.SharedIndexInformer
 	group     sync.WaitGroup // workers and what they started
 }
 
@@ -101,10 +102,17 @@ func (l *Loop) Needs(informers ...cache.SharedIndexInformer) {
 	}
 }
 
-// Run works until ctx ends, then waits for the workers.
+// Own makes Run run an informer that no other controller reads.
+func (l *Loop) Own(informer cache.SharedIndexInformer) { l.own = append(l.own, informer) }
+
+// Run works until ctx ends, then waits for the workers. The server answers already.
 func (l *Loop) Run(ctx context.Context) error {
 	defer l.queue.ShutDown()
+	for _, informer := range l.own {
+		l.group.Go(func() { informer.RunWithContext(ctx) })
+	}
 	if !cache.WaitForCacheSync(ctx.Done(), l.synced...) {
+		l.group.Wait()
 		return nil
 	}
 	for range l.workers {
