@@ -29,6 +29,7 @@ import (
 	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/aggregation"
 	"keelson.dev/keelson/controlplane/controller/cronjob"
+	"keelson.dev/keelson/controlplane/controller/csi"
 	"keelson.dev/keelson/controlplane/controller/daemonset"
 	"keelson.dev/keelson/controlplane/controller/deployment"
 	"keelson.dev/keelson/controlplane/controller/endpoints"
@@ -58,10 +59,12 @@ import (
 type plane struct {
 	server *apiserver.Server
 	pool   loadbalancer.Pool
-	node   string                          // the node beside this server
-	disks  *local.Store                    // and its volumes
-	shared informers.SharedInformerFactory // of everything in this process; started by control's tasks
-	log    *slog.Logger
+	node   string       // the node beside this server
+	disks  *local.Store // and its volumes
+	// The CSI drivers on that node; set before control.
+	drivers csi.Drivers
+	shared  informers.SharedInformerFactory // of everything in this process; started by control's tasks
+	log     *slog.Logger
 }
 
 func newPlane(o *options, log *slog.Logger) (*plane, error) {
@@ -241,6 +244,9 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"service-controller", p.balancer},
 		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return persistentvolume.New(d, helloImage) }},
 		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return provision.New(d, p.node, p.disks) }},
+		{"attachdetach-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewAttachDetach(d, p.drivers) }},
+		{"csi-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewAttacher(d, p.drivers) }},
+		{"csi-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewProvisioner(d, p.drivers) }},
 		{"pvc-protection-controller", volumeprotection.NewClaims},
 		{"pv-protection-controller", volumeprotection.NewVolumes},
 		{"ephemeral-volume-controller", ephemeralvolume.New},

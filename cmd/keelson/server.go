@@ -80,6 +80,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	if err != nil {
 		return fmt.Errorf("services: %w", err)
 	}
+	p.drivers = csiDrivers{n.drivers, k}
 	control, err := p.control()
 	if err != nil {
 		return fmt.Errorf("control plane: %w", err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"google.golang.org/grpc"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/controlplane/controller/provision"
+	"keelson.dev/keelson/kubelet"
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/volume"
 	"keelson.dev/keelson/volume/csi"
@@ -72,6 +74,21 @@ func ensureClass(ctx context.Context, client kubernetes.Interface) error {
 	}
 	return fmt.Errorf("make the default storage class: %w", err)
 }
+
+// csiDrivers shows the node's drivers to the controllers beside it.
+type csiDrivers struct {
+	*csi.Plugin
+	kubelet *kubelet.Kubelet
+}
+
+func (d csiDrivers) Controller(driver string) grpc.ClientConnInterface {
+	if known := d.Driver(driver); known != nil && known.Controller {
+		return known.Conn
+	}
+	return nil
+}
+
+func (d csiDrivers) Grown(volume string) { d.kubelet.Recheck(d.Look(volume)...) }
 
 // mounts shows a volume.Manager as the kubelet wants it.
 type mounts struct{ *volume.Manager }

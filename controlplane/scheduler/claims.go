@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/persistentvolume"
 )
 
@@ -44,7 +45,7 @@ func newClaims(f informers.SharedInformerFactory, s *Scheduler) *claims {
 
 // Refuses implements Volumes.
 func (c *claims) Refuses(pod *corev1.Pod, node *corev1.Node, _ int) []Refusal {
-	for _, name := range claimNames(pod) {
+	for _, name := range controller.ClaimNames(pod) {
 		if r := c.refuses(pod.Namespace, name, node); r != nil {
 			return r
 		}
@@ -114,7 +115,7 @@ func (c *claims) obtainable(pvc *corev1.PersistentVolumeClaim, class *storagev1.
 
 // Alone implements Volumes.
 func (c *claims) Alone(pod *corev1.Pod) []string {
-	return slices.DeleteFunc(claimNames(pod), func(name string) bool {
+	return slices.DeleteFunc(controller.ClaimNames(pod), func(name string) bool {
 		pvc := lookup[corev1.PersistentVolumeClaim](c.pvcs, pod.Namespace+"/"+name)
 		return pvc == nil || !slices.Contains(pvc.Spec.AccessModes, corev1.ReadWriteOncePod)
 	})
@@ -127,7 +128,7 @@ func (s *Scheduler) claim(ctx context.Context, pod *corev1.Pod, node string) err
 	if !ok {
 		return nil
 	}
-	for _, name := range claimNames(pod) {
+	for _, name := range controller.ClaimNames(pod) {
 		pvc := lookup[corev1.PersistentVolumeClaim](c.pvcs, pod.Namespace+"/"+name)
 		if pvc == nil || pvc.Spec.VolumeName != "" || pvc.Annotations[selectedNode] == node {
 			continue
@@ -141,20 +142,6 @@ func (s *Scheduler) claim(ctx context.Context, pod *corev1.Pod, node string) err
 		}
 	}
 	return nil
-}
-
-// claimNames lists the claims that a pod uses, those of its ephemeral volumes included.
-func claimNames(pod *corev1.Pod) []string {
-	var out []string
-	for _, v := range pod.Spec.Volumes {
-		switch {
-		case v.PersistentVolumeClaim != nil:
-			out = append(out, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			out = append(out, pod.Name+"-"+v.Name)
-		}
-	}
-	return out
 }
 
 func lookup[T any](store cache.Indexer, key string) *T {

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"keelson.dev/keelson/controlplane/controller"
 )
 
 // Volumes answers what the storage objects say about a pod. It is read from informers' stores; see claims.go.
@@ -21,7 +23,7 @@ func volumes(c *Cluster, pod *Pod, node *Node) []Refusal {
 	}
 	for _, claim := range c.Volumes.Alone(pod.Pod) {
 		for uid, other := range c.pods {
-			if uid != pod.UID && other.Namespace == pod.Namespace && slices.Contains(claimNames(other.Pod), claim) {
+			if uid != pod.UID && other.Namespace == pod.Namespace && slices.Contains(controller.ClaimNames(other.Pod), claim) {
 				return refuse(true, "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode", "claim "+claim+", pod "+other.Name)
 			}
 		}

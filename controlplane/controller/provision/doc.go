@@ -7,4 +7,6 @@
 //
 // Each node's instance serves the claims that the scheduler gave to its node; a claim that binds at once goes to the node of the
 // server.
+//
+// What every provisioner does alike (when it is asked, how a volume ends) is exported, for that of CSI drivers.
 package provision

@@ -38,7 +38,7 @@ func (p *provisioner) grow(ctx context.Context, claim *corev1.PersistentVolumeCl
 	next.Status.Capacity[corev1.ResourceStorage] = wants
 	next.Status.AllocatedResources = corev1.ResourceList{corev1.ResourceStorage: wants}
 	next.Status.AllocatedResourceStatuses = nil
-	next.Status.Conditions = without(next.Status.Conditions)
+	next.Status.Conditions = WithoutResize(next.Status.Conditions)
 	if _, err := p.Client.CoreV1().PersistentVolumeClaims(claim.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
@@ -46,8 +46,8 @@ func (p *provisioner) grow(ctx context.Context, claim *corev1.PersistentVolumeCl
 	return nil
 }
 
-// without drops what an earlier resize has left to say.
-func without(conditions []corev1.PersistentVolumeClaimCondition) []corev1.PersistentVolumeClaimCondition {
+// WithoutResize drops what an earlier resize has left to say.
+func WithoutResize(conditions []corev1.PersistentVolumeClaimCondition) []corev1.PersistentVolumeClaimCondition {
 	var out []corev1.PersistentVolumeClaimCondition
 	for _, c := range conditions {
 		switch c.Type {

@@ -28,10 +28,12 @@ const (
 	// SizeAnnotation on a volume says whether it is held to its size: "enforced", or "not enforced: " and why.
 	SizeAnnotation = "keelson.dev/size"
 
-	finalizer     = "external-provisioner.volume.kubernetes.io/finalizer"
-	provisionedBy = "pv.kubernetes.io/provisioned-by"
-	selectedNode  = "volume.kubernetes.io/selected-node"
-	bindCompleted = "pv.kubernetes.io/bind-completed"
+	// Finalizer holds a volume until its data is gone; the annotations say who made it, for which node, and that a claim is bound. All
+	// are upstream's.
+	Finalizer     = "external-provisioner.volume.kubernetes.io/finalizer"
+	ProvisionedBy = "pv.kubernetes.io/provisioned-by"
+	SelectedNode  = "volume.kubernetes.io/selected-node"
+	BindCompleted = "pv.kubernetes.io/bind-completed"
 
 	claimKey, volumeKey = "claim/", "volume/"
 )
@@ -76,7 +78,7 @@ func Class() *storagev1.StorageClass {
 func (p *provisioner) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	if name, ok := strings.CutPrefix(key, volumeKey); ok {
 		if pv := controller.Get[corev1.PersistentVolume](p.volumes, name); pv != nil && p.ours(pv) {
-			return 0, p.release(ctx, pv)
+			return 0, Release(ctx, p.Deps, pv, func() error { return p.disks.Remove(pv.Name) })
 		}
 		return 0, nil
 	}
@@ -84,12 +86,10 @@ func (p *provisioner) reconcile(ctx context.Context, key string) (time.Duration,
 	switch {
 	case claim == nil:
 		return 0, nil
-	case claim.Annotations[bindCompleted] != "":
+	case claim.Annotations[BindCompleted] != "":
 		return 0, p.grow(ctx, claim)
-	case claim.Spec.VolumeName != "" || claim.DeletionTimestamp != nil:
-		return 0, nil
 	}
-	class := controller.Get[storagev1.StorageClass](p.classes, classOf(claim))
+	class := controller.Get[storagev1.StorageClass](p.classes, ClassOf(claim))
 	if class == nil || !p.mine(claim, class) {
 		return 0, nil
 	}
@@ -102,13 +102,21 @@ func (p *provisioner) reconcile(ctx context.Context, key string) (time.Duration,
 
 // mine tells whether this node is to make the claim's volume.
 func (p *provisioner) mine(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) bool {
-	// The binder looks for a volume that is there first, then names the provisioner.
-	if class.Provisioner != Name || claim.Annotations["volume.kubernetes.io/storage-provisioner"] != Name {
+	node := claim.Annotations[SelectedNode]
+	return Asked(claim, class, Name) && (node == p.node || node == "")
+}
+
+// Asked tells whether a provisioner is to make the claim's volume now: the binder found none that is there, and the scheduler has chosen a
+// node if the class waits for one.
+func Asked(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, provisioner string) bool {
+	if claim.Spec.VolumeName != "" || claim.DeletionTimestamp != nil || claim.Annotations[BindCompleted] != "" {
 		return false
 	}
-	node := claim.Annotations[selectedNode]
+	if class.Provisioner != provisioner || claim.Annotations["volume.kubernetes.io/storage-provisioner"] != provisioner {
+		return false
+	}
 	waits := ptr.Deref(class.VolumeBindingMode, storagev1.VolumeBindingImmediate) == storagev1.VolumeBindingWaitForFirstConsumer
-	return node == p.node || node == "" && !waits
+	return claim.Annotations[SelectedNode] != "" || !waits
 }
 
 // refuse says what a claim or class asks that cannot be had.
@@ -132,7 +140,7 @@ func refuse(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) 
 }
 
 func (p *provisioner) provision(ctx context.Context, claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) error {
-	name := volumeName(claim)
+	name := VolumeName(claim)
 	size := claim.Spec.Resources.Requests[corev1.ResourceStorage]
 	block := ptr.Deref(claim.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeBlock
 	path, unheld, err := p.disks.Make(name, size.Value(), block)
@@ -149,8 +157,8 @@ func (p *provisioner) provision(ctx context.Context, claim *corev1.PersistentVol
 		mode = corev1.PersistentVolumeBlock
 	}
 	pv := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{finalizer},
-			Annotations: map[string]string{provisionedBy: Name, SizeAnnotation: held(unheld)}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{Finalizer},
+			Annotations: map[string]string{ProvisionedBy: Name, SizeAnnotation: held(unheld)}},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity: corev1.ResourceList{corev1.ResourceStorage: size}, AccessModes: claim.Spec.AccessModes, ClaimRef: ref, StorageClassName: class.Name, VolumeMode: &mode,
 			PersistentVolumeReclaimPolicy: ptr.Deref(class.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete),
@@ -183,7 +191,7 @@ func (p *provisioner) tell(claim *corev1.PersistentVolumeClaim, unheld error) {
 
 // ours tells whether this node made a volume.
 func (p *provisioner) ours(pv *corev1.PersistentVolume) bool {
-	if pv.Annotations[provisionedBy] != Name || pv.Spec.Local == nil || pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+	if pv.Annotations[ProvisionedBy] != Name || pv.Spec.Local == nil || pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
 		return false
 	}
 	for _, term := range pv.Spec.NodeAffinity.Required.NodeSelectorTerms {
@@ -196,24 +204,23 @@ func (p *provisioner) ours(pv *corev1.PersistentVolume) bool {
 	return false
 }
 
-// release removes a volume that nobody claims any more, its data first.
-func (p *provisioner) release(ctx context.Context, pv *corev1.PersistentVolume) error {
+// Release removes a volume that nobody claims any more, its data first: remove is idempotent. It may be called about any volume of the caller's.
+func Release(ctx context.Context, d controller.Deps, pv *corev1.PersistentVolume, remove func() error) error {
 	unclaimed := pv.Status.Phase == corev1.VolumeReleased || pv.Status.Phase == corev1.VolumeFailed
 	deletes := pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
 	guarded := slices.Contains(pv.Finalizers, "kubernetes.io/pv-protection") && pv.Status.Phase == corev1.VolumeBound
-	switch {
-	case pv.DeletionTimestamp != nil && !guarded:
-		if deletes {
-			if err := p.remove(pv); err != nil {
-				return err
-			}
-		}
-		return p.letGo(ctx, pv)
-	case unclaimed && deletes:
-		if err := p.remove(pv); err != nil {
+	goes := pv.DeletionTimestamp != nil && !guarded
+	if deletes && (goes || unclaimed && pv.DeletionTimestamp == nil) {
+		if err := remove(); err != nil {
+			d.Events.Eventf(pv, corev1.EventTypeWarning, "VolumeFailedDelete", "%s", err)
 			return err
 		}
-		err := p.Client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pv.UID))})
+	}
+	switch {
+	case goes:
+		return letGo(ctx, d, pv)
+	case unclaimed && deletes && pv.DeletionTimestamp == nil:
+		err := d.Client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pv.UID))})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -222,30 +229,24 @@ func (p *provisioner) release(ctx context.Context, pv *corev1.PersistentVolume) 
 	return nil
 }
 
-func (p *provisioner) remove(pv *corev1.PersistentVolume) error {
-	err := p.disks.Remove(pv.Name)
-	if err != nil {
-		p.Events.Eventf(pv, corev1.EventTypeWarning, "VolumeFailedDelete", "%s", err)
-	}
-	return err
-}
-
-func (p *provisioner) letGo(ctx context.Context, pv *corev1.PersistentVolume) error {
-	if !slices.Contains(pv.Finalizers, finalizer) {
+func letGo(ctx context.Context, d controller.Deps, pv *corev1.PersistentVolume) error {
+	if !slices.Contains(pv.Finalizers, Finalizer) {
 		return nil
 	}
 	pv = pv.DeepCopy()
-	pv.Finalizers = slices.DeleteFunc(pv.Finalizers, func(f string) bool { return f == finalizer })
-	_, err := p.Client.CoreV1().PersistentVolumes().Update(ctx, pv, metav1.UpdateOptions{})
+	pv.Finalizers = slices.DeleteFunc(pv.Finalizers, func(f string) bool { return f == Finalizer })
+	_, err := d.Client.CoreV1().PersistentVolumes().Update(ctx, pv, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
-func volumeName(claim *corev1.PersistentVolumeClaim) string { return "pvc-" + string(claim.UID) }
+// VolumeName is the name of the volume that is made for a claim.
+func VolumeName(claim *corev1.PersistentVolumeClaim) string { return "pvc-" + string(claim.UID) }
 
-func classOf(claim *corev1.PersistentVolumeClaim) string {
+// ClassOf is the name of a claim's class, "" for none.
+func ClassOf(claim *corev1.PersistentVolumeClaim) string {
 	if name, ok := claim.Annotations[corev1.BetaStorageClassAnnotation]; ok {
 		return name
 	}

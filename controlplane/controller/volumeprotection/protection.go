@@ -39,7 +39,7 @@ func NewClaims(d controller.Deps) (*controller.Loop, error) {
 		}),
 		controller.Watch(loop, g.pods, func(pod, _ *corev1.Pod) []string {
 			var keys []string
-			for _, name := range ClaimNames(pod) {
+			for _, name := range controller.ClaimNames(pod) {
 				keys = append(keys, pod.Namespace+"/"+name)
 			}
 			return keys
@@ -64,7 +64,7 @@ func (g *guard) claim(ctx context.Context, key string) (time.Duration, error) {
 		return 0, nil
 	}
 	for _, obj := range g.pods.GetIndexer().List() {
-		if Uses(obj.(*corev1.Pod), claim) {
+		if controller.UsesClaim(obj.(*corev1.Pod), claim) {
 			return 0, nil
 		}
 	}
@@ -74,7 +74,7 @@ func (g *guard) claim(ctx context.Context, key string) (time.Duration, error) {
 		return 0, err
 	}
 	for i := range pods.Items {
-		if Uses(&pods.Items[i], claim) {
+		if controller.UsesClaim(&pods.Items[i], claim) {
 			return 0, nil
 		}
 	}
@@ -99,27 +99,4 @@ func (g *guard) volume(ctx context.Context, name string) (time.Duration, error) 
 		return 0, nil
 	}
 	return 0, err
-}
-
-// Uses tells whether a pod keeps a claim in use: it has a node and has not ended, its object gone or its phase final.
-func Uses(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim) bool {
-	if pod.Namespace != claim.Namespace || pod.Spec.NodeName == "" {
-		return false
-	}
-	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-	return !ended && slices.Contains(ClaimNames(pod), claim.Name)
-}
-
-// ClaimNames lists the claims that a pod uses, those of its ephemeral volumes included.
-func ClaimNames(pod *corev1.Pod) []string {
-	var out []string
-	for _, v := range pod.Spec.Volumes {
-		switch {
-		case v.PersistentVolumeClaim != nil:
-			out = append(out, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			out = append(out, pod.Name+"-"+v.Name)
-		}
-	}
-	return out
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -104,9 +105,15 @@ func (d *driver) intercept(ctx context.Context, request any, info *grpc.UnarySer
 		return next(ctx, request)
 	}
 	d.note(method, request)
-	if _, err := os.Stat(filepath.Join(d.data, "hang")); err == nil {
-		<-ctx.Done()
-		return nil, status.FromContextError(ctx.Err()).Err()
+	for {
+		if _, err := os.Stat(filepath.Join(d.data, "hang")); err != nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		case <-time.After(50 * time.Millisecond): // between looks at the fault's file
+		}
 	}
 	if _, err := os.Stat(filepath.Join(d.data, "refuse-"+method)); err == nil {
 		return nil, status.Error(codes.Internal, "told to refuse")
