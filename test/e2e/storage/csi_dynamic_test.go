@@ -69,16 +69,22 @@ func TestCSI_InlineAndBlock(t *testing.T) {
 		csiClass("csi-block", d.name, "")+claim("csi-block", ", storageClassName: csi-block, volumeMode: Block")+
 		block.Replace(user("csi-device", "csi-block", "test -b /dev/xv && echo onto-the-device | dd of=/dev/xv bs=512 count=1 conv=sync && dd if=/dev/xv bs=15 count=1 | grep onto-the-device")))
 	waitPod(t, c, "csi-inline", "condition=Ready")
-	if out := kubectl(t, c, "logs", "csi-inline"); out != "world" {
-		t.Errorf("the pod read %q", out)
-	}
+	eventually(t, "the pod reads what its volume was made with", func() string {
+		if out := kubectl(t, c, "logs", "csi-inline"); out != "world" {
+			return "it read " + out
+		}
+		return ""
+	})
 	inline := d.calls(t, "NodePublishVolume", "")[0].Request
 	waitPod(t, c, "csi-device", "condition=Ready")
 	kubectl(t, c, "delete", "pod", "csi-inline", "csi-device", "--now")
 	kubectl(t, c, "delete", "pvc", "csi-block")
 	eventually(t, "nothing is left", func() string {
 		left, err := os.ReadDir(filepath.Join(d.data, "volumes"))
-		if err != nil || len(left) > 0 {
+		if err != nil {
+			return err.Error()
+		}
+		if len(left) > 0 {
 			return left[0].Name()
 		}
 		return ""
