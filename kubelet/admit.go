@@ -44,6 +44,9 @@ func (k *Kubelet) admit(ctx context.Context, pod *corev1.Pod, rec *podRecord) *p
 
 // judge is admit without devices. Judgements come one at a time, each against all before it.
 func (k *Kubelet) judge(pod *corev1.Pod, rec *podRecord, started bool) *plan.Ending {
+	if k.parts.leaving.is() && !started {
+		return &plan.Ending{Since: time.Now(), Reason: "NodeShutdown", Message: "Pod was rejected as the node is shutting down."}
+	}
 	k.admission <- struct{}{}
 	defer func() { <-k.admission }()
 	node, err := k.parts.cluster.Node()

@@ -27,6 +27,7 @@ const retryClean = 2 * time.Second
 // record that leads here; the directory goes after the mounts, so that nothing behind a mount is deleted; the API
 // object goes last, because its removal is what tells everybody that the node is free of the pod.
 func (k *Kubelet) Clean(ctx context.Context, r podworker.Request) podworker.Result {
+	k.parts.leaving.poke()
 	rec := k.entry(r.Pod)
 	rec.cancel(func(string) bool { return true })
 	rec.wg.Wait()

@@ -18,6 +18,7 @@ import (
 
 	"keelson.dev/keelson/kubelet/act"
 	"keelson.dev/keelson/kubelet/pluginwatch"
+	"keelson.dev/keelson/kubelet/shutdown"
 	"keelson.dev/keelson/volume"
 )
 
@@ -52,6 +53,8 @@ type Config struct {
 	Eviction Eviction
 	// ImageGC are the disk usages, in percent, at which unused images are removed.
 	ImageGC ImageGC
+	// Shutdown says how pods end when the machine shuts down.
+	Shutdown Shutdown
 	// StatusEvery is how often the node's status is reported although nothing changed. Default 5 min.
 	StatusEvery time.Duration
 	// LeaseEvery is how often the node's Lease is renewed. Default 10 s; the Lease holds four times as long.
@@ -120,6 +123,19 @@ type Eviction struct {
 	ImagefsAvailable  float64 // percent; default 15
 	PidsAvailable     float64 // percent of the kernel's limit; default 1
 	PressureCondition time.Duration
+}
+
+// Shutdown of the machine, as systemd-logind announces it.
+type Shutdown struct {
+	// Off: pods are not ended in order.
+	Off bool
+	// Grace is what all pods together have, Critical the last part of it that critical pods have for themselves. Zero:
+	// as long as logind waits anyway, a third of it for critical ones.
+	Grace, Critical time.Duration
+	// ByPriority has periods for more kinds of pods, instead of Grace and Critical.
+	ByPriority []shutdown.Period
+	// Bus is the address of the system bus; "" for the machine's.
+	Bus string
 }
 
 // ImageGC thresholds in percent of the image filesystem.

@@ -81,6 +81,7 @@ func startWith(t *testing.T, adjust func(*kubelet.Config, *kubelet.Deps), opts .
 			Root: filepath.Join(dir, "kubelet"), PodLogs: filepath.Join(dir, "logs"), LogLinks: filepath.Join(dir, "links"),
 			ResolvConf: "-",
 		},
+		Shutdown:   kubelet.Shutdown{Off: true},
 		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
 		CgroupRoot: fmt.Sprintf("/keelson-test-%d-%d", os.Getpid(), seq.Add(1)),
 	}

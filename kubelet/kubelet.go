@@ -29,6 +29,7 @@ import (
 	"keelson.dev/keelson/kubelet/probe"
 	"keelson.dev/keelson/kubelet/pull"
 	"keelson.dev/keelson/kubelet/qos"
+	"keelson.dev/keelson/kubelet/shutdown"
 	"keelson.dev/keelson/kubelet/source"
 	"keelson.dev/keelson/kubelet/stats"
 	"keelson.dev/keelson/kubelet/statuswriter"
@@ -75,6 +76,7 @@ type parts struct {
 	objects *objectWatches
 	devices *device.Manager
 	plugins *pluginwatch.Watcher
+	leaving *leaving
 }
 
 // recordEntry is a record with the last known version of its pod.
@@ -99,7 +101,7 @@ func New(cfg Config, d Deps) (*Kubelet, error) {
 		records: map[types.UID]*recordEntry{}, statics: map[string]*corev1.Pod{}, runtime: "keelson",
 	}
 	p := &k.parts
-	p.metrics = newMetrics()
+	p.metrics, p.leaving = newMetrics(), newLeaving()
 	if d.CRI != nil {
 		p.cri = criclient.New(d.CRI)
 	} else {
@@ -151,7 +153,11 @@ func (k *Kubelet) wire(d Deps) error {
 	p.probes = probe.New(probe.Config{CRI: p.cri, Events: p.exec, Wake: p.workers.Wake})
 	p.puller = pull.New(pull.Config{Parallel: cfg.ParallelPulls, Ledger: filepath.Join(cfg.Paths.Root, "image-pulls")}, p.cri, p.cluster, p.exec)
 	p.writer = statuswriter.New(statuswriter.Config{
-		Client: d.Client, Target: k.target, Written: p.workers.Wake, Log: k.log,
+		Client: d.Client, Target: k.target, Log: k.log,
+		Written: func(uid types.UID) {
+			p.workers.Wake(uid)
+			p.leaving.poke()
+		},
 	})
 	p.node = nodestatus.New(nodestatus.Config{
 		Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IPs: cfg.Node.IPs, Labels: cfg.Node.Labels,
@@ -216,6 +222,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	run("pod status writer", p.writer.Run)
 	run("pod watch", p.pods.Run)
 	run("node status", func(ctx context.Context) error { return p.node.Run(ctx, func() { close(k.ready) }) })
+	if !k.cfg.Shutdown.Off {
+		run("machine's shutdown", shutdown.New(k.shutdown(), machine{k}).Run)
+	}
 	run("device plugins", p.devices.Run)
 	run("pod resources", (&podresources.Server{
 		Socket: filepath.Join(k.cfg.Paths.Root, "pod-resources", "kubelet.sock"), Pods: nodeView{k}.Pods, Devices: p.devices, Log: k.log,

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
@@ -95,6 +96,9 @@ func New(cfg Config, deps Deps) (*Proxy, error) {
 	return &Proxy{cfg: cfg, deps: deps, changes: c, ports: map[types.NamespacedName][]model.Port{},
 		table: rules.NewTable(rules.Cluster{Pods: cfg.PodCIDR, Services: cfg.ServiceCIDR}), health: newHealth(cfg.Log), metrics: newMetrics()}, nil
 }
+
+// Serve adds metrics of others to those that Metrics serves. Not after Run.
+func (p *Proxy) Serve(more ...prometheus.Collector) { p.metrics.registry.MustRegister(more...) }
 
 // Run keeps the rules until ctx ends; they stay in force afterwards. It returns an error only when its health address cannot be had.
 func (p *Proxy) Run(ctx context.Context) error {

@@ -59,11 +59,16 @@ func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet
 	if o.plane.Taint {
 		taints = append(taints, corev1.Taint{Key: controlPlaneRole, Effect: corev1.TaintEffectNoSchedule})
 	}
+	critical := o.node.ShutdownCritical
+	if critical == 0 {
+		critical = o.node.Shutdown / 3
+	}
 	if err := shareVolumes(o, log); err != nil {
 		return nil, err
 	}
 	volumes, drivers := newVolumes(o, client, log)
 	k, err := kubelet.New(kubelet.Config{
+		Shutdown: kubelet.Shutdown{Off: o.node.Shutdown < 0, Grace: o.node.Shutdown, Critical: critical},
 		Node: kubelet.Node{Name: o.node.Name, IPs: []netip.Addr{ip}, Taints: taints,
 			PodCIDRs: []string{o.node.PodCIDR}, MaxPods: o.node.MaxPods, Version: version},
 		Paths: kubelet.Paths{Root: o.place.KubeletRoot, PodLogs: o.place.PodLogs, Manifests: o.node.StaticPods, ResolvConf: o.node.ResolvConf},

@@ -76,7 +76,11 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	if err != nil {
 		return err
 	}
-	services, err := n.services(o, p.shared, system, log)
+	admin, err := kubernetes.NewForConfig(p.as(adminName, user.SystemPrivilegedGroup))
+	if err != nil {
+		return err
+	}
+	services, err := n.services(o, admin, p.shared, system, log)
 	if err != nil {
 		return fmt.Errorf("services: %w", err)
 	}
@@ -84,10 +88,6 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	control, err := p.control()
 	if err != nil {
 		return fmt.Errorf("control plane: %w", err)
-	}
-	admin, err := kubernetes.NewForConfig(p.as(adminName, user.SystemPrivilegedGroup))
-	if err != nil {
-		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	together(ctx, group, n.tasks(o)...)

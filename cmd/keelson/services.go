@@ -18,6 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/record"
 
 	"keelson.dev/keelson/controlplane/controller/loadbalancer"
 	"keelson.dev/keelson/network/announce"
@@ -30,7 +34,8 @@ import (
 const dnsPort = 53
 
 // services makes the node's Service proxy and cluster DNS, fed by shared informers; those of system are of kube-system alone.
-func (n *node) services(o *options, shared, system informers.SharedInformerFactory, log *slog.Logger) ([]task, error) {
+// Events go to client.
+func (n *node) services(o *options, client kubernetes.Interface, shared, system informers.SharedInformerFactory, log *slog.Logger) ([]task, error) {
 	pods, services, own, err := ranges(o)
 	if err != nil {
 		return nil, err
@@ -43,7 +48,9 @@ func (n *node) services(o *options, shared, system informers.SharedInformerFacto
 		metrics = net.JoinHostPort("127.0.0.1", strconv.Itoa(o.node.MetricsPort))
 	}
 	nodes := shared.Core().V1().Nodes().Lister()
-	addresses, err := newBalancer(o, log)
+	events := record.NewBroadcaster()
+	teller := conflicts{events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "load-balancer", Host: o.node.Name}), shared.Core().V1().Services().Lister()}
+	addresses, err := newBalancer(o, teller.tell, log)
 	if err != nil {
 		return nil, err
 	}
@@ -68,12 +75,39 @@ func (n *node) services(o *options, shared, system informers.SharedInformerFacto
 	if err := names.Follow(system.Core().V1().ConfigMaps().Informer()); err != nil {
 		return nil, err
 	}
-	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}, {"load balancer addresses", addresses.Run}}, nil
+	p.Serve(names.Collectors()...)
+	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}, {"load balancer addresses", addresses.Run},
+		{"load balancer events", func(ctx context.Context) error {
+			events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: client.CoreV1().Events("")})
+			<-ctx.Done()
+			events.Shutdown()
+			return nil
+		}}}, nil
 }
 
 // staying tells whether a node is not about to be removed. One that is not known (yet) stays.
 func staying(n *corev1.Node, err error) bool {
 	return err != nil || n.DeletionTimestamp == nil && !slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" })
+}
+
+// conflicts tells Services that another machine claims their address.
+type conflicts struct {
+	events   record.EventRecorder
+	services corelisters.ServiceLister
+}
+
+func (c conflicts) tell(addr netip.Addr, by net.HardwareAddr) {
+	all, err := c.services.List(labels.Everything())
+	if err != nil {
+		return // a cache's list has no errors
+	}
+	for _, s := range all {
+		for _, in := range s.Status.LoadBalancer.Ingress {
+			if in.IP == addr.String() {
+				c.events.Eventf(s, corev1.EventTypeWarning, "AddressConflict", "Another machine on the network, %s, claims the load balancer address %s too: clients may reach either. Take the address from it, or out of --load-balancer-range", by, addr)
+			}
+		}
+	}
 }
 
 // balancer announces the addresses that our own controller assigned; another balancer's are its own affair.
@@ -82,14 +116,14 @@ type balancer struct {
 	pool loadbalancer.Pool
 }
 
-func newBalancer(o *options, log *slog.Logger) (balancer, error) {
+func newBalancer(o *options, conflict func(netip.Addr, net.HardwareAddr), log *slog.Logger) (balancer, error) {
 	pool, err := loadbalancer.ParsePool(o.plane.Balancer)
 	if err != nil {
 		return balancer{}, fmt.Errorf("--load-balancer-range: %w", err)
 	}
 	// The pods' links begin with the bridge's name.
 	pods := func(name string) bool { return strings.HasPrefix(name, o.node.Bridge) }
-	return balancer{announce.New(announce.Config{Skip: pods, Log: log.With("part", "announce")}), pool}, nil
+	return balancer{announce.New(announce.Config{Skip: pods, Conflict: conflict, Log: log.With("part", "announce")}), pool}, nil
 }
 
 // Set announces those of the addresses that are ours.

@@ -60,6 +60,7 @@ type Reporter struct {
 
 	mu       sync.Mutex
 	pressure Pressure                     // guarded by mu
+	leaving  bool                         // guarded by mu
 	brought  map[corev1.ResourceName]bool // resources that device plugins have brought; guarded by mu
 }
 
@@ -93,6 +94,14 @@ func (r *Reporter) SetPressure(p Pressure) {
 	if changed {
 		r.Wake()
 	}
+}
+
+// SetLeaving notes that the machine shuts down, so that nobody counts on the node any more, or that it does not.
+func (r *Reporter) SetLeaving(yes bool) {
+	r.mu.Lock()
+	r.leaving = yes
+	r.mu.Unlock()
+	r.Wake()
 }
 
 // Wake has the status reported now if it has changed.

@@ -29,6 +29,7 @@ type snapshot struct {
 	trouble  string // why the runtime did not answer
 	images   []*runtimeapi.Image
 	pressure Pressure
+	leaving  bool
 	now      time.Time
 }
 
@@ -43,7 +44,7 @@ func (r *Reporter) snapshot(ctx context.Context, images bool) (snapshot, error) 
 		return snapshot{}, err
 	}
 	r.mu.Lock()
-	s.pressure = r.pressure
+	s.pressure, s.leaving = r.pressure, r.leaving
 	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -235,6 +236,9 @@ func trouble(in snapshot) string {
 		return in.trouble
 	}
 	var out []string
+	if in.leaving {
+		out = append(out, "node is shutting down")
+	}
 	seen := map[string]bool{}
 	for _, c := range in.runtime.GetStatus().GetConditions() {
 		seen[c.GetType()] = true

@@ -50,7 +50,7 @@ func conditions(out *corev1.PodStatus, in In) {
 	set(out, in, corev1.PodReady, ready)
 	set(out, in, corev1.ContainersReady, containers)
 	resize(out, in)
-	if in.Failure.Reason == "Evicted" {
+	if in.Failure.Reason == "Evicted" || in.Failure.Reason == "Terminated" {
 		set(out, in, corev1.DisruptionTarget, verdict{ok: true, reason: corev1.PodReasonTerminationByKubelet, message: in.Failure.Message})
 	}
 	if get(out, corev1.PodScheduled) == nil {

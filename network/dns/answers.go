@@ -56,6 +56,13 @@ func newAnswers(limit int, now func() time.Time) *answers {
 	return &answers{limit: limit, now: now, m: map[cacheKey]*list.Element{}, order: list.New()}
 }
 
+// size is how many answers there are.
+func (c *answers) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.order.Len()
+}
+
 // get returns a copy of an answer with its remaining TTL; fresh is false for one that has expired but may serve in need.
 func (c *answers) get(k cacheKey) (m *dns.Msg, fresh bool) {
 	c.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -280,6 +281,7 @@ func TestServesUDPAndTCP(t *testing.T) {
 	if m := exchange("udp", (&dns.Msg{}).SetQuestion("wEb.default.svc.cluster.local.", dns.TypeA)); m.Question[0].Name != "wEb.default.svc.cluster.local." || m.Answer[0].Header().Name != "wEb.default.svc.cluster.local." {
 		t.Errorf("0x20: %v", m)
 	}
+	checkMetrics(t, s, "coredns_dns_requests_total", "coredns_dns_responses_total", "coredns_dns_request_duration_seconds", "coredns_cache_hits_total", "coredns_cache_misses_total", "coredns_cache_entries")
 	second := server(t, func(c *Config) { c.Listen = []netip.AddrPort{at} })
 	if err := second.Run(ctx); err == nil || !strings.Contains(err.Error(), at.String()) {
 		t.Errorf("a second server on the address: %v", err)
@@ -521,5 +523,28 @@ func BenchmarkClusterName(b *testing.B) {
 	q := (&dns.Msg{}).SetQuestion("web.default.svc.cluster.local.", dns.TypeA)
 	for b.Loop() {
 		s.Answer(b.Context(), client, q)
+	}
+}
+
+// checkMetrics checks that the server counts what it does, under CoreDNS' names.
+func checkMetrics(t *testing.T, s *Server, names ...string) {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(s.Collectors()...)
+	have := map[string]bool{}
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			n := m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			have[f.GetName()] = have[f.GetName()] || n > 0
+		}
+	}
+	for _, n := range names {
+		if !have[n] {
+			t.Errorf("%s counts nothing; there are %v", n, have)
+		}
 	}
 }

@@ -23,6 +23,8 @@ type Resolver struct {
 	cache *answers
 	slots chan struct{} // questions under way
 	rules atomic.Pointer[Settings]
+	// looked is told of each look into the cache: what was found, and whether it is still good.
+	looked func(m *dns.Msg, fresh bool)
 
 	mu      sync.Mutex
 	servers []string // host:port
@@ -49,7 +51,7 @@ var errNoServer = errors.New("no upstream server: resolv.conf names none but our
 
 func newResolver(conf string, self []netip.Addr, entries, underWay int, now func() time.Time) *Resolver {
 	r := &Resolver{conf: conf, self: self, cache: newAnswers(entries, now), slots: make(chan struct{}, underWay), bad: map[string]time.Time{},
-		flights: map[cacheKey]*flight{}}
+		flights: map[cacheKey]*flight{}, looked: func(*dns.Msg, bool) {}}
 	r.rules.Store(&Settings{})
 	return r
 }
@@ -74,6 +76,7 @@ func (r *Resolver) use(settings Settings) {
 func (r *Resolver) Resolve(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	k := keyOf(q)
 	m, fresh := r.cache.get(k)
+	r.looked(m, fresh)
 	if fresh {
 		return m, nil
 	}

@@ -37,6 +37,7 @@ type Server struct {
 	domain   string // with the dot at its end
 	zone     *Zone
 	resolver *Resolver
+	metrics  *metrics
 	settings atomic.Pointer[Settings]
 
 	mu      sync.Mutex
@@ -80,6 +81,8 @@ func New(cfg Config, zone *Zone) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, domain: strings.ToLower(dns.Fqdn(cfg.Domain)), zone: zone, clients: map[netip.Addr]int{},
 		resolver: newResolver(cfg.ResolvConf, self, cfg.CacheSize, cfg.UnderWay, cfg.Now)}
+	s.metrics = newMetrics(s.resolver.cache.size)
+	s.resolver.looked = s.metrics.cached
 	s.Use(Settings{})
 	return s, nil
 }
@@ -159,7 +162,9 @@ func (s *Server) handler(ctx context.Context) dns.Handler {
 		if q.Response {
 			return
 		}
-		m := s.Answer(ctx, clientOf(w.RemoteAddr()), q)
+		began, client := time.Now(), clientOf(w.RemoteAddr())
+		m := s.Answer(ctx, client, q)
+		s.metrics.answered(w.RemoteAddr().Network(), client.Is6(), q, m, time.Since(began))
 		fit(m, q, w.RemoteAddr().Network())
 		if err := w.WriteMsg(m); err != nil {
 			s.cfg.Log.Debug("an answer was not sent", "to", w.RemoteAddr(), "error", err)

@@ -220,6 +220,15 @@ func TestLesson09BuiltInBalancer(t *testing.T) {
 		}
 		return ""
 	})
+	// A machine that takes the address for its own, and says so, is told of on the Service.
+	claim := "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify; ip addr add " + address + "/32 dev eth0; ip link set eth0 down; ip link set eth0 up; sleep 0.2; ip addr del " + address + "/32 dev eth0"
+	s.eventually("the conflict is told", func() string {
+		if out := s.kubectl("get", "events", "--field-selector", "reason=AddressConflict,involvedObject.name=hello-node-svc", "-o", "jsonpath={.items[*].message}"); strings.Contains(out, address) {
+			return ""
+		}
+		out, err := there("sh", "-c", claim)
+		return fmt.Sprintf("no event; claimed again: %v %s", err, out)
+	})
 	s.kubectl("delete", "svc", "hello-node-svc")
 	s.eventually("the address is let go", func() string {
 		if out, err := curl(); err == nil {
