@@ -64,13 +64,13 @@ func TestCSI_InlineAndBlock(t *testing.T) {
 	c := cluster(t)
 	d := installDriver(t, c, "inline.csi.test", `{attachRequired: false, podInfoOnMount: true, volumeLifecycleModes: [Persistent, Ephemeral]}`)
 	block := strings.NewReplacer("volumeMounts: [{name: v, mountPath: /data}]", "volumeDevices: [{name: v, devicePath: /dev/xv}]")
-	apply(t, c, `{apiVersion: v1, kind: Pod, metadata: {name: csi-inline}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: a, image: "busybox:1.28", command: [sh, -c, "cat /data/hello && exec sleep 3600"], `+
+	apply(t, c, `{apiVersion: v1, kind: Pod, metadata: {name: csi-inline}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: a, image: "busybox:1.28", command: [sh, -c, "cat /data/hello && echo && exec sleep 3600"], `+
 		`volumeMounts: [{name: v, mountPath: /data}]}], volumes: [{name: v, csi: {driver: `+d.name+`, volumeAttributes: {hello: world}}}]}}`+"\n---\n"+
 		csiClass("csi-block", d.name, "")+claim("csi-block", ", storageClassName: csi-block, volumeMode: Block")+
 		block.Replace(user("csi-device", "csi-block", "test -b /dev/xv && echo onto-the-device | dd of=/dev/xv bs=512 count=1 conv=sync && dd if=/dev/xv bs=15 count=1 | grep onto-the-device")))
 	waitPod(t, c, "csi-inline", "condition=Ready")
 	eventually(t, "the pod reads what its volume was made with", func() string {
-		if out := kubectl(t, c, "logs", "csi-inline"); out != "world" {
+		if out := kubectl(t, c, "logs", "csi-inline"); out != "world\n" {
 			return "it read " + out
 		}
 		return ""
