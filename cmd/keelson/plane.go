@@ -28,6 +28,7 @@ import (
 	"keelson.dev/keelson/controlplane/apiserver"
 	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/aggregation"
+	"keelson.dev/keelson/controlplane/controller/bootstraptoken"
 	"keelson.dev/keelson/controlplane/controller/cronjob"
 	"keelson.dev/keelson/controlplane/controller/csi"
 	"keelson.dev/keelson/controlplane/controller/daemonset"
@@ -224,6 +225,8 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"certificate-controller", p.certificates},
 		{"service-account-controller", accounts.New},
 		{"tokens-controller", p.accountTokens},
+		{"token-cleaner", bootstraptoken.NewCleaner},
+		{"bootstrap-signer", bootstraptoken.NewSigner},
 		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
 		{"endpoint-controller", endpoints.New},
 		{"endpointslice-controller", endpointslice.New},
