@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -19,6 +21,7 @@ import (
 	"keelson.dev/keelson/cri/translate"
 	"keelson.dev/keelson/cri/undo"
 	"keelson.dev/keelson/network"
+	"keelson.dev/keelson/runtime/cgroup"
 	"keelson.dev/keelson/runtime/sandbox"
 )
 
@@ -119,8 +122,12 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 
 // box makes the pod's namespaces.
 func (s *Server) box(ctx context.Context, rec *podstore.Sandbox, sysctls map[string]string, back *undo.Stack) error {
+	cfg, err := s.boxConfig(rec, sysctls)
+	if err != nil {
+		return err
+	}
 	back.Push("namespaces", func(ctx context.Context) error { return ignoreMissing(s.deps.Sandboxes.Remove(ctx, rec.ID)) })
-	box, err := s.deps.Sandboxes.Create(ctx, s.boxConfig(rec, sysctls))
+	box, err := s.deps.Sandboxes.Create(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -175,16 +182,17 @@ func networkPod(rec *podstore.Sandbox, sysctls map[string]string) network.Pod {
 	return pod
 }
 
-func (s *Server) boxConfig(rec *podstore.Sandbox, sysctls map[string]string) sandbox.Config {
+func (s *Server) boxConfig(rec *podstore.Sandbox, sysctls map[string]string) (sandbox.Config, error) {
 	ns := podNamespaces(rec.Config)
+	parent, err := s.cgroupParent(rec)
 	return sandbox.Config{
 		UIDs: boxIDs(ns.GetUsernsOptions().GetUids()), GIDs: boxIDs(ns.GetUsernsOptions().GetGids()),
 		ID: rec.ID, Hostname: hostname(rec.Config), NetNSPath: rec.NetNSPath,
 		HostIPC:   ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostUTS:   hostNetwork(rec.Config),
 		SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
-		Sysctls:   sysctls, CgroupParent: s.cgroupParent(rec), ShmBytes: shmBytes,
-	}
+		Sysctls:   sysctls, CgroupParent: parent, ShmBytes: shmBytes,
+	}, err
 }
 
 func podNamespaces(cfg *runtimeapi.PodSandboxConfig) *runtimeapi.NamespaceOption {
@@ -201,14 +209,21 @@ func boxIDs(in []*runtimeapi.IDMapping) []sandbox.IDMap {
 
 // cgroupParent is the pod's own cgroup: the one the kubelet made for it, or one
 // per pod under the configured parent.
-func (s *Server) cgroupParent(rec *podstore.Sandbox) string {
-	if p := rec.Config.GetLinux().GetCgroupParent(); p != "" {
-		return p
+func (s *Server) cgroupParent(rec *podstore.Sandbox) (string, error) {
+	p := rec.Config.GetLinux().GetCgroupParent()
+	if !s.cfg.Systemd {
+		return cmp.Or(p, path.Join(s.cfg.CgroupParent, rec.ID)), nil
 	}
-	if s.cfg.Systemd {
-		return "system.slice"
+	// Clients name the slice, or its whole path, whose last component is the name.
+	name := path.Base(p)
+	if p == "" {
+		name = cgroup.SliceName(append(strings.Split(s.cfg.CgroupParent, "/"), rec.ID)...)
 	}
-	return path.Join(s.cfg.CgroupParent, rec.ID)
+	at, err := cgroup.SlicePath(name)
+	if err != nil {
+		return "", invalid("cgroup parent %q: %v; the cgroup driver is systemd", p, err)
+	}
+	return at, nil
 }
 
 func hostNetwork(cfg *runtimeapi.PodSandboxConfig) bool {

@@ -38,6 +38,8 @@ type Config struct {
 	ClusterDomain string
 	// CgroupRoot is the cgroup below which kubepods is made, as a cgroupfs path. Default "/".
 	CgroupRoot string
+	// SystemdCgroups makes the pods' cgroups slices of systemd's; the runtime's driver must be the same.
+	SystemdCgroups bool
 	// ParallelPulls bounds image pulls at a time; 1 is serial, 0 means no bound.
 	ParallelPulls int
 	// NoSeccompDefault leaves containers without a seccomp profile unconfined, as upstream does by default; here

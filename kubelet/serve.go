@@ -90,7 +90,7 @@ func (k *Kubelet) configz(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"kubeletconfig": map[string]any{ // the client may be gone
 		"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
 		"staticPodPath": k.cfg.Paths.Manifests, "clusterDomain": k.cfg.ClusterDomain, "clusterDNS": dns,
-		"maxPods": k.cfg.Node.MaxPods, "cgroupRoot": k.cfg.CgroupRoot, "cgroupDriver": "cgroupfs",
+		"maxPods": k.cfg.Node.MaxPods, "cgroupRoot": k.cfg.CgroupRoot, "cgroupDriver": k.parts.tree.Driver(),
 		"cgroupsPerQOS": true, "enforceNodeAllocatable": []string{"pods"}, "readOnlyPort": 0,
 		"podPidsLimit": k.cfg.Node.PidsPerPod, "resolvConf": k.cfg.Paths.ResolvConf,
 		"containerLogMaxSize": fmt.Sprint(k.cfg.Logs.MaxBytes), "containerLogMaxFiles": k.cfg.Logs.MaxFiles,

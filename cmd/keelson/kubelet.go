@@ -59,6 +59,10 @@ func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet
 	if o.plane.Taint {
 		taints = append(taints, corev1.Taint{Key: controlPlaneRole, Effect: corev1.TaintEffectNoSchedule})
 	}
+	systemd, err := o.node.Runtime.systemdCgroups()
+	if err != nil {
+		return nil, err
+	}
 	critical := o.node.ShutdownCritical
 	if critical == 0 {
 		critical = o.node.Shutdown / 3
@@ -74,7 +78,7 @@ func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet
 		Paths: kubelet.Paths{Root: o.place.KubeletRoot, PodLogs: o.place.PodLogs, Manifests: o.node.StaticPods, ResolvConf: o.node.ResolvConf},
 		Server: kubelet.Server{Addr: net.JoinHostPort("0.0.0.0", strconv.Itoa(o.node.KubeletPort)), HealthAddr: health,
 			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, ClientCA: p.server.PKI().CA.PEM},
-		CRIEndpoint: "unix://" + o.place.socket(), ClusterDNS: []netip.Addr{dns}, ClusterDomain: o.plane.Domain, CgroupRoot: o.node.CgroupRoot,
+		CRIEndpoint: "unix://" + o.place.socket(), ClusterDNS: []netip.Addr{dns}, ClusterDomain: o.plane.Domain, CgroupRoot: o.node.CgroupRoot, SystemdCgroups: systemd,
 	}, kubelet.Deps{Client: client, Volumes: mounts{volumes}, Plugins: map[string]pluginwatch.Handler{pluginwatch.CSI: drivers},
 		InUse: drivers.InUse, Log: log.With("part", "kubelet")})
 	if err == nil {

@@ -47,6 +47,10 @@ type node struct {
 
 // newNode opens the stack. Everything that an earlier process left is taken over.
 func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err error) {
+	systemd, err := o.node.Runtime.systemdCgroups()
+	if err != nil {
+		return nil, err
+	}
 	n = &node{log: log}
 	defer func(opened *node) {
 		if err != nil {
@@ -70,12 +74,12 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	n.closers = append(n.closers, n.images.Close)
 	run := filepath.Join(o.place.Run, "runtime")
 	n.containers, err = container.Open(container.ManagerConfig{StateDir: filepath.Join(run, "containers"),
-		DataDir: filepath.Join(o.place.agent(), "containers"), KeeperPath: keeperPath, Log: log.With("part", "runtime")})
+		DataDir: filepath.Join(o.place.agent(), "containers"), KeeperPath: keeperPath, Systemd: systemd, Log: log.With("part", "runtime")})
 	if err != nil {
 		return nil, fmt.Errorf("open the runtime: %w", err)
 	}
 	n.closers = append(n.closers, n.containers.Close)
-	if n.sandboxes, err = sandbox.New(sandbox.ManagerConfig{StateDir: filepath.Join(run, "sandboxes"), KeeperPath: keeperPath, Log: log.With("part", "runtime")}); err != nil {
+	if n.sandboxes, err = sandbox.New(sandbox.ManagerConfig{StateDir: filepath.Join(run, "sandboxes"), KeeperPath: keeperPath, Systemd: systemd, Log: log.With("part", "runtime")}); err != nil {
 		return nil, fmt.Errorf("open the sandboxes: %w", err)
 	}
 	n.filter = netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge), Log: log.With("part", "network")})
@@ -94,6 +98,7 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	if err != nil {
 		return nil, err
 	}
+	criConfig.Systemd = systemd
 	n.cri, err = cri.New(criConfig,
 		cri.Deps{Images: n.images, Rootfs: n.images, Containers: n.containers, Sandboxes: n.sandboxes, Network: n.network, ResolveUser: image.ResolveUser})
 	if err != nil {

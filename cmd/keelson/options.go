@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"keelson.dev/keelson/runtime/cgroup"
 )
 
 // options are every command's flags. Two instances on one machine need their own paths, ports, bridge and CIDRs.
@@ -40,6 +43,7 @@ type runtimeOptions struct {
 	StreamAddress, StreamCert, StreamKey string
 	CDIDirs                              []string
 	NRISocket, NRIPlugins, NRIConfigs    string
+	CgroupDriver                         string
 }
 
 type planeOptions struct {
@@ -94,6 +98,7 @@ func (o *options) nodeFlags(cmd *cobra.Command) {
 	f.StringVar(&n.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "all nodes' pod addresses")
 	f.StringVar(&n.CgroupRoot, "cgroup-root", "/", "the cgroup under which kubepods is made")
 	r := &n.Runtime
+	f.StringVar(&r.CgroupDriver, "cgroup-driver", "cgroupfs", "who makes the pods' cgroups: cgroupfs, systemd (slices and scopes), or auto: systemd where it is the init")
 	f.StringVar(&r.StreamAddress, "stream-address", "127.0.0.1:0", "where the runtime serves exec, attach and port-forward to its clients")
 	f.StringVar(&r.StreamCert, "stream-cert", "", "a PEM certificate that makes --stream-address serve TLS; with --stream-key")
 	f.StringVar(&r.StreamKey, "stream-key", "", "the key of --stream-cert")
@@ -192,6 +197,23 @@ func outboundIP() (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("no global IPv4 address")
+}
+
+// systemdCgroups says whether the cgroup driver is systemd.
+func (r runtimeOptions) systemdCgroups() (bool, error) {
+	runs := cgroup.SystemdRuns()
+	switch r.CgroupDriver {
+	case "cgroupfs":
+		return false, nil
+	case "auto":
+		return runs, nil
+	case "systemd":
+		if !runs {
+			return false, errors.New("--cgroup-driver systemd: this machine's init is not systemd (there is no /run/systemd/system); choose cgroupfs")
+		}
+		return true, nil
+	}
+	return false, fmt.Errorf("--cgroup-driver %q: cgroupfs, systemd or auto", r.CgroupDriver)
 }
 
 func (l logOptions) logger() (*slog.Logger, error) {

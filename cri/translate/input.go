@@ -43,8 +43,7 @@ type Sandbox struct {
 	// Namespaces holds the path of each namespace that the pod has pinned. One
 	// that is absent is the node's.
 	Namespaces map[specs.LinuxNamespaceType]string
-	// CgroupPath is the pod's cgroup: a cgroupfs path, or a slice name when the
-	// driver is systemd.
+	// CgroupPath is the pod's cgroup: a slice's path when the driver is systemd.
 	CgroupPath string
 	// ShmPath, ResolvConf, Hostname and Hosts are host paths that are bound into
 	// every container that brings no mount of its own for them; "" binds nothing.

@@ -30,12 +30,11 @@ func privileged(in Input) bool {
 	return in.Config.GetLinux().GetSecurityContext().GetPrivileged()
 }
 
-// cgroupsPath is in the form the cgroup driver expects: a path for cgroupfs,
-// slice:prefix:name for systemd. The scope's prefix is the one that node agents
+// cgroupsPath is below the pod's: under the systemd driver a scope's. Its prefix is the one that node agents
 // (Falco, Datadog, cAdvisor) look for.
 func cgroupsPath(in Input) string {
 	if in.Host.Systemd {
-		return in.Sandbox.CgroupPath + ":cri-containerd:" + in.ID
+		return in.Sandbox.CgroupPath + "/cri-containerd-" + in.ID + ".scope"
 	}
 	return in.Sandbox.CgroupPath + "/" + in.ID
 }

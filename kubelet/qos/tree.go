@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/cgroups"
@@ -20,6 +18,8 @@ import (
 type Config struct {
 	// Root is the cgroup that holds kubepods, as a cgroupfs path; "/" by default. Tests use one of their own.
 	Root string
+	// Systemd makes the cgroups slices of systemd's (systemd.slice(5)) instead of directories of ours.
+	Systemd bool
 	// AllocatableMilliCPU and AllocatableMemory (bytes) bound all pods together; zero leaves that one unbounded.
 	AllocatableMilliCPU, AllocatableMemory int64
 	// PidsMax bounds the number of processes of one pod; zero for no bound.
@@ -54,28 +54,30 @@ func (t *Tree) Setup() error {
 	if t.cfg.AllocatableMilliCPU > 0 {
 		top.CpuShares = uint64(Shares(t.cfg.AllocatableMilliCPU))
 	}
-	if err := t.write(t.kubepods(), top); err != nil {
+	if err := t.write(t.group(), top); err != nil {
 		return err
 	}
-	if err := t.write(path.Join(t.kubepods(), "besteffort"), &cgroups.Resources{CpuShares: minShares}); err != nil {
+	if err := t.write(t.group("besteffort"), &cgroups.Resources{CpuShares: minShares}); err != nil {
 		return err
 	}
 	return t.writeBurstable()
 }
 
-func (t *Tree) kubepods() string { return path.Join(t.cfg.Root, "kubepods") }
-
-// Parent is the pod's cgroup as a cgroupfs path, which CRI knows as cgroup_parent.
-func (t *Tree) Parent(pod *corev1.Pod) string {
-	leaf := "pod" + string(pod.UID)
-	switch Class(pod) {
-	case corev1.PodQOSBurstable:
-		return path.Join(t.kubepods(), "burstable", leaf)
-	case corev1.PodQOSBestEffort:
-		return path.Join(t.kubepods(), "besteffort", leaf)
+// Driver is the cgroup driver, as the kubelet's configuration names it.
+func (t *Tree) Driver() string {
+	if t.cfg.Systemd {
+		return "systemd"
 	}
-	return path.Join(t.kubepods(), leaf)
+	return "cgroupfs"
 }
+
+// Parent is the path of the pod's cgroup, which CRI knows as cgroup_parent.
+func (t *Tree) Parent(pod *corev1.Pod) string { return t.pod(classes[Class(pod)], pod.UID) }
+
+// classes are the names of the QoS classes' cgroups; Guaranteed pods are beside them.
+var classes = map[corev1.PodQOSClass]string{corev1.PodQOSBurstable: "burstable", corev1.PodQOSBestEffort: "besteffort"}
+
+func (t *Tree) pod(class string, uid types.UID) string { return t.group(class, "pod"+string(uid)) }
 
 // Ensure makes the pod's cgroup with its limits, or brings the limits up to date.
 func (t *Tree) Ensure(pod *corev1.Pod) error {
@@ -119,12 +121,13 @@ func (t *Tree) Remove(uid types.UID) error {
 	defer t.mu.Unlock()
 	var errs []error
 	for _, class := range []string{"", "burstable", "besteffort"} {
-		dir := path.Join(t.kubepods(), class, "pod"+string(uid))
+		dir := t.pod(class, uid)
 		for _, root := range hierarchies(t.v2) {
 			if err := removeAll(filepath.Join(root, dir)); err != nil {
 				errs = append(errs, fmt.Errorf("remove cgroup of pod %s: %w", uid, err))
 			}
 		}
+		errs = append(errs, t.stop(dir))
 	}
 	if _, was := t.burstable[uid]; was {
 		delete(t.burstable, uid)
@@ -140,12 +143,12 @@ func (t *Tree) Pods() []types.UID {
 	var out []types.UID
 	for _, root := range roots {
 		for _, class := range []string{"", "burstable", "besteffort"} {
-			entries, err := os.ReadDir(filepath.Join(root, t.kubepods(), class))
+			entries, err := os.ReadDir(filepath.Join(root, t.group(class)))
 			if err != nil {
 				continue
 			}
 			for _, e := range entries {
-				uid, is := strings.CutPrefix(e.Name(), "pod")
+				uid, is := t.uidOf(class, e.Name())
 				if is && e.IsDir() && !seen[types.UID(uid)] {
 					seen[types.UID(uid)] = true
 					out = append(out, types.UID(uid))
@@ -162,7 +165,7 @@ func (t *Tree) writeBurstable() error {
 	for _, m := range t.burstable {
 		milli += m
 	}
-	return t.write(path.Join(t.kubepods(), "burstable"), &cgroups.Resources{CpuShares: uint64(Shares(milli))})
+	return t.write(t.group("burstable"), &cgroups.Resources{CpuShares: uint64(Shares(milli))})
 }
 
 // write makes one cgroup and sets its values. Devices are the containers' affair.
@@ -185,8 +188,11 @@ func (t *Tree) write(dir string, r *cgroups.Resources) error {
 	return nil
 }
 
-// manager picks the library's writer for the hierarchy in use.
+// manager picks the library's writer for the driver and the hierarchy in use.
 func (t *Tree) manager(c *cgroups.Cgroup) (cgroups.Manager, error) {
+	if t.cfg.Systemd {
+		return t.slice(c)
+	}
 	if t.v2 {
 		return fs2.NewManager(c, "")
 	}

@@ -204,6 +204,7 @@ func (g Group) Remove(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, g.stopUnit())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove cgroup %s: %w", g.path, err)
 	}
@@ -272,5 +273,8 @@ func (g Group) Prune() error {
 			return fmt.Errorf("prune cgroup: %w", &os.PathError{Op: "rmdir", Path: dir, Err: err})
 		}
 	}
-	return nil
+	if g.Exists() {
+		return nil
+	}
+	return g.stopUnit()
 }

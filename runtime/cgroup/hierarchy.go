@@ -45,6 +45,9 @@ const Root = "/sys/fs/cgroup"
 type Hierarchy struct {
 	Mode   Mode
 	Mounts map[string]string
+	// Systemd says that groups named *.slice and *.scope are units of systemd's,
+	// made and limited through it. Detect leaves it false: it is the operator's.
+	Systemd bool
 }
 
 // ErrNoCgroups says that no usable hierarchy is mounted under Root.

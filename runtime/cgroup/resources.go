@@ -3,7 +3,6 @@ package cgroup
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/opencontainers/cgroups"
@@ -21,6 +20,12 @@ func (g Group) Create(limits *specs.LinuxResources) error {
 	if err != nil {
 		return fmt.Errorf("create cgroup %s: %w", g.path, err)
 	}
+	if g.isSlice() {
+		if err := g.createSlice(r); err != nil {
+			return fmt.Errorf("create slice %s: %w", g.path, err)
+		}
+		return nil
+	}
 	m, err := g.manager(r)
 	if err != nil {
 		return fmt.Errorf("create cgroup %s: %w", g.path, err)
@@ -28,13 +33,8 @@ func (g Group) Create(limits *specs.LinuxResources) error {
 	if err := m.Apply(-1); err != nil {
 		return fmt.Errorf("create cgroup %s: %w", g.path, err)
 	}
-	if !g.hierarchy.Unified() {
-		// The library leaves out hierarchies that it sets nothing in.
-		for _, dir := range g.dirs() {
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return fmt.Errorf("create cgroup %s: %w", g.path, err)
-			}
-		}
+	if err := g.makeDirs(); err != nil {
+		return fmt.Errorf("create cgroup %s: %w", g.path, err)
 	}
 	if err := m.Set(r); err != nil {
 		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
@@ -49,7 +49,11 @@ func (g Group) Update(limits *specs.LinuxResources) error {
 	if err != nil {
 		return fmt.Errorf("update cgroup %s: %w", g.path, err)
 	}
-	m, err := g.manager(r)
+	open := g.manager
+	if g.isSlice() || g.isScope() {
+		open = g.unit
+	}
+	m, err := open(r)
 	if err != nil {
 		return fmt.Errorf("update cgroup %s: %w", g.path, err)
 	}

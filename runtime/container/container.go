@@ -25,6 +25,7 @@ type ManagerConfig struct {
 	DataDir    string // optional; reserved for what outlives a reboot
 	KeeperPath string // required: the keelson-keeper program
 	Engine     string // "": the native one where it can; EngineLibcontainer
+	Systemd    bool   // cgroups named *.scope are systemd's; see cgroup.Hierarchy
 	Log        *slog.Logger
 }
 

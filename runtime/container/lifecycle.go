@@ -122,7 +122,7 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 	}
 	var running keeper.Running
 	c.keep(held)
-	req := keeper.Run{ID: r.ID, Dir: c.dir, LogPath: r.LogPath, TTY: r.TTY, Stdin: r.Stdin, Made: true}
+	req := keeper.Run{ID: r.ID, Dir: c.dir, LogPath: r.LogPath, TTY: r.TTY, Stdin: r.Stdin, Made: true, Systemd: m.cfg.Systemd}
 	files, err := m.link.call(ctx, false, keeper.OpRun, req, &running)
 	if err != nil {
 		if errors.Is(err, keeper.ErrGone) {

@@ -104,6 +104,7 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open containers: %w", err)
 	}
+	groups.Systemd = cfg.Systemd
 	m := &Manager{
 		cfg: cfg, boot: boot, groups: groups, hub: newHub(),
 		containers: map[string]*container{}, execs: map[string]chan int32{}, attached: map[string]chan string{},

@@ -25,6 +25,7 @@ type Run struct {
 	TTY     bool   `json:"tty,omitempty"`
 	Stdin   bool   `json:"stdin,omitempty"`
 	Made    bool   `json:"made,omitempty"`
+	Systemd bool   `json:"systemd,omitempty"` // its cgroup is to be a scope of systemd's
 }
 
 // Running is a container's process. StartTicks is its start time in clock

@@ -69,7 +69,7 @@ func Spawn(program, dir string) (*exec.Cmd, error) {
 		Path:        fmt.Sprintf("/proc/self/fd/%d", sealed.Fd()),
 		Args:        Args(dir, BuildOf(program)),
 		Dir:         "/",
-		Env:         append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOTRACEBACK=single"}, failpoint.Environ()...),
+		Env:         environ(),
 		Stderr:      logFile,
 		ExtraFiles:  []*os.File{listener, lock},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
@@ -198,4 +198,15 @@ func SealedCopy(program string) (*os.File, error) {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
 	return mem, nil
+}
+
+// environ is the keeper's environment: nothing of ours but where systemd's bus
+// is, if that is not the usual place.
+func environ() []string {
+	env := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOTRACEBACK=single"}, failpoint.Environ()...)
+	const bus = "DBUS_SYSTEM_BUS_ADDRESS"
+	if at := os.Getenv(bus); at != "" {
+		env = append(env, bus+"="+at)
+	}
+	return env
 }

@@ -61,6 +61,7 @@ func New(cfg ManagerConfig) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open sandboxes: %w", err)
 	}
+	groups.Systemd = cfg.Systemd
 	if err := os.MkdirAll(cfg.StateDir, 0o711); err != nil {
 		return nil, fmt.Errorf("open sandboxes: %w", err)
 	}

@@ -21,6 +21,7 @@ var (
 type ManagerConfig struct {
 	StateDir   string // required, absolute; on tmpfs
 	KeeperPath string // the keelson-keeper program; needed for SharedPID only
+	Systemd    bool   // cgroups named *.slice are systemd's; see cgroup.Hierarchy
 	Log        *slog.Logger
 }
 

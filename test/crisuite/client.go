@@ -69,6 +69,8 @@ type Target struct {
 	CgroupParent string
 	// Processes is true when containers are real.
 	Processes bool
+	// CDIDir is where the target looks for CDI specs; "" is unknown.
+	CDIDir string
 	// LogDir is a directory for the pods' logs.
 	LogDir string
 }

@@ -42,6 +42,8 @@ type Node struct {
 	Bridge   string
 	Registry *imagetest.Registry
 	Log      *slog.Logger
+	// Systemd selects the systemd cgroup driver.
+	Systemd bool
 	// Spares is the network's pool of attachments made in advance.
 	Spares int
 
@@ -68,8 +70,9 @@ func Need(tb testing.TB) {
 	}
 }
 
-// NewNode starts a node whose store has BusyboxImage. What it logs goes to log.
-func NewNode(tb testing.TB, log *slog.Logger) *Node {
+// NewNode starts a node whose store has BusyboxImage. What it logs goes to log;
+// change tailors it before the start.
+func NewNode(tb testing.TB, log *slog.Logger, change ...func(*Node)) *Node {
 	tb.Helper()
 	Need(tb)
 	dir, err := os.MkdirTemp("/tmp", "keelson-test-cri-")
@@ -84,6 +87,9 @@ func NewNode(tb testing.TB, log *slog.Logger) *Node {
 	n := &Node{
 		Dir: dir, Socket: filepath.Join(dir, "cri.sock"), Cgroup: fmt.Sprintf("/keelson-test-cri-%d", os.Getpid()),
 		Bridge: fmt.Sprintf("kt%x", os.Getpid()&0xffffff), Registry: imagetest.NewRegistry(), Log: log,
+	}
+	for _, f := range change {
+		f(n)
 	}
 	srv := httptest.NewServer(n.Registry)
 	tb.Cleanup(srv.Close)
@@ -111,16 +117,16 @@ func (n *Node) Start(keeperPath string) (err error) {
 	if n.images, err = image.Open(image.Config{Root: sub("images"), CertsDirs: []string{sub("certs.d")}, Log: n.Log}); err != nil {
 		return err
 	}
-	if n.containers, err = container.Open(container.ManagerConfig{StateDir: sub("ctr"), KeeperPath: keeperPath, Log: n.Log}); err != nil {
+	if n.containers, err = container.Open(container.ManagerConfig{StateDir: sub("ctr"), KeeperPath: keeperPath, Systemd: n.Systemd, Log: n.Log}); err != nil {
 		return err
 	}
-	if n.sandboxes, err = sandbox.New(sandbox.ManagerConfig{StateDir: sub("box"), KeeperPath: keeperPath, Log: n.Log}); err != nil {
+	if n.sandboxes, err = sandbox.New(sandbox.ManagerConfig{StateDir: sub("box"), KeeperPath: keeperPath, Systemd: n.Systemd, Log: n.Log}); err != nil {
 		return err
 	}
 	if n.network, err = n.openNetwork(); err != nil {
 		return err
 	}
-	n.server, err = cri.New(cri.Config{RunDir: sub("cri"), Version: "1.37.2+test", CgroupParent: n.Cgroup, Handlers: []string{"keelson"}, NRI: nri.Config{Socket: n.NRISocket(), Plugins: sub("plugins")}, Log: n.Log}, cri.Deps{
+	n.server, err = cri.New(cri.Config{RunDir: sub("cri"), Version: "1.37.2+test", CgroupParent: n.Cgroup, Systemd: n.Systemd, Handlers: []string{"keelson"}, CDIDirs: []string{sub("cdi")}, NRI: nri.Config{Socket: n.NRISocket(), Plugins: sub("plugins")}, Log: n.Log}, cri.Deps{
 		Images: n.images, Rootfs: n.images, Containers: n.containers, Sandboxes: n.sandboxes, Network: n.network, ResolveUser: image.ResolveUser,
 	})
 	if err != nil {

@@ -41,7 +41,7 @@ func logOf(tb testing.TB) *slog.Logger {
 }
 
 func (n *Node) target() Target {
-	return Target{Socket: n.Socket, Image: BusyboxImage, CgroupParent: n.Cgroup, Processes: true, LogDir: n.Dir + "/logs"}
+	return Target{Socket: n.Socket, Image: BusyboxImage, CgroupParent: n.Cgroup, Processes: true, LogDir: n.Dir + "/logs", CDIDir: n.Dir + "/cdi"}
 }
 
 // TestModel holds the kubelet's fake runtime to what it claims of the real one.

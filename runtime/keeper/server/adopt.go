@@ -47,7 +47,7 @@ func (s *Server) handleAdopt(from *session, h keeper.Header, body json.RawMessag
 }
 
 func (s *Server) takeOver(b *box, exited bool) error {
-	if err := b.readSpec(); err != nil {
+	if _, err := b.readSpec(); err != nil {
 		return err
 	}
 	if !b.run.TTY {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"keelson.dev/keelson/runtime/bundle"
@@ -140,13 +141,13 @@ func (b *box) openLog() error {
 }
 
 // readSpec takes from the bundle what the keeper itself must know.
-func (b *box) readSpec() error {
+func (b *box) readSpec() (*specs.Spec, error) {
 	spec, err := bundle.ReadSpec(b.run.Dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if spec.Linux == nil {
-		return fmt.Errorf("container %s: spec without a linux part", b.run.ID)
+		return nil, fmt.Errorf("container %s: spec without a linux part", b.run.ID)
 	}
 	b.cgroup = spec.Linux.CgroupsPath
 	b.hooked = spec.Hooks != nil && len(spec.Hooks.Poststop) > 0
@@ -156,7 +157,7 @@ func (b *box) readSpec() error {
 			b.sharedPID = false
 		}
 	}
-	return nil
+	return spec, nil
 }
 
 // own names the process: its pidfd, and the start time that tells it from a

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"keelson.dev/keelson/runtime/cgroup"
 	"keelson.dev/keelson/runtime/keeper"
 	"keelson.dev/keelson/runtime/logfile"
 )
@@ -49,7 +51,8 @@ func (s *Server) handleRun(from *session, h keeper.Header, body json.RawMessage)
 }
 
 func (s *Server) launch(b *box, from *session) error {
-	if err := b.readSpec(); err != nil {
+	spec, err := b.readSpec()
+	if err != nil {
 		return err
 	}
 	if err := b.openLog(); err != nil {
@@ -65,6 +68,9 @@ func (s *Server) launch(b *box, from *session) error {
 	}
 	return s.cfg.Engine.Start(Start{ID: b.run.ID, Dir: b.run.Dir, Stdio: stdio}, func(pid int) error {
 		if err := b.own(pid); err != nil {
+			return err
+		}
+		if err := b.scope(pid, spec.Linux.Resources); err != nil {
 			return err
 		}
 		if console != nil {
@@ -90,6 +96,20 @@ func (s *Server) launch(b *box, from *session) error {
 		atRunRecorded.Reach()
 		return nil
 	})
+}
+
+// scope has systemd own the container's cgroup, if that is how the machine is
+// run. The process does not run its program yet.
+func (b *box) scope(pid int, limits *specs.LinuxResources) error {
+	if !b.run.Systemd {
+		return nil
+	}
+	h, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	h.Systemd = true
+	return h.Group(b.cgroup).Scope(pid, limits)
 }
 
 // prepareStdio opens both sides of the container's output and input.
