@@ -14,7 +14,7 @@ import (
 )
 
 var optionSpecs = []Spec{
-	{"a host port of one address, over TCP and UDP", true, false, hostPorts},
+	{"a host port of one address; UDP and SCTP are taken", true, false, hostPorts},
 	{"mounts propagate as asked", true, false, propagation},
 	{"read-only reaches the mounts below only if asked recursively", true, false, recursiveReadOnly},
 	{"a seccomp profile of the node's", true, false, localSeccomp},
@@ -34,7 +34,7 @@ func hostPorts(b *Bench) {
 			{Protocol: runtimeapi.Protocol_SCTP, ContainerPort: 9, HostPort: udp}, // the same number in another protocol is another port
 		}
 	})
-	id := b.StartIn(b.RunPod(pc), pc, b.ContainerConfig(`mkdir -p /w; echo page > /w/index.html; httpd -p 8080 -h /w; nc -u -l -p 5353 -e cat & echo up; exec sleep 100000`))
+	id := b.StartIn(b.RunPod(pc), pc, b.ContainerConfig(`mkdir -p /w; echo page > /w/index.html; httpd -p 8080 -h /w && echo up; exec sleep 100000`))
 	b.awaitLog(id, "up")
 	if got := b.page(fmt.Sprintf("127.0.0.1:%d", port)); got != "page\n" {
 		b.Errorf("by the address: %q", got)
