@@ -143,3 +143,52 @@ func TestCompaction(t *testing.T) {
 		}
 	})
 }
+
+// TestVersions is the part of the suite that moves the store's revision by other writes, or compacts it.
+func TestVersions(t *testing.T) {
+	none := func(*testing.T, uint64, uint64) {} // the suite's counting of calls is of another transformer
+	for name, run := range map[string]func(t *testing.T, s storage.Interface, move storagetesting.IncreaseRVFunc, compact storagetesting.Compaction, cached bool){
+		"list": func(t *testing.T, s storage.Interface, _ storagetesting.IncreaseRVFunc, compact storagetesting.Compaction, cached bool) {
+			if cached {
+				t.Skip("with the cache the suite wants to count calls of a client of its own")
+			}
+			storagetesting.RunTestList(t.Context(), t, s, compact, cached, nil)
+		},
+		"continuation": func(t *testing.T, s storage.Interface, _ storagetesting.IncreaseRVFunc, _ storagetesting.Compaction, _ bool) {
+			storagetesting.RunTestListContinuation(t.Context(), t, s, none)
+		},
+		"continuation with a filter": func(t *testing.T, s storage.Interface, _ storagetesting.IncreaseRVFunc, _ storagetesting.Compaction, _ bool) {
+			storagetesting.RunTestListContinuationWithFilter(t.Context(), t, s, none)
+		},
+		"rare objects": func(t *testing.T, s storage.Interface, _ storagetesting.IncreaseRVFunc, _ storagetesting.Compaction, _ bool) {
+			storagetesting.RunTestListPaginationRareObject(t.Context(), t, s, none)
+		},
+		"list of one": func(t *testing.T, s storage.Interface, move storagetesting.IncreaseRVFunc, _ storagetesting.Compaction, _ bool) {
+			storagetesting.RunTestGetListNonRecursive(t.Context(), t, move, s)
+		},
+	} {
+		for _, uncached := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/uncached=%v", name, uncached), func(t *testing.T) {
+				s := open(t, t.TempDir())
+				move := func(ctx context.Context, t *testing.T) int64 {
+					r, err := s.client.KV.Put(ctx, "/elsewhere", "x")
+					if err != nil {
+						t.Fatal(err)
+					}
+					return r.Header.Revision
+				}
+				compact := func(ctx context.Context, t *testing.T, rv string) {
+					rev, err := storage.APIObjectVersioner{}.ParseResourceVersion(rv)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := s.client.KV.Compact(ctx, int64(rev), clientv3.WithCompactPhysical()); err != nil {
+						t.Fatal(err)
+					}
+					move(ctx, t) // as the library's compactor leaves a key of its own
+				}
+				run(t, pods(t, s, uncached), move, compact, !uncached)
+			})
+		}
+	}
+}
