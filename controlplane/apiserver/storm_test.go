@@ -61,13 +61,13 @@ func (r *running) alive(t *testing.T) {
 func TestHostile_AP11(t *testing.T) {
 	r := start(t, "")
 	// Of a kind whose watchers have short queues.
-	big := &corev1.PodTemplate{ObjectMeta: metav1.ObjectMeta{Name: "big", Annotations: map[string]string{"a": strings.Repeat("x", 100<<10)}}, Template: corev1.PodTemplateSpec{Spec: pod("p").Spec}}
+	big := &corev1.PodTemplate{ObjectMeta: metav1.ObjectMeta{Name: "big", Annotations: map[string]string{"a": strings.Repeat("x", 20<<10)}}, Template: corev1.PodTemplateSpec{Spec: pod("p").Spec}}
 	templates := r.client.CoreV1().PodTemplates("default")
 	made, err := templates.Create(t.Context(), big, createOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const deaf, updates = 20, 120 // 12 MB for each: more than the sockets between hold
+	const deaf, updates = 10, 1800 // 36 MB for each: more than the sockets between hold, and the thousand events that wait for a slow one
 	path := "/api/v1/namespaces/default/podtemplates?watch=1&resourceVersion=" + made.ResourceVersion
 	var conns []*tls.Conn
 	for range deaf {

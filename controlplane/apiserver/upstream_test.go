@@ -31,8 +31,10 @@ var notServed = map[string]string{}
 
 // extra is what is served or held here and not by upstream's API server, each with the reason.
 var extra = map[string]string{
-	"metrics.k8s.io/v1beta1":                        "upstream's clusters have it from metrics-server; `kubectl top` and autoscalers want it",
-	"ClusterRole /system:aggregated-metrics-reader": "metrics-server's role: who may view pods may view what they use",
+	"metrics.k8s.io/v1beta1":                               "upstream's clusters have it from metrics-server; `kubectl top` and autoscalers want it",
+	"ClusterRole /system:aggregated-metrics-reader":        "metrics-server's role: who may view pods may view what they use",
+	"ClusterRole /system:controller:csi-controller":        "the roles of the CSI sidecars, which this control plane plays itself",
+	"ClusterRoleBinding /system:controller:csi-controller": "likewise",
 }
 
 // upstreamResources compares every resource: names, version, scope, verbs, categories.

@@ -8,8 +8,12 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 )
 
-// watchBacklog is how many events a watcher may be behind before the watch cache loses its patience with it.
-const watchBacklog = 1000
+const (
+	// watchBacklog is how many events a watcher may be behind before the watch cache loses its patience with it.
+	watchBacklog = 1000
+	// watchParting is how many of them its reader still gets after Stop, as from the watch cache.
+	watchParting = 10
+)
 
 // patient has watches whose reader may fall behind. The watch cache keeps ten events for each watcher of a kind that has been
 // quiet, and ends the watch of one that does not read for a tenth of a second, all watchers together: on a busy machine a burst
@@ -35,7 +39,7 @@ type backlog struct {
 }
 
 func newBacklog(source watch.Interface, limit int) *backlog {
-	b := &backlog{source: source, limit: limit, out: make(chan watch.Event), stopped: make(chan struct{})}
+	b := &backlog{source: source, limit: limit, out: make(chan watch.Event, watchParting), stopped: make(chan struct{})}
 	b.stop = sync.OnceFunc(func() {
 		close(b.stopped)
 		source.Stop()
@@ -44,7 +48,8 @@ func newBacklog(source watch.Interface, limit int) *backlog {
 	return b
 }
 
-// ResultChan implements watch.Interface. It is closed when the source's is and all of its events were read, or after Stop.
+// ResultChan implements watch.Interface. It is closed when the source's is and all of its events were read, or after Stop
+// and the few that were ready for the reader.
 func (b *backlog) ResultChan() <-chan watch.Event { return b.out }
 
 // Stop implements watch.Interface. It may be called more than once.
@@ -56,7 +61,7 @@ func (b *backlog) run() {
 	var waiting []watch.Event
 	for source != nil || len(waiting) > 0 {
 		in, out, next := source, b.out, watch.Event{}
-		if len(waiting) >= b.limit {
+		if len(waiting)+len(b.out) >= b.limit {
 			in = nil // from here on it is between the reader and the watch cache
 		}
 		if len(waiting) > 0 {

@@ -320,7 +320,8 @@ func TestKillBoth(t *testing.T) {
 		t.Error("the log lacks the last line")
 	}
 	wantSeq(t, "stays", text, 1, strings.Count(text, "\n"))
-	if s := n.Await("gone"); s.Reason != container.ReasonUnknown || s.ExitCode != container.CodeUnknown {
+	// Whoever inherits an ended process may not have reaped it yet: then its code can still be learned.
+	if s := n.Await("gone"); (s.Reason != container.ReasonUnknown || s.ExitCode != container.CodeUnknown) && (s.Reason != container.ReasonError || s.ExitCode != 45) {
 		t.Errorf("ended while nobody lived: %+v", s)
 	}
 	if err := n.Stop(ctx, "sleeps", unix.SIGTERM, 0); err != nil {
