@@ -230,9 +230,14 @@ func removeCgroups(root string) error {
 		for _, dir := range dirs {
 			errs = append(errs, remove(dir))
 		}
-		// The root itself, if it is not the machine's and nobody else has put something into it.
-		if strings.Trim(root, "/") != "" {
-			_ = os.Remove(filepath.Dir(top))
+	}
+	// The root itself, if it is not the machine's and nobody else has put something into it.
+	if strings.Trim(root, "/") != "" {
+		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			tops, _ := filepath.Glob(pattern)
+			for _, top := range tops {
+				_ = os.Remove(filepath.Join(top, root))
+			}
 		}
 	}
 	return errors.Join(errs...)

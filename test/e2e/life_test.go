@@ -67,7 +67,7 @@ func look(t *testing.T, dir, cgroup string) host {
 			}
 		}
 	}
-	left, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroup + "/kubepods*")
+	left, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroup)
 	h.cgroups = strings.Join(left, "\n")
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
