@@ -17,10 +17,10 @@ EMBEDDED  := cmd/keelson/embedded
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# What a fresh Debian or Ubuntu lacks: to build (gcc, libseccomp), to run (iptables, conntrack), to test (busybox, nginx).
+# What a fresh Debian or Ubuntu lacks: to build (gcc, libseccomp), to run (iptables, conntrack), to test (busybox, nginx, nft, a D-Bus daemon, mkfs).
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git
 RUN_PACKAGES   := iptables conntrack iproute2 kmod ca-certificates
-TEST_PACKAGES  := busybox-static nginx-light nftables curl util-linux procps psmisc
+TEST_PACKAGES  := busybox-static nginx-light nftables dbus e2fsprogs curl util-linux procps psmisc
 
 .PHONY: deps
 deps: ## Install what is missing on this machine (Debian, Ubuntu)
