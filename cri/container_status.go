@@ -30,8 +30,8 @@ func (s *Server) ContainerStatus(_ context.Context, req *runtimeapi.ContainerSta
 	return resp, nil
 }
 
-// state joins in what the runtime knows. A record whose container the runtime
-// has lost is unknown, and stays so until it is removed.
+// state joins in what the runtime knows. A container of which the runtime cannot
+// tell is unknown.
 func (s *Server) state(rec *podstore.Container) container.State {
 	st, err := s.deps.Containers.State(rec.ID)
 	if err != nil {

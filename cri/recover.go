@@ -17,6 +17,11 @@ func (s *Server) recover(ctx context.Context) {
 	for _, rec := range s.containers.Unfinished() {
 		s.complain("take back a half-made container", rec.ID, s.dismantle(ctx, rec))
 	}
+	for _, rec := range s.containers.List() {
+		if _, err := s.deps.Containers.State(rec.ID); missing(err) {
+			s.complain("finish the removal of a container", rec.ID, s.dismantle(ctx, rec))
+		}
+	}
 	for _, rec := range s.sandboxes.Unfinished() {
 		s.complain("take back a half-made sandbox", rec.ID, s.discardSandbox(ctx, rec.ID))
 	}

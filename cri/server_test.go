@@ -223,6 +223,13 @@ func TestRestart(t *testing.T) {
 		}
 	}
 	w.hook = nil
+	// Die in the middle of a removal, when the container itself is gone.
+	half := createCtr(t, s, pod, ctrConfig("half-removed"))
+	w.hook = deadFrom("UnmountRootfs")
+	if _, err := s.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: half}); err == nil {
+		t.Fatal("no error")
+	}
+	w.hook = nil
 	// Things without records.
 	_ = fakeContainers{w}.Create(t.Context(), container.Config{ID: "orphan", SandboxID: pod})
 	if _, err := (fakeSandboxes{w}).Create(t.Context(), sandbox.Config{ID: "stray"}); err != nil {
@@ -232,6 +239,9 @@ func TestRestart(t *testing.T) {
 	s2 := start(t, w, dir)
 	if got := w.left(); !slices.Equal(got, keep) {
 		t.Errorf("after the restart there is %v, want %v", got, keep)
+	}
+	if _, err := s2.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: half}); !missing(err) {
+		t.Errorf("a container whose removal was cut short: %v, want NotFound", err)
 	}
 	after, err := s2.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: ctr})
 	if err != nil || !proto.Equal(before, after) {

@@ -94,6 +94,28 @@ func TestHostile_ND2(t *testing.T) {
 	}
 }
 
+// While the daemon is dead the runtime loses track of a pod's container. The pod goes when it is deleted, and the container is
+// stopped once, not over and over.
+func TestUnknownContainerGoes(t *testing.T) {
+	n := start(t, nil)
+	n.create(pod("web", corev1.Container{Name: "a", Image: "nginx:1"}))
+	n.until("web", "Running", running)
+	n.stop()
+	n.runtime.Lose("web")
+	n.delete("web", 5)
+	n.run()
+	n.until("web", "gone", isGone)
+	stops := 0
+	for _, call := range n.runtime.Journal() {
+		if strings.HasPrefix(call, "StopContainer") {
+			stops++
+		}
+	}
+	if stops != 1 || !n.runtime.Empty() {
+		t.Errorf("%d stops, nothing left %v: %q", stops, n.runtime.Empty(), n.runtime.Journal())
+	}
+}
+
 // dieAfter ends the kubelet after the nth success of a call, before it hears of it.
 func dieAfter(n *node, method string, nth int) {
 	var mu sync.Mutex

@@ -189,6 +189,9 @@ func (k *Kubelet) stop(pod *corev1.Pod, rec *podRecord, seen observe.Pod, a plan
 	})
 	rec.spawn(k.background(), stopTask+a.ID, k.waker(pod), func(ctx context.Context) func() {
 		err := k.parts.exec.Stop(ctx, pod, c, ips, act.Stopping{Grace: a.Grace, Reason: a.Reason, Again: again})
+		if err == nil && c.State == observe.Unknown {
+			err = k.parts.exec.RemoveContainer(ctx, pod, c) // stopped, it would go on being unknown, and be stopped for ever
+		}
 		k.parts.cache.Touch(pod.UID)
 		return func() {
 			if err == nil {

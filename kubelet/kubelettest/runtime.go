@@ -176,6 +176,17 @@ func (r *Runtime) Exit(pod, name string, code int32) error {
 	return fmt.Errorf("pod %s has no running container %s", pod, name)
 }
 
+// Lose makes the state of a pod's containers unknown, as of a runtime that can no longer tell.
+func (r *Runtime) Lose(pod string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		if c.config.GetLabels()["io.kubernetes.pod.name"] == pod {
+			c.status.State = runtimeapi.ContainerState_CONTAINER_UNKNOWN
+		}
+	}
+}
+
 // StopBox makes a pod's sandbox die, as after a crash of its holder; its containers live on.
 func (r *Runtime) StopBox(pod string) {
 	r.mu.Lock()

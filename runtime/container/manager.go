@@ -37,6 +37,7 @@ type Manager struct {
 
 	mu         sync.Mutex
 	containers map[string]*container
+	damaged    map[string]error      // why a container's record cannot be read
 	execs      map[string]chan int32 // by exec id: where its exit code goes
 	attached   map[string]chan string
 	serial     uint64
@@ -107,7 +108,7 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	groups.Systemd = cfg.Systemd
 	m := &Manager{
 		cfg: cfg, boot: boot, groups: groups, hub: newHub(),
-		containers: map[string]*container{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
+		containers: map[string]*container{}, damaged: map[string]error{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
 	}
 	if err := m.learnHost(); err != nil {
 		return nil, fmt.Errorf("open containers: %w", err)
@@ -192,7 +193,8 @@ func (m *Manager) load() error {
 				return fmt.Errorf("remove half-made container: %w", err)
 			}
 		case err != nil:
-			m.cfg.Log.Error("unreadable container record is left alone", "dir", dir, "err", err)
+			m.damaged[entry.Name()] = fmt.Errorf("%w (%s): once nothing of it runs any more, remove that directory and start again", err, dir)
+			m.cfg.Log.Error("a container's record cannot be read and is left alone", "dir", dir, "err", err)
 		default:
 			m.containers[r.ID] = newContainer(dir, r)
 		}
@@ -203,11 +205,13 @@ func (m *Manager) load() error {
 func (m *Manager) get(id string) (*container, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c, ok := m.containers[id]
-	if !ok {
-		return nil, fmt.Errorf("container %s: %w", id, ErrNotFound)
+	if c, ok := m.containers[id]; ok {
+		return c, nil
 	}
-	return c, nil
+	if err := m.damaged[id]; err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	return nil, fmt.Errorf("container %s: %w", id, ErrNotFound)
 }
 
 // lock takes a container's op; the caller gives it back with unlock.
