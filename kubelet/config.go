@@ -167,6 +167,8 @@ type Deps struct {
 	Client  kubernetes.Interface     // required
 	CRI     grpc.ClientConnInterface // optional: instead of Config.CRIEndpoint
 	Volumes Volumes                  // required
+	// Measure tells what pods' volumes hold; optional. volume.Manager.Measure is one.
+	Measure func(ctx context.Context) map[types.UID][]volume.Measurement
 	// Plugins look after the kinds of plugins that register themselves in <root>/plugins_registry; optional.
 	Plugins map[string]pluginwatch.Handler
 	// InUse names the attached volumes that must not be detached; optional. See Recheck.

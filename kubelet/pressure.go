@@ -3,7 +3,6 @@ package kubelet
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	helpers "k8s.io/component-helpers/resource"
 	"k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -22,6 +20,7 @@ import (
 	"keelson.dev/keelson/kubelet/podworker"
 	"keelson.dev/keelson/kubelet/qos"
 	"keelson.dev/keelson/kubelet/source"
+	"keelson.dev/keelson/volume/mount"
 )
 
 // checkPressure compares what is left of the node's resources with the thresholds, sets the node's conditions, and
@@ -162,10 +161,23 @@ func (k *Kubelet) usages(sum *v1alpha1.Summary) []eviction.Usage {
 					u.Disk += *c.Rootfs.UsedBytes
 				}
 			}
+			u.Disk += scratch(r.Pod, s.VolumeStats)
 		}
 		out = append(out, u)
 	})
 	return out
+}
+
+// scratch is what a pod's emptyDirs take of the node's disk, in bytes.
+func scratch(pod *corev1.Pod, measured []v1alpha1.VolumeStats) (total uint64) {
+	for _, v := range pod.Spec.Volumes {
+		for _, m := range measured {
+			if v.Name == m.Name && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumDefault && m.UsedBytes != nil {
+				total += *m.UsedBytes
+			}
+		}
+	}
+	return total
 }
 
 // checkLimits evicts pods that have outgrown their own storage limits. Only those that have limits are measured.
@@ -206,33 +218,11 @@ func limited(p *corev1.Pod) bool {
 	return has
 }
 
-// maxWalk bounds how many files of one volume are measured: a pod with millions is judged by the first of them.
-const maxWalk = 200_000
-
-// diskUse is the space that a file or tree takes on disk, in bytes: blocks, so that sparse files count for what they
-// take. Links are not followed and other filesystems not entered.
-func diskUse(root string) uint64 {
-	var total, files uint64
-	var dev uint64
-	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // vanished meanwhile
-		}
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil {
-			return nil
-		}
-		if dev == 0 {
-			dev = uint64(st.Dev)
-		}
-		if uint64(st.Dev) != dev {
-			return fs.SkipDir
-		}
-		total += uint64(st.Blocks) * 512
-		if files++; files > maxWalk {
-			return fs.SkipAll
-		}
-		return nil
-	})
-	return total
+// diskUse is the space that a file or tree takes on disk, in bytes.
+func diskUse(path string) uint64 {
+	n, _, err := mount.Size(path)
+	if err != nil {
+		return 0 // nobody is evicted for what cannot be seen
+	}
+	return n
 }

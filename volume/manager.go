@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
@@ -49,6 +50,9 @@ type Manager struct {
 	plugins []Plugin
 
 	turns turn.Turns[types.UID]
+
+	mu     sync.Mutex
+	gauges map[types.UID]map[string]*gauge // by the pod's name of the volume; guarded by mu
 }
 
 // New returns a Manager. Nothing is touched before the first call.
@@ -62,7 +66,7 @@ func New(cfg Config, deps Deps) *Manager {
 	if deps.Allocatable == nil {
 		deps.Allocatable = func() corev1.ResourceList { return nil }
 	}
-	m := &Manager{cfg: cfg, deps: deps, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}}}
+	m := &Manager{cfg: cfg, deps: deps, gauges: map[types.UID]map[string]*gauge{}, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}}}
 	m.plugins = append(slices.Clone(deps.Plugins), m.builtin()...)
 	return m
 }
@@ -150,6 +154,9 @@ func (m *Manager) one(ctx context.Context, p Plugin, pod *corev1.Pod, v *corev1.
 	mounted, err := p.Mount(ctx, r)
 	mounted.ReadOnly = mounted.ReadOnly || r.ReadOnly
 	mounted.Plugin = p.Name()
+	if err == nil {
+		m.note(p, r, mounted)
+	}
 	return mounted, err
 }
 

@@ -20,6 +20,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 		return err
 	}
 	defer done()
+	m.forget(uid)
 	sub := filepath.Join(m.podDir(uid), "volume-subpaths")
 	paths, err := filepath.Glob(filepath.Join(escape(sub), "*", "*", "*"))
 	if err != nil {

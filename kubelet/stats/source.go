@@ -9,18 +9,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/kubelet/criclient"
 	"keelson.dev/keelson/kubelet/observe"
+	"keelson.dev/keelson/volume"
 )
 
-// Config of a Source; all required.
+// Config of a Source; all required but Volumes.
 type Config struct {
 	Node string
 	Root string // filesystem of pods' volumes and logs
 	CRI  *criclient.Client
 	Pods func() []*corev1.Pod
+	// Volumes tells what pods' volumes hold. It may take a moment, never long.
+	Volumes func(ctx context.Context) map[types.UID][]volume.Measurement
 }
 
 // Source reads statistics.
@@ -37,6 +41,13 @@ type sample struct {
 	at   time.Time
 	nano uint64
 	rate uint64 // thousand-millionths of a core, when last computed
+}
+
+func (s *Source) measure(ctx context.Context) map[types.UID][]volume.Measurement {
+	if s.cfg.Volumes == nil {
+		return nil
+	}
+	return s.cfg.Volumes(ctx)
 }
 
 // New makes a Source.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	api "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
@@ -53,7 +54,7 @@ func (s *Source) Read(ctx context.Context) (*api.Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &api.Summary{Node: node}
+	out, measured := &api.Summary{Node: node}, s.measure(ctx)
 	for _, p := range pods {
 		ps := api.PodStats{
 			PodRef: api.PodReference{Name: p.name, Namespace: p.namespace, UID: p.uid},
@@ -76,6 +77,7 @@ func (s *Source) Read(ctx context.Context) (*api.Summary, error) {
 			}
 			ps.Containers = append(ps.Containers, cs)
 		}
+		ps.VolumeStats = volumes(p.namespace, measured[types.UID(p.uid)])
 		out.Pods = append(out.Pods, ps)
 	}
 	return out, nil

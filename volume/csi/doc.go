@@ -16,6 +16,7 @@
 // Invariants:
 //   - Calls about one volume of one driver run one after the other, across pods. No other lock is held over a call: a driver that hangs or
 //     is dead holds up the pods that use it and nobody else. Each call has a limit.
+//     Only the question what a volume holds waits for no turn: it changes nothing, and is asked once at a time.
 //   - Nothing is taken down by the node behind a driver's back: without the driver, a pod that uses it stays until the driver is back.
 //   - Secrets and tokens go from the API to the driver, and to no disk.
 //

@@ -61,7 +61,10 @@ func New(cfg Config, d Deps) *Plugin {
 	return p
 }
 
-var _ volume.PersistentPlugin = (*Plugin)(nil)
+var (
+	_ volume.PersistentPlugin = (*Plugin)(nil)
+	_ volume.Measured         = (*Plugin)(nil)
+)
 
 // Name implements volume.Plugin.
 func (*Plugin) Name() string { return Name }

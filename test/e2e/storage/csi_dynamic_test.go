@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"keelson.dev/keelson/test/lab"
 )
 
 func csiClass(name, driver, more string) string {
@@ -47,6 +49,7 @@ func TestCSI_Dynamic(t *testing.T) {
 	if len(d.calls(t, "ControllerExpandVolume", id)) == 0 || len(d.calls(t, "NodeExpandVolume", id)) == 0 {
 		t.Error("the driver was not asked for more room by controller and node")
 	}
+	measured(t, c, "csi-made", "inodes_used", "7") // the driver's own figure
 	// A copy of it.
 	apply(t, c, strings.Replace(claim("csi-copy", ", storageClassName: csi-made, dataSource: {kind: PersistentVolumeClaim, name: csi-made}"), "10Mi", "20Mi", 1)+
 		`{apiVersion: v1, kind: Secret, metadata: {name: csi-copy}, stringData: {key: word}}`+"\n---\n"+user("csi-copies", "csi-copy", "grep kept /data/file"))
@@ -111,8 +114,29 @@ func TestCSI_HangingDriver(t *testing.T) {
 	})
 	apply(t, c, claim("beside", "")+user("csi-beside", "beside", "true"))
 	waitPod(t, c, "csi-beside", "condition=Ready")
+	measured(t, c, "beside", "inodes_used", "")
 	kubectl(t, c, "delete", "pod", "csi-beside", "--now")
 	kubectl(t, c, "delete", "pod", "csi-hangs", "--wait=false", "--now")
 	off()
 	gone(t, c, "pod/csi-hangs")
+}
+
+// measured waits until the node tells what is behind a claim, by metric and summary. An empty figure is any.
+func measured(t *testing.T, c *lab.Cluster, claim, figure, want string) {
+	t.Helper()
+	node := "/api/v1/nodes/" + c.NodeName + "/proxy/"
+	eventually(t, "claim "+claim+" is measured", func() string {
+		page, errs, err := c.Kubectl(t.Context(), "get", "--raw", node+"metrics")
+		if err != nil {
+			return errs
+		}
+		if line := `kubelet_volume_stats_` + figure + `{namespace="default",persistentvolumeclaim="` + claim + `"} ` + want; !strings.Contains(page, line) {
+			return "no " + line
+		}
+		page, errs, err = c.Kubectl(t.Context(), "get", "--raw", node+"stats/summary")
+		if err != nil || !strings.Contains(strings.Join(strings.Fields(page), ""), `"pvcRef":{"name":"`+claim+`"`) {
+			return "the summary does not name the claim: " + errs
+		}
+		return ""
+	})
 }
