@@ -22,25 +22,30 @@ import (
 // selectedNode tells a provisioner for which node a claim that waits for its first consumer is to be provisioned.
 const selectedNode = "volume.kubernetes.io/selected-node"
 
-// claims reads PersistentVolumeClaims, PersistentVolumes and StorageClasses from informers' stores.
+// claims reads the storage objects from informers' stores: nodes are CSINodes, drivers CSIDrivers.
 type claims struct {
-	pvcs, pvs, classes cache.Indexer
+	pvcs, pvs, classes                      cache.Indexer
+	drivers, nodes, capacities, attachments cache.Indexer
 }
 
 func newClaims(f informers.SharedInformerFactory, s *Scheduler) *claims {
 	pvc := f.Core().V1().PersistentVolumeClaims().Informer()
 	pv := f.Core().V1().PersistentVolumes().Informer()
-	class := f.Storage().V1().StorageClasses().Informer()
+	storage := f.Storage().V1()
+	class, driver, node := storage.StorageClasses().Informer(), storage.CSIDrivers().Informer(), storage.CSINodes().Informer()
+	capacity, attachment := storage.CSIStorageCapacities().Informer(), storage.VolumeAttachments().Informer()
 	again := cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { s.post(func() { s.queue.changed(StorageChanged, time.Now()) }) },
 		UpdateFunc: func(any, any) { s.post(func() { s.queue.changed(StorageChanged, time.Now()) }) },
+		DeleteFunc: func(any) { s.post(func() { s.queue.changed(StorageChanged, time.Now()) }) },
 	}
-	for _, informer := range []cache.SharedIndexInformer{pvc, pv, class} {
+	for _, informer := range []cache.SharedIndexInformer{pvc, pv, class, driver, node, capacity, attachment} {
 		// The only error is a stopped informer, which Run's sync would report.
 		_, _ = informer.AddEventHandler(again)
 		s.synced = append(s.synced, informer.HasSynced)
 	}
-	return &claims{pvcs: pvc.GetIndexer(), pvs: pv.GetIndexer(), classes: class.GetIndexer()}
+	return &claims{pvcs: pvc.GetIndexer(), pvs: pv.GetIndexer(), classes: class.GetIndexer(),
+		drivers: driver.GetIndexer(), nodes: node.GetIndexer(), capacities: capacity.GetIndexer(), attachments: attachment.GetIndexer()}
 }
 
 // Refuses implements Volumes.
@@ -95,22 +100,25 @@ func (c *claims) waits(pvc *corev1.PersistentVolumeClaim) *storagev1.StorageClas
 }
 
 // obtainable says why a claim that waits would not be bound if its pod went to the node: there is no free volume that the node
-// reaches, and none is made there.
+// reaches, and none can be made there.
 func (c *claims) obtainable(pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, node *corev1.Node) []Refusal {
-	if class.Provisioner == "kubernetes.io/no-provisioner" {
-		if persistentvolume.Best(pvc, listed[corev1.PersistentVolume](c.pvs), node, false) == nil {
-			return refuse(true, "node(s) didn't find available persistent volumes to bind", "claim "+pvc.Name)
-		}
+	if persistentvolume.Best(pvc, listed[corev1.PersistentVolume](c.pvs), node, false) != nil {
 		return nil
 	}
-	if len(class.AllowedTopologies) == 0 || slices.ContainsFunc(class.AllowedTopologies, func(t corev1.TopologySelectorTerm) bool {
+	if class.Provisioner == "kubernetes.io/no-provisioner" {
+		return refuse(true, "node(s) didn't find available persistent volumes to bind", "claim "+pvc.Name)
+	}
+	if len(class.AllowedTopologies) > 0 && !slices.ContainsFunc(class.AllowedTopologies, func(t corev1.TopologySelectorTerm) bool {
 		return !slices.ContainsFunc(t.MatchLabelExpressions, func(e corev1.TopologySelectorLabelRequirement) bool {
 			return !slices.Contains(e.Values, node.Labels[e.Key])
 		})
 	}) {
-		return nil
+		return refuse(true, "node(s) didn't match the allowed topologies of the storage class", "claim "+pvc.Name+", class "+class.Name)
 	}
-	return refuse(true, "node(s) didn't match the allowed topologies of the storage class", "claim "+pvc.Name+", class "+class.Name)
+	if !c.roomFor(pvc, class, node) {
+		return refuse(true, "node(s) did not have enough free storage", "claim "+pvc.Name+", class "+class.Name)
+	}
+	return nil
 }
 
 // Alone implements Volumes.

@@ -29,6 +29,7 @@ type Node struct {
 	Pods        map[types.UID]*Pod
 	Allocatable Resources
 	Requested   Resources
+	images      map[string]int64 // sizes in bytes, by every name that a pod may give an image
 }
 
 // Pod is a pod with what a decision needs of it worked out once.
@@ -57,7 +58,7 @@ func (c *Cluster) SetNode(node *corev1.Node) {
 		n = &Node{Pods: map[types.UID]*Pod{}, Requested: Resources{}}
 		c.Nodes[node.Name] = n
 	}
-	n.Node, n.Allocatable = node, amounts(node.Status.Allocatable)
+	n.Node, n.Allocatable, n.images = node, amounts(node.Status.Allocatable), imageSizes(node.Status.Images)
 	if known {
 		return
 	}

@@ -57,6 +57,7 @@ func filters() []filter {
 		{"NodeAffinity", NodesChanged, nodeAffinity},
 		{"NodePorts", RoomChanged, ports},
 		{"NodeResourcesFit", NodesChanged | RoomChanged, fits},
+		{"NodeVolumeLimits", NodesChanged | StorageChanged | RoomChanged, volumeLimits},
 		{"VolumeBinding", NodesChanged | StorageChanged | RoomChanged, volumes},
 		{"PodTopologySpread", NodesChanged | PodsChanged | RoomChanged, topologySpread},
 		{"InterPodAffinity", NodesChanged | PodsChanged | RoomChanged, podAffinity},

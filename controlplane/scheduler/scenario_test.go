@@ -19,13 +19,17 @@ import (
 
 // story is a cluster that a file in testdata builds up line by line. Commands:
 //
-//	node NAME cpu= memory= labels=k=v,.. taint=k=v:Effect cordoned
+//	node NAME cpu= memory= labels=k=v,.. taint=k=v:Effect cordoned image=NAME  (of 500 MiB)
 //	remove-node NAME
 //	pod NAME on=NODE [pod words]
 //	end POD                      a pod is gone
 //	budget NAME selector=k=v allows=N
 //	class NAME wait made         a StorageClass: its claims wait for a pod; volumes are made for them
-//	volume NAME class= at=k=v    a PersistentVolume of 1Gi, on nodes with the label only
+//	volume NAME class= at=k=v driver=   a PersistentVolume of 1Gi, on nodes with the label only, of a CSI driver
+//	driver NAME                  a CSI driver that tells its capacity
+//	capacity NAME class= of=SIZE most=SIZE at=k=v   what its driver has on nodes with the label
+//	takes NODE driver= most=N    a node's limit of attached volumes
+//	attached NAME on=NODE volume=
 //	claim NAME class= volume= alone   a PersistentVolumeClaim, bound to the volume, for one pod alone
 //	nominate NAME NODE [pod words]   the pod has no node, but was promised one
 //	schedule NAME [pod words]    prints the node or the message
@@ -35,7 +39,7 @@ import (
 // Pod words: cpu= memory= labels= selector=k=v tolerates=KEY hostport= priority= never (preempts nobody) leaving (is being
 // deleted) owner=UID promised=NODE apart=TOPOLOGY near=TOPOLOGY nearapp=APP likes=TOPOLOGY:APP avoids=TOPOLOGY:APP,
 // prefers=k=v (a node), spread=TOPOLOGY:SKEW and soft=TOPOLOGY:SKEW over its own labels, with domains= (the fewest) taints=Honor
-// affinity=Ignore key=LABEL for both; claim=NAME.
+// affinity=Ignore key=LABEL for both; claim=NAME image=NAME.
 type story struct {
 	cluster *Cluster
 	budgets []*policyv1.PodDisruptionBudget
@@ -58,7 +62,7 @@ func (s *story) do(t *testing.T, words []string) string {
 		s.cluster.RemoveNode(words[1])
 	case "pod":
 		s.cluster.SetPod(makePod(words[1], args))
-	case "class", "volume", "claim":
+	case "class", "volume", "claim", "driver", "capacity", "takes", "attached":
 		s.store(t, words, args)
 	case "end":
 		s.cluster.RemovePod(types.UID(words[1]))
@@ -121,6 +125,9 @@ func makeNode(name string, args map[string]string) *corev1.Node {
 	n.Status.Allocatable = quantities(args)
 	n.Status.Allocatable[corev1.ResourcePods] = resource.MustParse("110")
 	_, n.Spec.Unschedulable = args["cordoned"]
+	if name := args["image"]; name != "" {
+		n.Status.Images = []corev1.ContainerImage{{Names: []string{name}, SizeBytes: 500 << 20}}
+	}
 	if taint, ok := args["taint"]; ok {
 		kv, effect, _ := strings.Cut(taint, ":")
 		k, v, _ := strings.Cut(kv, "=")
@@ -133,7 +140,7 @@ func makePod(name string, args map[string]string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name), Labels: pairs(args["labels"])}}
 	p.Spec.NodeName = args["on"]
 	p.Spec.NodeSelector = pairs(args["selector"])
-	c := corev1.Container{Name: "c", Resources: corev1.ResourceRequirements{Requests: quantities(args)}}
+	c := corev1.Container{Name: "c", Image: args["image"], Resources: corev1.ResourceRequirements{Requests: quantities(args)}}
 	if port, err := strconv.Atoi(args["hostport"]); err == nil {
 		c.Ports = []corev1.ContainerPort{{HostPort: int32(port), ContainerPort: 80, Protocol: corev1.ProtocolTCP}}
 	}

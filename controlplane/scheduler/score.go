@@ -29,6 +29,7 @@ func scorers() []scorer {
 		{2, false, preferredNodes},
 		{2, false, spreadEvenly},
 		{2, false, preferredPods},
+		{1, true, imagesThere},
 	}
 }
 

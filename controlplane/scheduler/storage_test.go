@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"strconv"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,7 +16,7 @@ import (
 func (s *story) store(t *testing.T, words []string, args map[string]string) {
 	if s.cluster.Volumes == nil {
 		index := func() cache.Indexer { return cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}) }
-		s.cluster.Volumes = &claims{pvcs: index(), pvs: index(), classes: index()}
+		s.cluster.Volumes = &claims{pvcs: index(), pvs: index(), classes: index(), drivers: index(), nodes: index(), capacities: index(), attachments: index()}
 	}
 	c := s.cluster.Volumes.(*claims)
 	into, obj, meta := c.classes, any(nil), metav1.ObjectMeta{Name: words[1]}
@@ -28,7 +29,7 @@ func (s *story) store(t *testing.T, words []string, args map[string]string) {
 			class.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 		}
 		if _, made := args["made"]; made {
-			class.Provisioner = "example.com/maker"
+			class.Provisioner = "maker"
 		}
 		obj = class
 	case "volume":
@@ -38,7 +39,30 @@ func (s *story) store(t *testing.T, words []string, args map[string]string) {
 			pv.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: k, Operator: corev1.NodeSelectorOpIn, Values: []string{v}}}}}}}
 		}
+		if driver := args["driver"]; driver != "" {
+			pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: words[1]}
+		}
 		into, obj = c.pvs, pv
+	case "driver":
+		into, obj = c.drivers, &storagev1.CSIDriver{ObjectMeta: meta, Spec: storagev1.CSIDriverSpec{StorageCapacity: ptr.To(true)}}
+	case "capacity":
+		room := &storagev1.CSIStorageCapacity{ObjectMeta: meta, StorageClassName: args["class"], NodeTopology: &metav1.LabelSelector{MatchLabels: pairs(args["at"])}}
+		for word, field := range map[string]**resource.Quantity{"of": &room.Capacity, "most": &room.MaximumVolumeSize} {
+			if args[word] != "" {
+				*field = ptr.To(resource.MustParse(args[word]))
+			}
+		}
+		into, obj = c.capacities, room
+	case "takes":
+		most, err := strconv.Atoi(args["most"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		into, obj = c.nodes, &storagev1.CSINode{ObjectMeta: meta, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{
+			Name: args["driver"], Allocatable: &storagev1.VolumeNodeResources{Count: ptr.To(int32(most))}}}}}
+	case "attached":
+		into, obj = c.attachments, &storagev1.VolumeAttachment{ObjectMeta: meta, Spec: storagev1.VolumeAttachmentSpec{NodeName: args["on"],
+			Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To(args["volume"])}}}
 	case "claim":
 		meta.Namespace = "default"
 		if _, alone := args["alone"]; alone {

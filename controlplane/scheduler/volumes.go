@@ -14,6 +14,15 @@ type Volumes interface {
 	Refuses(pod *corev1.Pod, node *corev1.Node, podsOnNode int) []Refusal
 	// Alone lists the pod's claims that one pod alone may use (ReadWriteOncePod).
 	Alone(pod *corev1.Pod) []string
+	// Full says that the node takes no more of the volumes that the pod would have attached to it; nil if it does.
+	Full(pod *Pod, node *Node) []Refusal
+}
+
+func volumeLimits(c *Cluster, pod *Pod, node *Node) []Refusal {
+	if c.Volumes == nil {
+		return nil
+	}
+	return c.Volumes.Full(pod, node)
 }
 
 // volumes asks the storage objects. Without any, a pod's claims do not restrict it.
