@@ -7,6 +7,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 // count takes stock of the pods: who is active, who has ended, and which ends are counted now.
@@ -31,6 +33,12 @@ func (s *state) count() {
 	s.status.Failed += int32(before - len(uncounted.Failed))
 	// Step 1, and step 2 for what is stored already.
 	for _, pod := range s.pods {
+		if i := indexOf(pod); pod.Status.Phase == corev1.PodSucceeded && s.indexed && i >= 0 && i < s.completions {
+			s.completed[i] = true
+		}
+	}
+	s.delay(uncounted.Failed)
+	for _, pod := range s.pods {
 		s.countPod(pod, &uncounted)
 	}
 	if s.indexed {
@@ -40,6 +48,11 @@ func (s *state) count() {
 	s.status.UncountedTerminatedPods = &uncounted
 	s.succeeded = s.status.Succeeded + int32(len(uncounted.Succeeded))
 	s.failed = s.status.Failed + int32(len(uncounted.Failed))
+	for _, pod := range s.delayed {
+		if !s.ignores(pod) {
+			s.failed++
+		}
+	}
 	slices.SortFunc(s.active, func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 }
 
@@ -48,25 +61,26 @@ func (s *state) countPod(pod *corev1.Pod, uncounted *batchv1.UncountedTerminated
 	foreign := s.indexed && (i < 0 || i >= s.completions)
 	switch {
 	case pod.Status.Phase == corev1.PodSucceeded:
-		if s.indexed && !foreign {
-			s.completed[i] = true
-		} else if tracks(pod) && !foreign && !slices.Contains(uncounted.Succeeded, pod.UID) {
+		if !s.indexed && tracks(pod) && !slices.Contains(uncounted.Succeeded, pod.UID) {
 			uncounted.Succeeded = append(uncounted.Succeeded, pod.UID)
 		}
 	case s.hasFailed(pod):
-		ignored := s.judge(pod, i)
-		if tracks(pod) && !foreign && !ignored && !slices.Contains(uncounted.Failed, pod.UID) {
-			uncounted.Failed = append(uncounted.Failed, pod.UID)
-		}
 		if pod.Status.Phase != corev1.PodFailed {
 			s.terminating++
+		}
+		ignored := s.judge(pod)
+		if s.delayed[i] == pod {
+			return
+		}
+		if tracks(pod) && !foreign && !ignored && !slices.Contains(uncounted.Failed, pod.UID) {
+			uncounted.Failed = append(uncounted.Failed, pod.UID)
 		}
 	case pod.DeletionTimestamp != nil:
 		s.terminating++
 		return
 	default:
 		s.active = append(s.active, pod)
-		if ready(pod) {
+		if backend.Ready(pod) {
 			s.ready++
 		}
 		return
@@ -74,6 +88,57 @@ func (s *state) countPod(pod *corev1.Pod, uncounted *batchv1.UncountedTerminated
 	if tracks(pod) {
 		s.plan.release = append(s.plan.release, pod)
 	}
+}
+
+// perIndex: each index has a back-off and a limit of its own.
+func (s *state) perIndex() bool { return s.indexed && s.job.Spec.BackoffLimitPerIndex != nil }
+
+// delay notes the indexes that are lost and, of each that is to be tried again and has no active pod yet, the last failed
+// pod. That one keeps its finalizer, and so stays, until the pod that comes after it carries the number of failures: this
+// number is then known whoever deletes ended pods, and whenever we begin anew.
+func (s *state) delay(uncounted []types.UID) {
+	s.delayed = map[int]*corev1.Pod{}
+	if !s.perIndex() {
+		return
+	}
+	busy := indexes{}
+	var failed []*corev1.Pod
+	for _, pod := range s.pods {
+		i := indexOf(pod)
+		switch {
+		case i < 0 || i >= s.completions || s.completed[i] || pod.Status.Phase == corev1.PodSucceeded:
+		case s.hasFailed(pod):
+			if tracks(pod) && s.loses(pod) {
+				s.lost[i] = true
+			}
+			failed = append(failed, pod)
+		case pod.DeletionTimestamp == nil:
+			busy[i] = true
+		}
+	}
+	if s.ending() || s.job.DeletionTimestamp != nil {
+		return
+	}
+	for _, pod := range failed {
+		i := indexOf(pod)
+		if !tracks(pod) || s.lost[i] || busy[i] || slices.Contains(uncounted, pod.UID) {
+			continue
+		}
+		if have := s.delayed[i]; have == nil || sumOf(failures(have)) < sumOf(failures(pod)) {
+			s.delayed[i] = pod
+		}
+	}
+}
+
+// countDelayed: no pod comes after those that failed last.
+func (s *state) countDelayed() {
+	for _, pod := range s.delayed {
+		if !s.ignores(pod) {
+			s.status.UncountedTerminatedPods.Failed = append(s.status.UncountedTerminatedPods.Failed, pod.UID)
+		}
+		s.plan.release = append(s.plan.release, pod)
+	}
+	slices.Sort(s.status.UncountedTerminatedPods.Failed)
 }
 
 // hasFailed: a pod that is being deleted counts as failed at once, unless only failed ones are to be replaced: its node
@@ -84,12 +149,6 @@ func (s *state) hasFailed(pod *corev1.Pod) bool {
 
 func tracks(pod *corev1.Pod) bool {
 	return slices.Contains(pod.Finalizers, batchv1.JobTrackingFinalizer)
-}
-
-func ready(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 // ended is when a pod's last container ended, or, if that is not known, when it was asked to go or last changed.
@@ -123,19 +182,19 @@ const (
 	mostBackoff  = 10 * time.Minute
 )
 
-// backoff is how long no pod may be made yet: it grows with the failures since the last success. Of an index, if i >= 0.
-func (s *state) backoff(i int) time.Duration {
+// backoff is how long no pod may be made yet: it grows with the failures since the last success.
+func (s *state) backoff() time.Duration {
 	var success, last time.Time
 	for _, pod := range s.pods {
-		if pod.Status.Phase == corev1.PodSucceeded && (i < 0 || indexOf(pod) == i) {
+		if pod.Status.Phase == corev1.PodSucceeded {
 			if at := ended(pod); at.After(success) {
 				success = at
 			}
 		}
 	}
-	n := 0
+	n := int32(0)
 	for _, pod := range s.pods {
-		if pod.Status.Phase == corev1.PodSucceeded || !s.hasFailed(pod) || i >= 0 && indexOf(pod) != i {
+		if pod.Status.Phase == corev1.PodSucceeded || !s.hasFailed(pod) {
 			continue
 		}
 		if at := ended(pod); at.After(success) {
@@ -145,6 +204,11 @@ func (s *state) backoff(i int) time.Duration {
 			}
 		}
 	}
+	return remaining(n, last, s.now)
+}
+
+// remaining is how long after the n-th failure, at last, the next try has to wait.
+func remaining(n int32, last, now time.Time) time.Duration {
 	if n == 0 {
 		return 0
 	}
@@ -152,5 +216,5 @@ func (s *state) backoff(i int) time.Duration {
 	if n <= 6 {
 		wait = min(firstBackoff<<(n-1), mostBackoff)
 	}
-	return max(last.Add(wait).Sub(s.now), 0)
+	return max(last.Add(wait).Sub(now), 0)
 }

@@ -9,6 +9,9 @@
 //
 // A write from a cache that lags is refused as a conflict, so no step is done twice.
 //
+// With backoffLimitPerIndex the failures of an index are written on its pods (batch.kubernetes.io/job-index-failure-count), and the
+// last failed pod of an index is kept until the pod that carries on has the figure.
+//
 // decide (plan.go, count.go, policy.go, indexes.go) is pure: Job, pods and the time in; a plan out. The shell writes the
 // status first and acts on pods afterwards. A Job that ends first says why (SuccessCriteriaMet or FailureTarget), ends
 // its pods, and is Complete or Failed when none is left.

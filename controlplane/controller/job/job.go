@@ -23,6 +23,8 @@ import (
 const (
 	workers = 4
 	burst   = 100 // pods that one pass makes or deletes
+	// orphan begins the key of a pod whose Job is gone and left it behind: nobody counts it any more.
+	orphan = "orphan:"
 )
 
 type runner struct {
@@ -31,7 +33,7 @@ type runner struct {
 	expect     *expectation.Set
 }
 
-// New returns the controller; keys are Jobs.
+// New returns the controller; keys are Jobs, and pods that a Job has left behind.
 func New(d controller.Deps) (*controller.Loop, error) {
 	r := &runner{Deps: d, jobs: d.Informers.Batch().V1().Jobs().Informer(), pods: d.Informers.Core().V1().Pods().Informer(), expect: expectation.New()}
 	loop := controller.NewLoop("job", d.Log, workers, r.reconcile)
@@ -53,10 +55,19 @@ func (r *runner) ofPod(pod, old *corev1.Pod) []string {
 			keys = append(keys, key)
 		}
 	}
+	if tracks(pod) && metav1.GetControllerOf(pod) == nil {
+		keys = append(keys, orphan+pod.Namespace+"/"+pod.Name)
+	}
 	return keys
 }
 
 func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, error) {
+	if name, ok := strings.CutPrefix(key, orphan); ok {
+		if pod := controller.Get[corev1.Pod](r.pods, name); pod != nil && tracks(pod) && metav1.GetControllerOf(pod) == nil {
+			return 0, r.release(ctx, pod)
+		}
+		return 0, nil
+	}
 	j := controller.Get[batchv1.Job](r.jobs, key)
 	namespace, name, _ := strings.Cut(key, "/")
 	objs, err := r.pods.GetIndexer().ByIndex(cache.NamespaceIndex, namespace)
@@ -129,8 +140,8 @@ func (r *runner) act(ctx context.Context, key string, j *batchv1.Job, p plan) er
 	for _, pod := range p.end[:min(len(p.end), burst)] {
 		errs = append(errs, r.remove(ctx, key, j, pod))
 	}
-	for _, index := range p.create[:min(len(p.create), burst)] {
-		if err := r.create(ctx, key, j, index); err != nil {
+	for _, b := range p.create[:min(len(p.create), burst)] {
+		if err := r.create(ctx, key, j, b); err != nil {
 			errs = append(errs, err)
 			break // a quota or an admission error: the rest would fail like it
 		}
@@ -166,8 +177,8 @@ func (r *runner) remove(ctx context.Context, key string, j *batchv1.Job, pod *co
 	return nil
 }
 
-func (r *runner) create(ctx context.Context, key string, j *batchv1.Job, index int) error {
-	pod := makePod(j, index)
+func (r *runner) create(ctx context.Context, key string, j *batchv1.Job, b birth) error {
+	pod := makePod(j, b)
 	r.expect.Created(key, pod.Name)
 	if _, err := r.Client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 		r.expect.Saw(key, pod.Name, "", false)

@@ -9,11 +9,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 // plan is one step. The status is to be stored before anything is done to pods.
 type plan struct {
-	create  []int         // completion indexes; -1 without
+	create  []birth       // pods to make
 	release []*corev1.Pod // counted by the new status: take the finalizer away
 	drop    []*corev1.Pod // delete without counting: not wanted any more
 	end     []*corev1.Pod // delete and count as failed
@@ -21,6 +23,12 @@ type plan struct {
 	again   time.Duration
 	event   string // reason of what has just happened to the Job; empty: nothing
 	message string
+}
+
+// birth is a pod to be made.
+type birth struct {
+	index           int   // its completion index; -1 without
+	failed, ignored int32 // failures of the index before it, those that count and those that the failure policy ignores
 }
 
 type state struct {
@@ -32,9 +40,9 @@ type state struct {
 	completions int
 	parallelism int
 	completed   indexes
-	lost        indexes // failed for good
-	failures    map[int]int32
-	verdict     string // of the pod failure policy: fail the Job, with this message
+	lost        indexes             // failed for good
+	delayed     map[int]*corev1.Pod // by index, with backoffLimitPerIndex: the last failed pod, until the next one carries its figures
+	verdict     string              // of the pod failure policy: fail the Job, with this message
 	active      []*corev1.Pod
 	ready       int32
 	terminating int32
@@ -46,7 +54,7 @@ type state struct {
 
 // decide plans the next step of a Job from its own pods.
 func decide(j *batchv1.Job, pods []*corev1.Pod, now time.Time) plan {
-	s := &state{job: j, pods: pods, now: now, status: *j.Status.DeepCopy(), failures: map[int]int32{}, lost: indexes{},
+	s := &state{job: j, pods: pods, now: now, status: *j.Status.DeepCopy(), lost: indexes{},
 		parallelism: int(ptr.Deref(j.Spec.Parallelism, 1)), completions: int(ptr.Deref(j.Spec.Completions, 0)),
 		indexed: ptr.Deref(j.Spec.CompletionMode, "") == batchv1.IndexedCompletion}
 	policy := ptr.Deref(j.Spec.PodReplacementPolicy, "")
@@ -69,7 +77,9 @@ func decide(j *batchv1.Job, pods []*corev1.Pod, now time.Time) plan {
 		s.status.StartTime = s.stamp()
 	}
 	s.count()
-	if s.aim(suspended); !s.ending() && j.DeletionTimestamp == nil {
+	if s.aim(suspended); s.ending() || j.DeletionTimestamp != nil {
+		s.countDelayed()
+	} else {
 		s.steer(suspended)
 	}
 	s.settle()
@@ -148,7 +158,7 @@ func rank(pod *corev1.Pod) int {
 	switch {
 	case pod.Spec.NodeName == "":
 		return 0
-	case !ready(pod):
+	case !backend.Ready(pod):
 		return 1
 	}
 	return 2
@@ -191,16 +201,15 @@ func (s *state) create(n int, kept []*corev1.Pod) {
 	if n <= 0 {
 		return
 	}
-	perIndex := s.indexed && s.job.Spec.BackoffLimitPerIndex != nil
-	if !perIndex {
-		if wait := s.backoff(-1); wait > 0 {
+	if !s.perIndex() {
+		if wait := s.backoff(); wait > 0 {
 			s.later(wait)
 			return
 		}
 	}
 	if !s.indexed {
 		for range n {
-			s.plan.create = append(s.plan.create, -1)
+			s.plan.create = append(s.plan.create, birth{index: -1})
 		}
 		return
 	}
@@ -217,14 +226,16 @@ func (s *state) create(n int, kept []*corev1.Pod) {
 		if busy[i] || s.completed[i] || s.lost[i] {
 			continue
 		}
-		if perIndex && s.failures[i] > 0 {
-			if wait := s.backoff(i); wait > 0 {
+		n--
+		b := birth{index: i}
+		if last := s.delayed[i]; last != nil {
+			b.failed, b.ignored = s.failuresWith(last)
+			if wait := remaining(b.failed+b.ignored, ended(last), s.now); wait > 0 {
 				s.later(wait)
 				continue
 			}
 		}
-		s.plan.create = append(s.plan.create, i)
-		n--
+		s.plan.create = append(s.plan.create, b)
 	}
 }
 

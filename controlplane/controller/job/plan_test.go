@@ -33,17 +33,35 @@ func indexed(n int32) func(*batchv1.Job) {
 	}
 }
 
+func perIndex(n, limit int32) func(*batchv1.Job) {
+	return func(j *batchv1.Job) {
+		indexed(n)(j)
+		j.Spec.BackoffLimitPerIndex, j.Spec.BackoffLimit = ptr.To(limit), ptr.To[int32](1<<30)
+	}
+}
+
+// exitRule acts on the exit code 42.
+func exitRule(action batchv1.PodFailurePolicyAction) func(*batchv1.Job) {
+	return func(j *batchv1.Job) {
+		j.Spec.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{Action: action,
+			OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: []int32{42}}}}}
+	}
+}
+
 // podsOf reads "a:running b:ready c:succeeded d:failed e:going"; "2:failed=42" is of index 2 and exited with 42. A last
-// "!" is a pod that has lost its finalizer; "@30" ended 30 seconds ago.
+// "!" is a pod that has lost its finalizer; "@30" ended 30 seconds ago; a last "^2,1" carries the failures of its index: two that
+// count, one that does not.
 func podsOf(text string) []*corev1.Pod {
 	var out []*corev1.Pod
 	for i, word := range strings.Fields(text) {
+		word, before, _ := strings.Cut(word, "^")
 		name, how, _ := strings.Cut(word, ":")
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(name), Finalizers: []string{batchv1.JobTrackingFinalizer},
 			CreationTimestamp: metav1.NewTime(now.Add(time.Duration(i-100) * time.Second))}, Spec: corev1.PodSpec{NodeName: "n"},
 			Status: corev1.PodStatus{Phase: corev1.PodRunning}}
 		if name[0] >= '0' && name[0] <= '9' {
 			p.Annotations = map[string]string{batchv1.JobCompletionIndexAnnotation: name[:1]}
+			p.Annotations[batchv1.JobIndexFailureCountAnnotation], p.Annotations[batchv1.JobIndexIgnoredFailureCountAnnotation], _ = strings.Cut(before, ",")
 		}
 		if how, _ = strings.CutSuffix(how, "!"); strings.HasSuffix(word, "!") {
 			p.Finalizers = nil
@@ -78,11 +96,14 @@ func podsOf(text string) []*corev1.Pod {
 // describe says a plan in words: what is made, released, dropped and ended, the figures, and the conditions that hold.
 func describe(p plan) string {
 	var out []string
-	for _, i := range p.create {
-		if i < 0 {
+	for _, b := range p.create {
+		switch {
+		case b.index < 0:
 			out = append(out, "+pod")
-		} else {
-			out = append(out, fmt.Sprintf("+%d", i))
+		case b.failed+b.ignored > 0:
+			out = append(out, fmt.Sprintf("+%d(%d failed, %d ignored)", b.index, b.failed, b.ignored))
+		default:
+			out = append(out, fmt.Sprintf("+%d", b.index))
 		}
 	}
 	for mark, list := range map[string][]*corev1.Pod{"release ": p.release, "drop ": p.drop, "end ": p.end} {
@@ -152,15 +173,30 @@ func TestDecide(t *testing.T) {
 		{what: "indexed: done indexes", job: sample(indexed(3)), pods: "0x:succeeded 2x:succeeded 1x:ready", want: "release 0x release 2x | 1a 2s 0f done=0,2"},
 		{what: "indexed: two of one index, the younger goes", job: sample(indexed(2)), pods: "0a:ready 0b:ready 1x:ready", want: "drop 0b | 3a 0s 0f"},
 		{what: "indexed: beyond the completions", job: sample(indexed(1)), pods: "0a:ready 4x:ready", want: "drop 4x | 2a 0s 0f"},
-		{what: "per index: lost after its limit, the others go on", job: sample(func(j *batchv1.Job) {
-			indexed(2)(j)
-			j.Spec.BackoffLimitPerIndex, j.Spec.BackoffLimit = ptr.To[int32](0), ptr.To[int32](1<<30)
-		}), pods: "0a:failed@1 1x:ready", want: "release 0a | 1a 0s 0f lost=0 uncounted=0/1"},
-		{what: "per index: all settled, some lost", job: sample(func(j *batchv1.Job) {
-			indexed(2)(j)
-			j.Spec.BackoffLimitPerIndex, j.Spec.BackoffLimit = ptr.To[int32](0), ptr.To[int32](1<<30)
-		}), pods: "1x:succeeded!", want: "| 0a 1s 1f done=1 lost=0 FailureTarget:FailedIndexes Failed:FailedIndexes",
+		{what: "per index: lost after its limit, the others go on", job: sample(perIndex(2, 0)), pods: "0a:failed@1 1x:ready", want: "release 0a | 1a 0s 0f lost=0 uncounted=0/1"},
+		{what: "per index: all settled, some lost", job: sample(perIndex(2, 0)), pods: "1x:succeeded!", want: "| 0a 1s 1f done=1 lost=0 FailureTarget:FailedIndexes Failed:FailedIndexes",
 			status: func(s *batchv1.JobStatus) { s.FailedIndexes, s.Failed = ptr.To("0"), 1 }},
+		{what: "per index: the last failed pod stays until there is another", job: sample(perIndex(2, 2)), pods: "0a:failed@4^1 1x:ready", want: "| 1a 0s 0f lost= again 16s"},
+		{what: "per index: the next pod carries the figure", job: sample(perIndex(2, 2)), pods: "0a:failed@21^1 1x:ready", want: "+0(2 failed, 0 ignored) | 1a 0s 0f lost="},
+		{what: "per index: then the failed one is counted", job: sample(perIndex(2, 2)), pods: "0a:failed@21^1 0b:ready^2 1x:ready", want: "release 0a | 2a 0s 0f lost= uncounted=0/1"},
+		{what: "per index: the figure decides, not the pods that are left", job: sample(perIndex(2, 2)), pods: "0b:failed@1^2 1x:ready", want: "release 0b | 1a 0s 0f lost=0 uncounted=0/1"},
+		{what: "per index: an index that waits holds up no other", job: sample(perIndex(2, 2)), pods: "0a:failed@4", want: "+1 | 0a 0s 0f lost= again 6s"},
+		{what: "per index: too many lost indexes fail the job", job: sample(func(j *batchv1.Job) {
+			perIndex(3, 0)(j)
+			j.Spec.MaxFailedIndexes = ptr.To[int32](0)
+		}), pods: "0a:failed 1x:ready", want: "end 1x release 0a | 0a 0s 0f lost=0 uncounted=0/1 FailureTarget:MaxFailedIndexesExceeded"},
+		{what: "per index: at the end who waited for a successor is counted", job: sample(func(j *batchv1.Job) {
+			perIndex(3, 1)(j)
+			j.Spec.MaxFailedIndexes = ptr.To[int32](0)
+		}), pods: "0a:failed^1 1x:failed@1", want: "release 0a release 1x | 0a 0s 0f lost=0 uncounted=0/2 FailureTarget:MaxFailedIndexesExceeded"},
+		{what: "failure policy: an exit code gives an index up at once", job: sample(func(j *batchv1.Job) {
+			perIndex(2, 5)(j)
+			exitRule(batchv1.PodFailurePolicyActionFailIndex)(j)
+		}), pods: "0a:failed=42 1x:ready", want: "release 0a | 1a 0s 0f lost=0 uncounted=0/1"},
+		{what: "failure policy: an ignored failure of an index does not count, but delays", job: sample(func(j *batchv1.Job) {
+			perIndex(2, 0)(j)
+			exitRule(batchv1.PodFailurePolicyActionIgnore)(j)
+		}), pods: "0a:failed=42@41^0,2 1x:ready", want: "+0(0 failed, 3 ignored) | 1a 0s 0f lost="},
 		{what: "failure policy: an exit code fails the job", job: sample(func(j *batchv1.Job) {
 			j.Spec.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{Action: batchv1.PodFailurePolicyActionFailJob,
 				OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: []int32{42}}}}}

@@ -15,8 +15,9 @@ var kind = batchv1.SchemeGroupVersion.WithKind("Job")
 
 const indexVariable = "JOB_COMPLETION_INDEX"
 
-// makePod builds a pod; index is its completion index or -1. Its name is new each time.
-func makePod(j *batchv1.Job, index int) *corev1.Pod {
+// makePod builds a pod. Its name is new each time.
+func makePod(j *batchv1.Job, b birth) *corev1.Pod {
+	index := b.index
 	t := j.Spec.Template.DeepCopy()
 	prefix := j.Name + "-"
 	if index >= 0 {
@@ -36,6 +37,12 @@ func makePod(j *batchv1.Job, index int) *corev1.Pod {
 			*m = map[string]string{}
 		}
 		(*m)[batchv1.JobCompletionIndexAnnotation] = strconv.Itoa(index)
+	}
+	if j.Spec.BackoffLimitPerIndex != nil {
+		pod.Annotations[batchv1.JobIndexFailureCountAnnotation] = strconv.Itoa(int(b.failed))
+		if b.ignored > 0 {
+			pod.Annotations[batchv1.JobIndexIgnoredFailureCountAnnotation] = strconv.Itoa(int(b.ignored))
+		}
 	}
 	pod.Spec.Hostname = j.Name + "-" + strconv.Itoa(index)
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

@@ -3,36 +3,67 @@ package job
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 )
 
-// judge applies the pod failure policy to one failed pod, and notes failures by index. It returns true if the failure
-// does not count.
-func (s *state) judge(pod *corev1.Pod, i int) (ignored bool) {
-	action, message := batchv1.PodFailurePolicyActionCount, ""
+// judge applies the pod failure policy to one failed pod. It returns true if the failure does not count.
+func (s *state) judge(pod *corev1.Pod) (ignored bool) {
+	action, message := s.action(pod)
+	if action == batchv1.PodFailurePolicyActionFailJob && s.verdict == "" {
+		s.verdict = message
+	}
+	return action == batchv1.PodFailurePolicyActionIgnore
+}
+
+func (s *state) action(pod *corev1.Pod) (batchv1.PodFailurePolicyAction, string) {
 	if p := s.job.Spec.PodFailurePolicy; p != nil && pod.Status.Phase == corev1.PodFailed {
-		action, message = match(p, pod)
+		return match(p, pod)
 	}
-	switch action {
-	case batchv1.PodFailurePolicyActionIgnore:
-		return true
-	case batchv1.PodFailurePolicyActionFailJob:
-		if s.verdict == "" {
-			s.verdict = message
-		}
+	return batchv1.PodFailurePolicyActionCount, ""
+}
+
+func (s *state) ignores(pod *corev1.Pod) bool {
+	action, _ := s.action(pod)
+	return action == batchv1.PodFailurePolicyActionIgnore
+}
+
+// loses: with this failure the pod's index is given up.
+func (s *state) loses(pod *corev1.Pod) bool {
+	before, _ := failures(pod)
+	switch action, _ := s.action(pod); action {
 	case batchv1.PodFailurePolicyActionFailIndex:
-		if i >= 0 && s.job.Spec.BackoffLimitPerIndex != nil {
-			s.lost[i] = true
+		return true
+	case batchv1.PodFailurePolicyActionIgnore:
+		return false
+	}
+	return before >= *s.job.Spec.BackoffLimitPerIndex
+}
+
+// failures are those of a pod's index before it, as written on the pod: what counts, and what the policy ignores.
+func failures(pod *corev1.Pod) (failed, ignored int32) {
+	read := func(key string) int32 {
+		n, err := strconv.ParseInt(pod.Annotations[key], 10, 32)
+		if err != nil {
+			return 0
 		}
+		return max(int32(n), 0)
 	}
-	s.failures[i]++
-	if limit := s.job.Spec.BackoffLimitPerIndex; limit != nil && i >= 0 && s.failures[i] > *limit {
-		s.lost[i] = true
+	return read(batchv1.JobIndexFailureCountAnnotation), read(batchv1.JobIndexIgnoredFailureCountAnnotation)
+}
+
+func sumOf(failed, ignored int32) int32 { return failed + ignored }
+
+// failuresWith counts a failed pod's own end too: the figures for the pod that comes after it.
+func (s *state) failuresWith(pod *corev1.Pod) (failed, ignored int32) {
+	failed, ignored = failures(pod)
+	if s.ignores(pod) {
+		return failed, ignored + 1
 	}
-	return false
+	return failed + 1, ignored
 }
 
 // match finds the first rule that a failed pod meets; without one the failure counts.

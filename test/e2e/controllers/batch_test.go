@@ -36,7 +36,7 @@ spec:
   completions: 2
   parallelism: 2
   completionMode: Indexed
-  backoffLimitPerIndex: 0
+  backoffLimitPerIndex: 1
   template: {spec: {restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["sh", "-c", "exit $JOB_COMPLETION_INDEX"]}]}}
 ---
 apiVersion: batch/v1
@@ -67,6 +67,7 @@ spec:
 	for _, want := range []struct{ job, path, value string }{
 		{"three", "{.status.succeeded}", "3"},
 		{"indexed", "{.status.completedIndexes}/{.status.failedIndexes}", "0/1"},
+		{"indexed", "{.status.failed}", "2"},
 		{"hopeless", `{.status.conditions[?(@.type=="Failed")].reason}`, "BackoffLimitExceeded"},
 		{"fatal", `{.status.conditions[?(@.type=="Failed")].reason}`, "PodFailurePolicy"},
 	} {
@@ -81,6 +82,23 @@ spec:
 		return labtest.Kubectl(t, c, "get", "jobs,pods", "-l", "batch.kubernetes.io/job-name=brief", "-o", "name") +
 			labtest.Kubectl(t, c, "get", "job", "brief", "--ignore-not-found", "-o", "name")
 	})
+}
+
+// TestJobLeavesPods: a Job that is deleted alone leaves its pods behind, and nothing keeps them.
+func TestJobLeavesPods(t *testing.T) {
+	c := labtest.Cluster(t)
+	labtest.Apply(t, c, `apiVersion: batch/v1
+kind: Job
+metadata: {name: leaves}
+spec:
+  template: {spec: {terminationGracePeriodSeconds: 0, restartPolicy: Never, containers: [{name: c, image: "busybox:1.28", command: ["sleep", "3600"]}]}}
+`)
+	labtest.Kubectl(t, c, "wait", "--for=jsonpath={.status.active}=1", "job/leaves", "--timeout="+labtest.Patience.String())
+	labtest.Kubectl(t, c, "delete", "job", "leaves", "--cascade=orphan")
+	labtest.Eventually(t, "the pod belongs to nobody and nothing holds it", func() string {
+		return labtest.Kubectl(t, c, "get", "pods", "-l", "job-name=leaves", "-o", "jsonpath={.items[*].metadata.finalizers}{.items[*].metadata.ownerReferences}")
+	})
+	labtest.Kubectl(t, c, "delete", "pods", "-l", "job-name=leaves", "--timeout="+labtest.Patience.String())
 }
 
 // TestJobSuspend: a suspended Job has no pods, and goes on when it may.
