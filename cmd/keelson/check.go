@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -33,8 +32,7 @@ func probes() []probe {
 		{"iptables", true, probeProgram("iptables-restore", "iptables")},
 		{"conntrack", false, probeProgram("conntrack", "conntrack")},
 		{"ip forwarding", false, probeForwarding},
-		{"API port", true, probePort(func(o *options) int { return o.plane.Port })},
-		{"kubelet port", true, probePort(func(o *options) int { return o.node.KubeletPort })},
+		{"ports", true, probePorts},
 		{"disk", true, probeDisk},
 		{"open files", false, probeFiles},
 		{"inotify", false, probeInotify},
@@ -150,18 +148,14 @@ func probeForwarding(*options) (string, string, error) {
 	return "on", "", nil
 }
 
-func probePort(port func(*options) int) func(*options) (string, string, error) {
-	return func(o *options) (string, string, error) {
-		p := port(o)
-		if pid := runningPid(o.place); pid != 0 {
-			return fmt.Sprintf("%d (keelson runs, pid %d)", p, pid), "", nil
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
-		if err != nil {
-			return "", fmt.Sprintf("see who has it: ss -ltnp 'sport = :%d'; or choose another port", p), err
-		}
-		return strconv.Itoa(p) + " free", "", l.Close()
+func probePorts(o *options) (string, string, error) {
+	if pid := runningPid(o.place); pid != 0 {
+		return fmt.Sprintf("keelson runs, pid %d", pid), "", nil
 	}
+	if err := portsFree(o); err != nil {
+		return "", "stop who has it, or choose another port", err
+	}
+	return "free", "", nil
 }
 
 func probeDisk(o *options) (string, string, error) {

@@ -245,6 +245,9 @@ func criCommand(o *options) *cobra.Command {
 				return err
 			}
 			defer i.release()
+			if err := limits(log); err != nil {
+				return err
+			}
 			n, err := newNode(cmd.Context(), o, log)
 			if err != nil {
 				return err

@@ -48,6 +48,9 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	defer i.release()
+	if err := preflight(o, log); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	p, err := newPlane(o, log)
 	if err != nil {

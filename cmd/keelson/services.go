@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"keelson.dev/keelson/controlplane/controller/loadbalancer"
@@ -49,7 +51,7 @@ func (n *node) services(o *options, client kubernetes.Interface, shared, system 
 	}
 	nodes := shared.Core().V1().Nodes().Lister()
 	events := record.NewBroadcaster()
-	teller := conflicts{events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "load-balancer", Host: o.node.Name}), shared.Core().V1().Services().Lister()}
+	teller := conflicts{events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "service-proxy", Host: o.node.Name}), shared.Core().V1().Services().Lister()}
 	addresses, err := newBalancer(o, teller.tell, log)
 	if err != nil {
 		return nil, err
@@ -58,6 +60,9 @@ func (n *node) services(o *options, client kubernetes.Interface, shared, system 
 		Eligible: func() bool { return staying(nodes.Get(o.node.Name)) }},
 		proxy.Deps{Services: shared.Core().V1().Services().Informer(), EndpointSlices: shared.Discovery().V1().EndpointSlices().Informer(), Filter: n.filter, Announce: addresses})
 	if err != nil {
+		return nil, err
+	}
+	if err := teller.watchNodePorts(shared.Core().V1().Services().Informer()); err != nil {
 		return nil, err
 	}
 	zone := dns.NewZone()
@@ -90,7 +95,7 @@ func staying(n *corev1.Node, err error) bool {
 	return err != nil || n.DeletionTimestamp == nil && !slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" })
 }
 
-// conflicts tells Services that another machine claims their address.
+// conflicts tells Services of others that claim their addresses or ports.
 type conflicts struct {
 	events   record.EventRecorder
 	services corelisters.ServiceLister
@@ -108,6 +113,30 @@ func (c conflicts) tell(addr netip.Addr, by net.HardwareAddr) {
 			}
 		}
 	}
+}
+
+// watchNodePorts tells Services of node ports that a process of the node listens on: packets come to the Service, and that
+// process waits in vain.
+func (c conflicts) watchNodePorts(services cache.SharedIndexInformer) error {
+	look := func(old, now any) {
+		s, is := now.(*corev1.Service)
+		if !is {
+			return
+		}
+		before, _ := old.(*corev1.Service)
+		for _, p := range s.Spec.Ports {
+			network := strings.ToLower(string(p.Protocol))
+			known := func(q corev1.ServicePort) bool { return q.NodePort == p.NodePort && q.Protocol == p.Protocol }
+			if p.NodePort == 0 || network == "sctp" || before != nil && slices.ContainsFunc(before.Spec.Ports, known) {
+				continue
+			}
+			if err := portFree(network, "", int(p.NodePort), nil); errors.Is(err, syscall.EADDRINUSE) {
+				c.events.Eventf(s, corev1.EventTypeWarning, "NodePortInUse", "A process of the node listens on this Service's node port and is not reached any more: %v", err)
+			}
+		}
+	}
+	_, err := services.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(now any) { look(nil, now) }, UpdateFunc: look})
+	return err
 }
 
 // balancer announces the addresses that our own controller assigned; another balancer's are its own affair.

@@ -17,7 +17,7 @@ func listen(addr netip.Addr, port int) (net.Listener, error) {
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, uint16(port))))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		owner := ""
-		if who := portOwner(port); who != "" {
+		if who := PortOwner("tcp", port); who != "" {
 			owner = " by " + who
 		}
 		return nil, fmt.Errorf("port %d is in use%s; stop it, or choose another port: %w", port, owner, err)
@@ -28,9 +28,9 @@ func listen(addr netip.Addr, port int) (net.Listener, error) {
 	return l, nil
 }
 
-// portOwner names the process that listens on a TCP port, or "" if that cannot be seen.
-func portOwner(port int) string {
-	inode := listenInode(port)
+// PortOwner names the process that listens on a port of network tcp or udp, "" if that cannot be seen.
+func PortOwner(network string, port int) string {
+	inode := listenInode(network, port)
 	if inode == "" {
 		return ""
 	}
@@ -47,10 +47,10 @@ func portOwner(port int) string {
 }
 
 // listenInode finds the socket that listens on the port in the kernel's tables (proc_pid_net(5)).
-func listenInode(port int) string {
-	const listening = "0A"
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		f, err := os.Open(table)
+func listenInode(network string, port int) string {
+	state := map[string]string{"tcp": "0A", "udp": "07"}[network] // a UDP socket that is bound and not connected is "closed"
+	for _, version := range []string{"", "6"} {
+		f, err := os.Open("/proc/net/" + network + version)
 		if err != nil {
 			continue
 		}
@@ -58,7 +58,7 @@ func listenInode(port int) string {
 		suffix := fmt.Sprintf(":%04X", port)
 		for sc := bufio.NewScanner(f); sc.Scan(); {
 			col := strings.Fields(sc.Text())
-			if len(col) > 9 && strings.HasSuffix(col[1], suffix) && col[3] == listening {
+			if len(col) > 9 && strings.HasSuffix(col[1], suffix) && col[3] == state {
 				return col[9]
 			}
 		}

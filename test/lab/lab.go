@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +43,7 @@ type Cluster struct {
 	binary string
 	verb   string // server or cri
 	flags  []string
+	before []string
 	log    string
 	mu     sync.Mutex
 	server *exec.Cmd
@@ -56,6 +58,8 @@ type Options struct {
 	Runtime bool
 	// Flags are added to the command.
 	Flags []string
+	// Before is a command that the server is started with, and its arguments: prlimit, unshare. It must become the server by exec.
+	Before []string
 	// Balancer gives Services of type LoadBalancer addresses of Outside.
 	Balancer bool
 }
@@ -98,7 +102,7 @@ func New(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Dir: o.Dir, claim: claim, health: ports[2], binary: binary, NodeIP: ip, NodeName: "lab", Port: ports[0], Outside: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
+	c := &Cluster{Dir: o.Dir, claim: claim, health: ports[2], binary: binary, before: o.Before, NodeIP: ip, NodeName: "lab", Port: ports[0], Outside: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n), 0}), 24),
 		Kubeconfig: filepath.Join(o.Dir, "etc", "keelson.yaml"), CRISocket: filepath.Join(o.Dir, "run", "cri.sock"),
 		log: filepath.Join(o.Dir, "server.log")}
 	c.Bridge, c.PodCIDR = fmt.Sprintf("klab%d", n), fmt.Sprintf("10.%d.0.0/24", 128+n)
@@ -143,7 +147,8 @@ func (c *Cluster) Start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(c.binary, append([]string{c.verb}, c.flags...)...)
+	line := slices.Concat(c.before, []string{c.binary, c.verb}, c.flags)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
