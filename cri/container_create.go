@@ -35,21 +35,27 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtimeapi.CreateCont
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
 	rec := newRecord(pod.ID, cfg)
 	have, owner, err := s.containers.Reserve(ctx, rec)
-	if err != nil {
-		return nil, err
-	}
-	if !owner {
+	if err != nil || !owner {
+		unlock()
+		if err != nil {
+			return nil, err
+		}
 		return s.repeated(have, cfg)
 	}
 	atContainerReserved.Reach()
-	done, err := s.makeContainer(ctx, *rec)
+	done, err := outlive(ctx, s, func(ctx context.Context) (*podstore.Container, error) {
+		defer unlock()
+		done, err := s.makeContainer(ctx, *rec)
+		if err == nil {
+			s.emit(pod.ID, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, done.ID)
+		}
+		return done, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", cfg.GetMetadata().GetName(), err)
 	}
-	s.emit(pod.ID, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, done.ID)
 	return &runtimeapi.CreateContainerResponse{ContainerId: done.ID}, nil
 }
 

@@ -23,13 +23,15 @@
 //     is pushed before the effect; a failed or cancelled call takes back all of
 //     it, on a context of its own (undo);
 //   - a creation that is repeated with the same identity gets the first one's
-//     result; stopping and removing what is not there succeeds;
+//     result, even if the first one's client ran out of time: such a creation
+//     goes on (creation.go); stopping and removing what is not there succeeds;
 //   - the request is validated before anything is touched; nil messages and
 //     unknown enum values are InvalidArgument;
 //   - one table (errors.go) says which error becomes which gRPC code.
 //
-// Ownership: Server owns its tables, event hub, streaming server and the
-// goroutine that reads runtime events. It does not own Deps.
+// Ownership: Server owns its tables, event hub, streaming server, the goroutine
+// that reads runtime events and the creations that outlive their clients. It does
+// not own Deps.
 //
 // Order of locks: a pod's gate, then its use gate, then a container's gate. A
 // gate serialises the calls on one object, is taken with the call's context, and

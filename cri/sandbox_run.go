@@ -61,12 +61,17 @@ func (s *Server) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandbo
 		return &runtimeapi.RunPodSandboxResponse{PodSandboxId: have.ID}, nil
 	}
 	atPodReserved.Reach()
-	done, err := s.makeSandbox(ctx, *rec, netSysctls, sysctls)
+	done, err := outlive(ctx, s, func(ctx context.Context) (*podstore.Sandbox, error) {
+		done, err := s.makeSandbox(ctx, *rec, netSysctls, sysctls)
+		if err == nil {
+			s.emit(done.ID, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, done.ID)
+			s.emit(done.ID, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, done.ID)
+		}
+		return done, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("run sandbox %s/%s: %w", cfg.GetMetadata().GetNamespace(), cfg.GetMetadata().GetName(), err)
 	}
-	s.emit(done.ID, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, done.ID)
-	s.emit(done.ID, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, done.ID)
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: done.ID}, nil
 }
 

@@ -67,9 +67,10 @@ type Server struct {
 	stream     *stream.Server
 	nri        *nri.Hub // nil without
 	cpu        cpuRates
-	imageRoot  string             // where images and writable layers are
-	stop       context.CancelFunc // ends the event reader
-	readers    sync.WaitGroup
+	imageRoot  string          // where images and writable layers are
+	life       context.Context // ends with stop: of the event reader and of creations without a client
+	stop       context.CancelFunc
+	readers    sync.WaitGroup // and those creations
 }
 
 // New opens the records, takes back what was left half made, and starts the
@@ -104,7 +105,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		s.log.Error("some records could not be read and are set aside", "err", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
+	s.life, s.stop = ctx, stop
 	// Subscribed before anything is looked at, so that no change falls between.
 	changes := deps.Containers.Events(ctx)
 	s.recover(ctx)

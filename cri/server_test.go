@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -478,4 +479,77 @@ func TestHostile_OC13(t *testing.T) {
 	if _, err := s.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: pod}); status.Code(toStatus(err)) != codes.InvalidArgument {
 		t.Errorf("a net sysctl in the node's network: %v", err)
 	}
+}
+
+// TestCreationOutlivesItsClient: what was begun when a client's time was over is
+// finished, and the client that asks again gets it; the server's end takes it back.
+func TestCreationOutlivesItsClient(t *testing.T) {
+	w := newWorld()
+	s := start(t, w, t.TempDir())
+	inTime := func(call func(context.Context) error) {
+		t.Helper()
+		for try := range 3 { // each too short for the step that is held up
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			err := call(ctx)
+			cancel()
+			if status.Code(toStatus(err)) != codes.DeadlineExceeded {
+				t.Fatalf("try %d: %v, want DeadlineExceeded", try, err)
+			}
+		}
+	}
+	hold := func(at string) (release func()) {
+		free := make(chan struct{})
+		w.hook = func(step string) error {
+			if step == at {
+				<-free
+			}
+			return nil
+		}
+		return func() { close(free) }
+	}
+	release := hold("Setup")
+	inTime(func(ctx context.Context) error {
+		_, err := s.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: podConfig("slow")})
+		return err
+	})
+	release()
+	pod := runPod(t, s, podConfig("slow"))
+	if n := countSteps(w, "Setup"); n != 1 {
+		t.Errorf("the pod was begun %d times", n)
+	}
+	release = hold("Create")
+	inTime(func(ctx context.Context) error {
+		_, err := s.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: ctrConfig("slow")})
+		return err
+	})
+	release()
+	createCtr(t, s, pod, ctrConfig("slow"))
+	if n := countSteps(w, "Create"); n != 1 {
+		t.Errorf("the container was begun %d times", n)
+	}
+	removePod(t, s, pod)
+	nothingLeft(t, s, w)
+
+	release = hold("Setup")
+	inTime(func(ctx context.Context) error {
+		_, err := s.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: podConfig("late")})
+		return err
+	})
+	s.stop()
+	release()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, s, w)
+}
+
+func countSteps(w *world, name string) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, step := range w.steps {
+		if step == name {
+			n++
+		}
+	}
+	return n
 }
