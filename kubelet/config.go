@@ -38,7 +38,7 @@ type Config struct {
 	ClusterDomain string
 	// CgroupRoot is the cgroup below which kubepods is made, as a cgroupfs path. Default "/".
 	CgroupRoot string
-	// SystemdCgroups makes the pods' cgroups slices of systemd's; the runtime's driver must be the same.
+	// SystemdCgroups makes the pods' cgroups slices of systemd's, unless the runtime says which driver it has: then that counts.
 	SystemdCgroups bool
 	// ParallelPulls bounds image pulls at a time; 1 is serial, 0 means no bound.
 	ParallelPulls int

@@ -276,6 +276,7 @@ func (k *Kubelet) begin(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+	k.adoptDriver(ctx)
 	if err := k.parts.cache.Prime(ctx); err != nil {
 		return fmt.Errorf("kubelet: look at what the runtime holds: %w", err)
 	}
@@ -291,6 +292,17 @@ func (k *Kubelet) begin(ctx context.Context) error {
 		return fmt.Errorf("kubelet: set up pod cgroups below %s: %w", k.cfg.CgroupRoot, err)
 	}
 	return nil
+}
+
+// adoptDriver makes the pods' cgroups the way the runtime does (KEP-4033): the runtime's word counts, and the
+// configuration only for a runtime that says nothing, such as one too old to be asked.
+func (k *Kubelet) adoptDriver(ctx context.Context) {
+	r, err := k.parts.cri.Runtime.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
+	if err != nil || r.GetLinux() == nil {
+		k.log.Info("the runtime does not tell its cgroup driver; the configured one it is", "driver", k.parts.tree.Driver(), "err", criclient.Message(err))
+		return
+	}
+	k.parts.tree.UseSystemd(r.GetLinux().GetCgroupDriver() == runtimeapi.CgroupDriver_SYSTEMD)
 }
 
 // entry returns the pod's record, making it if need be, and notes the pod's newest version.

@@ -1,6 +1,7 @@
 package kubelet_test
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -52,4 +53,14 @@ func TestRecursiveReadOnlyIsNotPretended(t *testing.T) {
 		return p != nil && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Waiting != nil &&
 			p.Status.ContainerStatuses[0].State.Waiting.Reason == "CreateContainerConfigError"
 	})
+}
+
+// The runtime's word on the cgroup driver counts, not the configuration's (KEP-4033).
+func TestCgroupDriverIsTheRuntimes(t *testing.T) {
+	n := start(t, func(c *kubelet.Config) { c.SystemdCgroups = true }) // there is no systemd to make a slice
+	n.create(pod("driven", corev1.Container{Name: "c", Image: "nginx:1"}))
+	n.until("driven", "Running", running)
+	if got := n.runtime.Sandbox("driven").GetLinux().GetCgroupParent(); got == "" || strings.Contains(got, ".slice") {
+		t.Errorf("the pod's cgroup is %q, want one of the runtime's driver, cgroupfs", got)
+	}
 }

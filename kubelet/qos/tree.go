@@ -63,8 +63,17 @@ func (t *Tree) Setup() error {
 	return t.writeBurstable()
 }
 
+// UseSystemd chooses the driver again, before Setup: the runtime's must be the same, and only it knows.
+func (t *Tree) UseSystemd(on bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cfg.Systemd = on
+}
+
 // Driver is the cgroup driver, as the kubelet's configuration names it.
 func (t *Tree) Driver() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.cfg.Systemd {
 		return "systemd"
 	}
