@@ -16,10 +16,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Runtime is the model. Containers run until Exit, a stop, or at once when their image is "exit:<code>". An image
+// Runtime is the model. Containers run until Exit or a stop, and end at once when their image is "exit:<code>" or their
+// command is sh -c "exit <code>". An image
 // whose name begins with "missing" cannot be pulled. It is safe for concurrent use.
 type Runtime struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
@@ -169,7 +171,7 @@ func (r *Runtime) Exit(pod, name string, code int32) error {
 	for _, c := range r.containers {
 		if c.status.GetMetadata().GetName() == name && c.config.GetLabels()["io.kubernetes.pod.name"] == pod &&
 			c.status.GetState() == runtimeapi.ContainerState_CONTAINER_RUNNING {
-			r.exit(c, code, "")
+			r.exit(c, code)
 			return nil
 		}
 	}
@@ -246,13 +248,16 @@ func (r *Runtime) id() string {
 }
 
 // exit ends a container. Preconditions: mu is held.
-func (r *Runtime) exit(c *ctr, code int32, reason string) {
+func (r *Runtime) exit(c *ctr, code int32) {
 	if c.status.GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return
 	}
 	c.status.State = runtimeapi.ContainerState_CONTAINER_EXITED
 	c.status.FinishedAt = time.Now().UnixNano()
-	c.status.ExitCode, c.status.Reason = code, reason
+	c.status.ExitCode, c.status.Reason = code, "Error"
+	if code == 0 {
+		c.status.Reason = "Completed"
+	}
 	close(c.dead)
 	r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, r.find(c.box))
 }
@@ -262,6 +267,7 @@ func (r *Runtime) tell(id string, kind runtimeapi.ContainerEventType, b *box) {
 	ev := &runtimeapi.ContainerEventResponse{ContainerId: id, ContainerEventType: kind, CreatedAt: time.Now().UnixNano()}
 	if b != nil {
 		ev.PodSandboxStatus = &runtimeapi.PodSandboxStatus{Id: b.status.GetId(), Metadata: b.status.GetMetadata()}
+		ev.ContainersStatuses = r.statuses(b)
 	}
 	for w := range r.watchers {
 		select {
@@ -269,6 +275,24 @@ func (r *Runtime) tell(id string, kind runtimeapi.ContainerEventType, b *box) {
 		default:
 		}
 	}
+}
+
+// statuses describes a pod's containers. Preconditions: mu is held.
+func (r *Runtime) statuses(b *box) (out []*runtimeapi.ContainerStatus) {
+	for _, c := range r.containers {
+		if c.box == b.status.GetId() {
+			out = append(out, proto.Clone(c.status).(*runtimeapi.ContainerStatus))
+		}
+	}
+	return out
+}
+
+// info is what there is to tell beside the status: nothing, but it can be asked for.
+func info(verbose bool) map[string]string {
+	if !verbose {
+		return nil
+	}
+	return map[string]string{"model": "{}"}
 }
 
 func (r *Runtime) find(id string) *box {
@@ -308,7 +332,7 @@ func (r *Runtime) ImageStatus(_ context.Context, q *runtimeapi.ImageStatusReques
 	defer r.mu.Unlock()
 	for name, img := range r.images {
 		if name == q.GetImage().GetImage() || img.GetId() == q.GetImage().GetImage() {
-			return &runtimeapi.ImageStatusResponse{Image: img}, nil
+			return &runtimeapi.ImageStatusResponse{Image: img, Info: info(q.GetVerbose())}, nil
 		}
 	}
 	return &runtimeapi.ImageStatusResponse{}, nil
@@ -337,11 +361,14 @@ func (r *Runtime) PullImage(_ context.Context, q *runtimeapi.PullImageRequest) (
 }
 
 // ListImages implements CRI.
-func (r *Runtime) ListImages(context.Context, *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
+func (r *Runtime) ListImages(_ context.Context, q *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := &runtimeapi.ListImagesResponse{}
-	for _, img := range r.images {
+	for name, img := range r.images {
+		if want := q.GetFilter().GetImage().GetImage(); want != "" && want != name && want != img.GetId() {
+			continue
+		}
 		out.Images = append(out.Images, img)
 	}
 	return out, nil
@@ -361,5 +388,11 @@ func (r *Runtime) RemoveImage(_ context.Context, q *runtimeapi.RemoveImageReques
 
 // ImageFsInfo implements CRI.
 func (r *Runtime) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
-	return &runtimeapi.ImageFsInfoResponse{}, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	used := &runtimeapi.UInt64Value{}
+	for _, img := range r.images {
+		used.Value += img.GetSize()
+	}
+	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: []*runtimeapi.FilesystemUsage{{UsedBytes: used, FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: "/"}}}}, nil
 }

@@ -23,8 +23,8 @@ func (r *Runtime) Version(context.Context, *runtimeapi.VersionRequest) (*runtime
 }
 
 // Status implements CRI.
-func (r *Runtime) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
-	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+func (r *Runtime) Status(_ context.Context, q *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	return &runtimeapi.StatusResponse{Info: info(q.GetVerbose()), Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 		{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
 	}}, RuntimeHandlers: []*runtimeapi.RuntimeHandler{{Features: &runtimeapi.RuntimeHandlerFeatures{UserNamespaces: r.Userns, RecursiveReadOnlyMounts: r.Recursive}}}}, nil
 }
@@ -34,6 +34,12 @@ func (r *Runtime) RunPodSandbox(_ context.Context, q *runtimeapi.RunPodSandboxRe
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	cfg := q.GetConfig()
+	if q.GetRuntimeHandler() != "" {
+		return nil, invalid("unknown runtime handler %q", q.GetRuntimeHandler())
+	}
+	if err := checkUserns(cfg.GetLinux().GetSecurityContext().GetNamespaceOptions()); err != nil {
+		return nil, err
+	}
 	if err := r.note("RunPodSandbox", cfg.GetMetadata().GetName()); err != nil {
 		return nil, err
 	}
@@ -53,6 +59,8 @@ func (r *Runtime) RunPodSandbox(_ context.Context, q *runtimeapi.RunPodSandboxRe
 		b.status.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: fmt.Sprintf("127.0.%d.%d", r.seq/250, r.seq%250+2)}
 	}
 	r.sandboxes = append(r.sandboxes, b)
+	r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, b)
+	r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, b)
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: b.status.GetId()}, nil
 }
 
@@ -64,15 +72,22 @@ func (r *Runtime) StopPodSandbox(_ context.Context, q *runtimeapi.StopPodSandbox
 		if err := r.note("StopPodSandbox", b.config.GetMetadata().GetName()); err != nil {
 			return nil, err
 		}
-		for _, c := range r.containers {
-			if c.box == b.status.GetId() {
-				r.exit(c, 137, "")
-			}
-		}
-		b.status.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
-		r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, b)
+		r.stop(b)
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// stop ends a sandbox with its containers, once. Preconditions: mu is held.
+func (r *Runtime) stop(b *box) {
+	for _, c := range r.containers {
+		if c.box == b.status.GetId() {
+			r.exit(c, 137)
+		}
+	}
+	if b.status.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY {
+		b.status.State, b.status.Network = runtimeapi.PodSandboxState_SANDBOX_NOTREADY, nil
+		r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, b)
+	}
 }
 
 // RemovePodSandbox implements CRI.
@@ -86,12 +101,13 @@ func (r *Runtime) RemovePodSandbox(_ context.Context, q *runtimeapi.RemovePodSan
 	if err := r.note("RemovePodSandbox", b.config.GetMetadata().GetName()); err != nil {
 		return nil, err
 	}
+	r.stop(b)
 	r.containers = slices.DeleteFunc(r.containers, func(c *ctr) bool {
-		if c.box == b.status.GetId() {
-			r.exit(c, 137, "")
-			return true
+		if c.box != b.status.GetId() {
+			return false
 		}
-		return false
+		r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, b)
+		return true
 	})
 	r.sandboxes = slices.DeleteFunc(r.sandboxes, func(o *box) bool { return o == b })
 	r.tell(b.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, b)
@@ -106,16 +122,12 @@ func (r *Runtime) PodSandboxStatus(_ context.Context, q *runtimeapi.PodSandboxSt
 	if b == nil {
 		return nil, notFound("sandbox", q.GetPodSandboxId())
 	}
-	out := &runtimeapi.PodSandboxStatusResponse{Status: proto.Clone(b.status).(*runtimeapi.PodSandboxStatus)}
+	out := &runtimeapi.PodSandboxStatusResponse{Info: info(q.GetVerbose()), Status: proto.Clone(b.status).(*runtimeapi.PodSandboxStatus)}
 	if r.Plain {
 		return out, nil
 	}
 	out.Timestamp = time.Now().UnixNano()
-	for _, c := range r.containers {
-		if c.box == b.status.GetId() {
-			out.ContainersStatuses = append(out.ContainersStatuses, proto.Clone(c.status).(*runtimeapi.ContainerStatus))
-		}
-	}
+	out.ContainersStatuses = r.statuses(b)
 	return out, nil
 }
 
@@ -146,9 +158,17 @@ func (r *Runtime) CreateContainer(_ context.Context, q *runtimeapi.CreateContain
 	if err := r.note("CreateContainer", cfg.GetMetadata().GetName()); err != nil {
 		return nil, err
 	}
+	if err := checkContainer(b.config, cfg); err != nil {
+		return nil, err
+	}
+	for _, c := range r.containers {
+		if c.box == b.status.GetId() && proto.Equal(c.config.GetMetadata(), cfg.GetMetadata()) {
+			return repeated(c, cfg)
+		}
+	}
 	c := &ctr{config: cfg, box: b.status.GetId(), dead: make(chan struct{}), status: &runtimeapi.ContainerStatus{
 		Id: r.id(), Metadata: cfg.GetMetadata(), CreatedAt: time.Now().UnixNano(),
-		Image: cfg.GetImage(), ImageRef: cfg.GetImage().GetImage(),
+		Image: cfg.GetImage(), ImageRef: cfg.GetImage().GetImage(), ImageId: cfg.GetImage().GetImage(), Resources: &runtimeapi.ContainerResources{Linux: cfg.GetLinux().GetResources()},
 		Labels: cfg.GetLabels(), Annotations: cfg.GetAnnotations(), Mounts: cfg.GetMounts(),
 		User: r.User, LogPath: path.Join(b.config.GetLogDirectory(), cfg.GetLogPath()),
 	}}
@@ -168,17 +188,24 @@ func (r *Runtime) StartContainer(_ context.Context, q *runtimeapi.StartContainer
 	if err := r.note("StartContainer", c.config.GetMetadata().GetName()); err != nil {
 		return nil, err
 	}
+	if c.status.GetState() != runtimeapi.ContainerState_CONTAINER_CREATED {
+		return nil, status.Errorf(codes.FailedPrecondition, "container %s is %v", c.status.GetId(), c.status.GetState())
+	}
 	c.status.State, c.status.StartedAt = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now().UnixNano()
 	r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, r.find(c.box))
-	image := c.config.GetImage().GetUserSpecifiedImage()
-	if code, is := strings.CutPrefix(image, "exit:"); is {
+	code, is := strings.CutPrefix(c.config.GetImage().GetUserSpecifiedImage(), "exit:")
+	if cmd := c.config.GetCommand(); len(cmd) == 3 && !is { // sh -c "exit 3"
+		code, is = strings.CutPrefix(cmd[2], "exit ")
+	}
+	if is {
 		n, _ := strconv.Atoi(code)
-		r.exit(c, int32(n), "")
+		r.exit(c, int32(n))
 	}
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
-// StopContainer implements CRI: TERM ends a container with 143, and with 137 after the timeout if it ignores TERM.
+// StopContainer implements CRI: TERM ends a container with 143, and with 137 after the timeout if it ignores TERM or
+// has no time.
 func (r *Runtime) StopContainer(ctx context.Context, q *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
 	r.mu.Lock()
 	c := r.container(q.GetContainerId())
@@ -187,8 +214,8 @@ func (r *Runtime) StopContainer(ctx context.Context, q *runtimeapi.StopContainer
 		return &runtimeapi.StopContainerResponse{}, nil
 	}
 	err := r.note("StopContainer", c.config.GetMetadata().GetName())
-	if err == nil && !r.IgnoreTerm {
-		r.exit(c, 143, "")
+	if err == nil && !r.IgnoreTerm && q.GetTimeout() > 0 {
+		r.exit(c, 143)
 	}
 	running := c.status.GetState() == runtimeapi.ContainerState_CONTAINER_RUNNING
 	r.mu.Unlock()
@@ -203,7 +230,7 @@ func (r *Runtime) StopContainer(ctx context.Context, q *runtimeapi.StopContainer
 		return nil, status.FromContextError(ctx.Err()).Err()
 	case <-timer.C:
 		r.mu.Lock()
-		r.exit(c, 137, "")
+		r.exit(c, 137)
 		r.mu.Unlock()
 	}
 	return &runtimeapi.StopContainerResponse{}, nil
@@ -220,7 +247,7 @@ func (r *Runtime) RemoveContainer(_ context.Context, q *runtimeapi.RemoveContain
 	if err := r.note("RemoveContainer", c.config.GetMetadata().GetName()); err != nil {
 		return nil, err
 	}
-	r.exit(c, 137, "")
+	r.exit(c, 137)
 	r.containers = slices.DeleteFunc(r.containers, func(o *ctr) bool { return o == c })
 	r.tell(c.status.GetId(), runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, r.find(c.box))
 	return &runtimeapi.RemoveContainerResponse{}, nil
@@ -291,7 +318,13 @@ func (r *Runtime) UpdateContainerResources(_ context.Context, q *runtimeapi.Upda
 	if err := r.note("UpdateContainerResources", c.config.GetMetadata().GetName()); err != nil {
 		return nil, err
 	}
-	c.status.Resources = &runtimeapi.ContainerResources{Linux: q.GetLinux()}
+	if q.GetLinux().GetCpuQuota() < -1 {
+		return nil, invalid("CPU quota %d", q.GetLinux().GetCpuQuota())
+	}
+	all := &runtimeapi.LinuxContainerResources{}
+	proto.Merge(all, c.status.GetResources().GetLinux())
+	proto.Merge(all, q.GetLinux()) // what is zero stays as it was
+	c.status.Resources = &runtimeapi.ContainerResources{Linux: all}
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
@@ -312,16 +345,25 @@ func (r *Runtime) ExecSync(_ context.Context, q *runtimeapi.ExecSyncRequest) (*r
 
 // Exec implements CRI.
 func (r *Runtime) Exec(_ context.Context, q *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
+	if err := r.hasContainer(q.GetContainerId()); err != nil {
+		return nil, err
+	}
 	return r.Streams.GetExec(q)
 }
 
 // Attach implements CRI.
 func (r *Runtime) Attach(_ context.Context, q *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
+	if err := r.hasContainer(q.GetContainerId()); err != nil {
+		return nil, err
+	}
 	return r.Streams.GetAttach(q)
 }
 
 // PortForward implements CRI.
 func (r *Runtime) PortForward(_ context.Context, q *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
+	if err := r.hasBox(q.GetPodSandboxId()); err != nil {
+		return nil, err
+	}
 	return r.Streams.GetPortForward(q)
 }
 
@@ -339,6 +381,9 @@ func (r *Runtime) GetContainerEvents(_ *runtimeapi.GetEventsRequest, out grpc.Se
 		defer r.mu.Unlock()
 		delete(r.watchers, w)
 	}()
+	if err := out.SendHeader(nil); err != nil { // from now on nothing is missed
+		return err
+	}
 	for {
 		select {
 		case <-out.Context().Done():

@@ -18,14 +18,14 @@ import (
 )
 
 var execSpecs = []Spec{
-	{"exec gives output and code", true, false, execSync},
-	{"exec ends at its timeout", true, false, execTimeout},
-	{"exec streams over both transports", true, false, execStreams},
-	{"exec with a tty", true, false, execTTY},
-	{"attach to stdin and stdout", true, false, attach},
-	{"TestHostile_CR8: an exec's endless output is cut and nothing else", true, false, execFlood},
-	{"TestHostile_ST5: an exec ends with its client", true, false, execOrphan},
-	{"TestHostile_CR10: a stream's address works once", true, false, streamOnce},
+	{"exec gives output and code", true, execSync},
+	{"exec ends at its timeout", true, execTimeout},
+	{"exec streams over both transports", true, execStreams},
+	{"exec with a tty", true, execTTY},
+	{"attach to stdin and stdout", true, attach},
+	{"TestHostile_CR8: an exec's endless output is cut and nothing else", true, execFlood},
+	{"TestHostile_ST5: an exec ends with its client", true, execOrphan},
+	{"TestHostile_CR10: a stream's address works once", true, streamOnce},
 }
 
 func execSync(b *Bench) {

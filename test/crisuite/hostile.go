@@ -16,12 +16,12 @@ import (
 )
 
 var hostileSpecs = []Spec{
-	{"TestHostile_OC21: out of memory is told as such", true, false, outOfMemory},
-	{"TestHostile_OC24: a hung filesystem harms its own pod alone", true, false, hungFilesystem},
-	{"TestHostile_CR9: execs and attachments that come and go leave nothing", true, false, streamsComeAndGo},
-	{"TestHostile_CR12: a limit below what is in use", true, false, limitBelowUsage},
-	{"TestHostile_CR14: the socket is root's", true, false, socketModes},
-	{"TestHostile_OC14: annotations change nothing", true, false, hostileAnnotations},
+	{"TestHostile_OC21: out of memory is told as such", true, outOfMemory},
+	{"TestHostile_OC24: a hung filesystem harms its own pod alone", true, hungFilesystem},
+	{"TestHostile_CR9: execs and attachments that come and go leave nothing", true, streamsComeAndGo},
+	{"TestHostile_CR12: a limit below what is in use", true, limitBelowUsage},
+	{"TestHostile_CR14: the socket is root's", true, socketModes},
+	{"TestHostile_OC14: annotations change nothing", true, hostileAnnotations},
 }
 
 func outOfMemory(b *Bench) {

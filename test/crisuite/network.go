@@ -18,11 +18,11 @@ import (
 )
 
 var networkSpecs = []Spec{
-	{"pods reach each other, and a host port reaches its pod", true, false, podNetwork},
-	{"DNS configuration is written as given", true, false, dnsConfig},
-	{"sysctls of the pod", true, false, podSysctls},
-	{"port-forward, of pod and of node network", true, false, portForward},
-	{"TestHostile_CR15: port-forward to a closed port, many at once, half closed", true, false, portForwardHostile},
+	{"pods reach each other, and a host port reaches its pod", true, podNetwork},
+	{"DNS configuration is written as given", true, dnsConfig},
+	{"sysctls of the pod", true, podSysctls},
+	{"port-forward, of pod and of node network", true, portForward},
+	{"TestHostile_CR15: port-forward to a closed port, many at once, half closed", true, portForwardHostile},
 }
 
 // httpd says up when it listens: in the background, it binds before it forks.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"keelson.dev/keelson/kubelet/kubelettest"
 )
 
@@ -47,6 +49,10 @@ func (n *Node) target() Target {
 // TestModel holds the kubelet's fake runtime to what it claims of the real one.
 func TestModel(t *testing.T) {
 	_, conn := kubelettest.New(t)
+	_, err := runtimeapi.NewImageServiceClient(conn).PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: BusyboxImage}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	Run(t, Target{Conn: conn, Image: BusyboxImage, CgroupParent: "/model", LogDir: t.TempDir()})
 }
 

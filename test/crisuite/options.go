@@ -1,28 +1,33 @@
 package crisuite
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/network/netns"
 )
 
 var optionSpecs = []Spec{
-	{"a host port of one address; UDP and SCTP are taken", true, false, hostPorts},
-	{"mounts propagate as asked", true, false, propagation},
-	{"read-only reaches the mounts below only if asked recursively", true, false, recursiveReadOnly},
-	{"a seccomp profile of the node's", true, false, localSeccomp},
-	{"AppArmor and SELinux where the kernel has none", true, false, absentLSM},
-	{"the OOM score is what may be set", true, false, oomScore},
-	{"runtime handlers", false, false, runtimeHandlers},
-	{"settings of the kubelet's are taken", false, false, kubeletSettings},
-	{"CDI devices", true, false, cdiDevices},
+	{"a host port of one address; one number in three protocols", true, hostPorts},
+	{"host ports carry TCP, UDP and SCTP", true, hostPortTraffic},
+	{"mounts propagate as asked", true, propagation},
+	{"read-only reaches the mounts below only if asked recursively", true, recursiveReadOnly},
+	{"a seccomp profile of the node's", true, localSeccomp},
+	{"AppArmor and SELinux where the kernel has none", true, absentLSM},
+	{"the OOM score is what may be set", true, oomScore},
+	{"runtime handlers", false, runtimeHandlers},
+	{"settings of the kubelet's are taken", false, kubeletSettings},
+	{"CDI devices", true, cdiDevices},
 }
 
 func hostPorts(b *Bench) {
@@ -54,6 +59,130 @@ func hostPorts(b *Bench) {
 		}
 		break
 	}
+}
+
+// hostPortTraffic has one number in every protocol that the kernel speaks, and
+// each answers with its own name.
+func hostPortTraffic(b *Bench) {
+	port := freePort(b)
+	protocols := []struct {
+		name       runtimeapi.Protocol
+		kind, code int
+	}{
+		{runtimeapi.Protocol_TCP, unix.SOCK_STREAM, unix.IPPROTO_TCP}, {runtimeapi.Protocol_UDP, unix.SOCK_DGRAM, unix.IPPROTO_UDP}, {runtimeapi.Protocol_SCTP, unix.SOCK_STREAM, unix.IPPROTO_SCTP},
+	}
+	pc := b.PodConfig(func(c *runtimeapi.PodSandboxConfig) {
+		for _, p := range protocols {
+			c.PortMappings = append(c.PortMappings, &runtimeapi.PortMapping{Protocol: p.name, ContainerPort: 7, HostPort: port})
+		}
+	})
+	id := b.StartIn(b.RunPod(pc), pc, b.ContainerConfig("exec sleep 1000"))
+	// Found by what its processes see, so that any runtime can be asked.
+	ns := filepath.Join(b.hostProc(id), "ns", "net")
+	for _, p := range protocols {
+		b.Run(p.name.String(), func(t *testing.T) {
+			server, err := listenIn(ns, p.kind, p.code, 7)
+			if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ESOCKTNOSUPPORT) {
+				t.Skipf("needs %v in the kernel: %v", p.name, err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- answerOnce(server, p.kind, "this is "+p.name.String()) }() // ends after one answer, or its time
+			got, err := ask(p.kind, p.code, int(port))
+			if want := "this is " + p.name.String(); got != want || err != nil {
+				t.Errorf("the host port says %q, %v; want %q", got, err, want)
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// hostProc is the folder in /proc of a container's process, found by its
+// namespace of PIDs.
+func (b *Bench) hostProc(id string) string {
+	b.Helper()
+	ns := strings.TrimSpace(b.Sh(id, "readlink /proc/1/ns/pid"))
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		if link, err := os.Readlink(filepath.Join(dir, "ns", "pid")); err == nil && link == ns {
+			return dir
+		}
+	}
+	b.Fatalf("no process on the node is in %s", ns)
+	return ""
+}
+
+// patience bounds one step of a socket that may get no answer.
+var patience = unix.Timeval{Sec: 20}
+
+func socket(kind, code int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, code)
+	if err != nil {
+		return -1, err
+	}
+	for _, o := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, o, &patience); err != nil {
+			return -1, errors.Join(err, unix.Close(fd))
+		}
+	}
+	return fd, nil
+}
+
+// listenIn makes a server's socket in a network namespace.
+func listenIn(ns string, kind, code, port int) (fd int, err error) {
+	err = netns.Do(ns, func() error {
+		if fd, err = socket(kind, code); err != nil {
+			return err
+		}
+		err := unix.Bind(fd, &unix.SockaddrInet4{Port: port})
+		if err == nil && kind == unix.SOCK_STREAM {
+			err = unix.Listen(fd, 1)
+		}
+		return err
+	})
+	return fd, err
+}
+
+func answerOnce(fd, kind int, text string) error {
+	defer unix.Close(fd)
+	if kind == unix.SOCK_STREAM {
+		conn, _, err := unix.Accept(fd)
+		if err != nil {
+			return fmt.Errorf("accept: %w", err)
+		}
+		defer unix.Close(conn)
+		_, err = unix.Write(conn, []byte(text))
+		return err
+	}
+	_, from, err := unix.Recvfrom(fd, make([]byte, 64), 0)
+	if err != nil {
+		return fmt.Errorf("receive: %w", err)
+	}
+	return unix.Sendto(fd, []byte(text), 0, from)
+}
+
+// ask says something to a port of this node and gives the answer.
+func ask(kind, code, port int) (string, error) {
+	fd, err := socket(kind, code)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return "", fmt.Errorf("connect: %w", err)
+	}
+	if kind == unix.SOCK_DGRAM {
+		if _, err := unix.Write(fd, []byte("hello")); err != nil {
+			return "", err
+		}
+	}
+	answer := make([]byte, 64)
+	n, err := unix.Read(fd, answer)
+	return string(answer[:max(n, 0)]), err
 }
 
 // shared is a directory that is a shared mount of its own.

@@ -5,17 +5,18 @@ import (
 )
 
 var statsSpecs = []Spec{
-	{"container stats", true, false, containerStats},
-	{"pod stats", true, false, podStats},
-	{"metrics", true, false, metrics},
+	{"container stats", true, containerStats},
+	{"pressure, where the kernel tells it", true, pressure},
+	{"pod stats", true, podStats},
+	{"metrics", true, metrics},
 }
 
 var eventSpecs = []Spec{
-	{"events tell the life of pod and container", true, false, events},
+	{"events tell the life of pod and container", false, events},
 }
 
 var imageSpecs = []Spec{
-	{"images are listed, described and pulled", false, false, images},
+	{"images are listed, described and pulled", false, images},
 }
 
 func containerStats(b *Bench) {
@@ -43,6 +44,36 @@ func containerStats(b *Bench) {
 		resp, err := b.ContainerStats(b.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: id})
 		return err == nil && resp.GetStats().GetWritableLayer().GetUsedBytes().GetValue() >= 3000000
 	})
+}
+
+// pressure holds the stats against the kernel's own files of the container's
+// cgroup, as the container sees them.
+func pressure(b *Bench) {
+	pc := b.PodConfig()
+	pod := b.RunPod(pc)
+	id := b.StartIn(pod, pc, b.ContainerConfig("exec sleep 1000"))
+	resp, err := b.ContainerStats(b.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: id})
+	if err != nil {
+		b.Fatal(err)
+	}
+	podStats, err := b.PodSandboxStats(b.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: pod})
+	if err != nil {
+		b.Fatal(err)
+	}
+	st, p := resp.GetStats(), podStats.GetStats().GetLinux()
+	for resource, told := range map[string][]*runtimeapi.PsiStats{
+		"cpu": {st.GetCpu().GetPsi(), p.GetCpu().GetPsi()}, "memory": {st.GetMemory().GetPsi(), p.GetMemory().GetPsi()}, "io": {st.GetIo().GetPsi(), p.GetIo().GetPsi()},
+	} {
+		there := b.ShCode(id, "grep -q some /sys/fs/cgroup/"+resource+".pressure 2>/dev/null").GetExitCode() == 0
+		for i, psi := range told {
+			if (psi != nil) != there {
+				b.Errorf("%s of %s: %v; the kernel tells it: %v", resource, []string{"container", "pod"}[i], psi, there)
+			}
+			if psi != nil && (psi.GetSome() == nil || psi.GetFull() == nil) {
+				b.Errorf("%s: %v lacks a part", resource, psi)
+			}
+		}
+	}
 }
 
 func podStats(b *Bench) {

@@ -12,8 +12,8 @@ import (
 )
 
 var usernsSpecs = []Spec{
-	{"a pod in a user namespace", true, false, userNamespace},
-	{"TestHostile_OC17: a user namespace that cannot be is refused", false, false, usernsRefused},
+	{"a pod in a user namespace", true, userNamespace},
+	{"TestHostile_OC17: a user namespace that cannot be is refused", false, usernsRefused},
 }
 
 const firstID = 200000
