@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"keelson.dev/keelson/image"
@@ -44,15 +45,31 @@ func adminHandler(store *image.Store, more func(*http.ServeMux)) http.Handler {
 		}
 	})
 	mux.HandleFunc("POST /images/verify", func(w http.ResponseWriter, r *http.Request) {
-		for _, ref := range r.URL.Query()["ref"] {
+		var report strings.Builder
+		code := http.StatusOK
+		for _, ref := range orAll(r.URL.Query()["ref"], store) {
+			line := ref + " ok"
 			if err := store.Verify(r.Context(), ref); err != nil {
-				http.Error(w, fmt.Sprintf("%s: %v", ref, err), http.StatusUnprocessableEntity)
-				return
+				line, code = err.Error(), http.StatusUnprocessableEntity // and the others still
 			}
-			fmt.Fprintln(w, ref, "ok")
+			fmt.Fprintln(&report, line)
 		}
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, report.String())
 	})
 	return mux
+}
+
+// orAll is every image, by its first name, if none is asked for.
+func orAll(refs []string, store *image.Store) []string {
+	if len(refs) > 0 {
+		return refs
+	}
+	for _, i := range store.List() {
+		refs = append(refs, append(slices.Clone(i.RepoTags), i.ID)[0])
+	}
+	slices.Sort(refs)
+	return refs
 }
 
 // listenUnix makes a socket that only root may use. A socket left by a killed process is replaced.

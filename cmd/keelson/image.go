@@ -151,7 +151,7 @@ func imageExport(o *options) *cobra.Command {
 }
 
 func imageVerify(o *options) *cobra.Command {
-	return &cobra.Command{Use: "verify image...", Short: "Read every stored byte of images again and compare it with its digest", Args: cobra.MinimumNArgs(1),
+	return &cobra.Command{Use: "verify [image...]", Short: "Read every stored byte of images, or of all, again and compare it with its digest",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			query := url.Values{"ref": args}
 			return adminCall(cmd.Context(), o.place, http.MethodPost, "/images/verify?"+query.Encode(), nil, cmd.OutOrStdout())
