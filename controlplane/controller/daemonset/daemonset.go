@@ -1,6 +1,7 @@
 package daemonset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +14,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/history"
+	"keelson.dev/keelson/controlplane/controller/owner"
 )
 
 const workers = 2
@@ -44,11 +47,14 @@ func New(d controller.Deps) (*controller.Loop, error) {
 			}
 			return s.sets.GetIndexer().ListKeys()
 		}),
-		controller.Watch(loop, s.pods, func(pod, _ *corev1.Pod) []string {
-			if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == kind.Kind {
-				return []string{pod.Namespace + "/" + owner.Name}
+		controller.Watch(loop, s.pods, func(pod, old *corev1.Pod) []string {
+			var keys []string
+			for _, p := range []*corev1.Pod{pod, old} {
+				if by := metav1.GetControllerOf(cmp.Or(p, pod)); by != nil && by.Kind == kind.Kind {
+					keys = append(keys, pod.Namespace+"/"+by.Name)
+				}
 			}
-			return nil
+			return append(keys, owner.Keys(s.sets.GetIndexer(), pod, func(d any) labels.Selector { return owner.Selector(d.(*appsv1.DaemonSet).Spec.Selector) })...)
 		}))
 }
 
@@ -57,7 +63,10 @@ func (s *spreader) reconcile(ctx context.Context, key string) (time.Duration, er
 	if set == nil || set.DeletionTimestamp != nil {
 		return 0, nil
 	}
-	all, err := history.Sync(ctx, s.Client, s.revisions.GetIndexer(), history.Owner{Object: set, Kind: kind, Template: &set.Spec.Template, Selector: set.Spec.Selector})
+	all, err := history.Sync(ctx, s.Client, s.revisions.GetIndexer(), history.Owner{Object: set, Kind: kind, Template: &set.Spec.Template, Selector: set.Spec.Selector,
+		Live: func() (metav1.Object, error) {
+			return s.Client.AppsV1().DaemonSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+		}})
 	if err != nil {
 		return 0, err
 	}
@@ -69,13 +78,21 @@ func (s *spreader) reconcile(ctx context.Context, key string) (time.Duration, er
 	if err != nil {
 		return 0, err
 	}
+	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return 0, err
+	}
+	in.pods, err = owner.Claim[*corev1.Pod]{Owner: set, Kind: kind, Selector: selector,
+		Live: func() (metav1.Object, error) {
+			return s.Client.AppsV1().DaemonSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+		},
+		Patch: controller.Patcher(ctx, s.Client.CoreV1().Pods(set.Namespace))}.Take(objs)
+	if err != nil {
+		return 0, err
+	}
 	used := map[string]bool{}
-	for _, obj := range objs {
-		pod := obj.(*corev1.Pod)
-		if owner := metav1.GetControllerOf(pod); owner != nil && owner.UID == set.UID {
-			in.pods = append(in.pods, pod)
-			used[pod.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]] = true
-		}
+	for _, pod := range in.pods {
+		used[pod.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]] = true
 	}
 	p := decide(in)
 	stepErr := s.step(ctx, in, p)

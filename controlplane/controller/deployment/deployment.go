@@ -13,14 +13,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/owner"
 )
 
 const workers = 4
+
+var kind = appsv1.SchemeGroupVersion.WithKind("Deployment")
 
 type roller struct {
 	controller.Deps
@@ -45,19 +46,10 @@ func (r *roller) ofSet(rs, old *appsv1.ReplicaSet) []string {
 		if s == nil {
 			continue
 		}
-		if owner := metav1.GetControllerOf(s); owner != nil {
-			if owner.Kind == "Deployment" {
-				keys = append(keys, s.Namespace+"/"+owner.Name)
-			}
-			continue
+		if by := metav1.GetControllerOf(s); by != nil && by.Kind == kind.Kind {
+			keys = append(keys, s.Namespace+"/"+by.Name)
 		}
-		objs, _ := r.deployments.GetIndexer().ByIndex(cache.NamespaceIndex, s.Namespace)
-		for _, obj := range objs {
-			d := obj.(*appsv1.Deployment)
-			if sel, err := metav1.LabelSelectorAsSelector(d.Spec.Selector); err == nil && sel.Matches(labels.Set(s.Labels)) {
-				keys = append(keys, d.Namespace+"/"+d.Name)
-			}
-		}
+		keys = append(keys, owner.Keys(r.deployments.GetIndexer(), s, func(d any) labels.Selector { return owner.Selector(d.(*appsv1.Deployment).Spec.Selector) })...)
 	}
 	return keys
 }
@@ -67,11 +59,11 @@ func (r *roller) ofPod(pod, _ *corev1.Pod) []string {
 	if _, stored, _ := r.pods.GetIndexer().GetByKey(pod.Namespace + "/" + pod.Name); stored {
 		return nil
 	}
-	owner := metav1.GetControllerOf(pod)
-	if owner == nil || owner.Kind != "ReplicaSet" {
+	by := metav1.GetControllerOf(pod)
+	if by == nil || by.Kind != "ReplicaSet" {
 		return nil
 	}
-	rs := controller.Get[appsv1.ReplicaSet](r.sets, pod.Namespace+"/"+owner.Name)
+	rs := controller.Get[appsv1.ReplicaSet](r.sets, pod.Namespace+"/"+by.Name)
 	if rs == nil {
 		return nil
 	}
@@ -100,12 +92,12 @@ func (r *roller) oldPods(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) bool {
 	objs, _ := r.pods.GetIndexer().ByIndex(cache.NamespaceIndex, d.Namespace)
 	for _, obj := range objs {
 		pod := obj.(*corev1.Pod)
-		owner := metav1.GetControllerOf(pod)
-		if owner == nil || newest != nil && owner.UID == newest.UID || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+		by := metav1.GetControllerOf(pod)
+		if by == nil || newest != nil && by.UID == newest.UID || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
 			continue
 		}
 		for _, rs := range sets {
-			if rs.UID == owner.UID {
+			if rs.UID == by.UID {
 				return true
 			}
 		}
@@ -156,7 +148,7 @@ func (r *roller) create(ctx context.Context, d *appsv1.Deployment, rs *appsv1.Re
 	if getErr != nil {
 		return getErr
 	}
-	if owner := metav1.GetControllerOf(have); owner != nil && owner.UID == d.UID && sameTemplate(&have.Spec.Template, &d.Spec.Template) {
+	if by := metav1.GetControllerOf(have); by != nil && by.UID == d.UID && sameTemplate(&have.Spec.Template, &d.Spec.Template) {
 		return nil // ours: the cache has not shown it yet
 	}
 	next := d.DeepCopy()
@@ -206,39 +198,10 @@ func (r *roller) claim(ctx context.Context, d *appsv1.Deployment) ([]*appsv1.Rep
 	if err != nil {
 		return nil, err
 	}
-	var out []*appsv1.ReplicaSet
-	var errs []error
-	for _, obj := range objs {
-		rs := obj.(*appsv1.ReplicaSet)
-		owner, matches := metav1.GetControllerOf(rs), selector.Matches(labels.Set(rs.Labels))
-		switch {
-		case owner != nil && owner.UID != d.UID, owner == nil && (!matches || d.DeletionTimestamp != nil || rs.DeletionTimestamp != nil):
-		case owner != nil && matches:
-			out = append(out, rs)
-		default:
-			errs = append(errs, r.own(ctx, d, rs, matches))
-		}
-	}
-	return out, errors.Join(errs...)
-}
-
-// own adopts or releases a set; the watch brings it back and the next pass counts it.
-func (r *roller) own(ctx context.Context, d *appsv1.Deployment, rs *appsv1.ReplicaSet, adopt bool) error {
-	owner := map[string]any{"$patch": "delete", "uid": d.UID}
-	if adopt {
-		fresh, err := r.Client.AppsV1().Deployments(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
-		if err != nil || fresh.UID != d.UID || fresh.DeletionTimestamp != nil {
-			return err // a Deployment that goes must not adopt
-		}
-		owner = map[string]any{"apiVersion": "apps/v1", "kind": "Deployment", "name": d.Name, "uid": d.UID, "controller": true, "blockOwnerDeletion": true}
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": rs.UID, "ownerReferences": []any{owner}}})
-	if err != nil {
-		return err
-	}
-	_, err = r.Client.AppsV1().ReplicaSets(rs.Namespace).Patch(ctx, rs.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	apps := r.Client.AppsV1()
+	return owner.Claim[*appsv1.ReplicaSet]{Owner: d, Kind: kind, Selector: selector,
+		Live: func() (metav1.Object, error) {
+			return apps.Deployments(d.Namespace).Get(ctx, d.Name, metav1.GetOptions{})
+		},
+		Patch: controller.Patcher(ctx, apps.ReplicaSets(d.Namespace))}.Take(objs)
 }

@@ -23,6 +23,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/owner"
 )
 
 // Owner is the workload whose template is kept.
@@ -31,12 +34,14 @@ type Owner struct {
 	Kind     schema.GroupVersionKind
 	Template *corev1.PodTemplateSpec
 	Selector *metav1.LabelSelector
+	// Live reads the workload from the API, past the cache.
+	Live func() (metav1.Object, error)
 }
 
 // Sync makes sure that the owner's present template has a revision, the highest of all, and returns all of the owner's
 // revisions, oldest first; the last one is the present one. list is the informer's store of ControllerRevisions.
 func Sync(ctx context.Context, client kubernetes.Interface, list cache.Indexer, o Owner) ([]*appsv1.ControllerRevision, error) {
-	have, err := Owned(list, o.Object)
+	have, err := claimed(ctx, client, list, o)
 	if err != nil {
 		return nil, err
 	}
@@ -71,21 +76,22 @@ func Sync(ctx context.Context, client kubernetes.Interface, list cache.Indexer, 
 	return append(have, made), nil
 }
 
-// Owned lists an owner's revisions, oldest first.
-func Owned(list cache.Indexer, owner metav1.Object) ([]*appsv1.ControllerRevision, error) {
-	objs, err := list.ByIndex(cache.NamespaceIndex, owner.GetNamespace())
+// claimed lists the owner's revisions, oldest first, after adopting those that an owner before it left behind.
+func claimed(ctx context.Context, client kubernetes.Interface, list cache.Indexer, o Owner) ([]*appsv1.ControllerRevision, error) {
+	objs, err := list.ByIndex(cache.NamespaceIndex, o.Object.GetNamespace())
 	if err != nil {
 		return nil, err
 	}
-	var out []*appsv1.ControllerRevision
-	for _, obj := range objs {
-		r := obj.(*appsv1.ControllerRevision)
-		if ref := metav1.GetControllerOf(r); ref != nil && ref.UID == owner.GetUID() {
-			out = append(out, r)
-		}
+	selector, err := metav1.LabelSelectorAsSelector(o.Selector)
+	if err != nil {
+		return nil, err
 	}
+	out, err := owner.Claim[*appsv1.ControllerRevision]{Owner: o.Object, Kind: o.Kind, Selector: selector, Live: o.Live,
+		// Another kind of workload may have the same selector, and its revisions look alike.
+		Fit:   func(r *appsv1.ControllerRevision) bool { return r.Name == o.Object.GetName()+"-"+Hash(r) },
+		Patch: controller.Patcher(ctx, client.AppsV1().ControllerRevisions(o.Object.GetNamespace()))}.Take(objs)
 	slices.SortFunc(out, func(a, b *appsv1.ControllerRevision) int { return int(a.Revision - b.Revision) })
-	return out, nil
+	return out, err
 }
 
 // Hash is the word by which pods name their revision (label controller-revision-hash).

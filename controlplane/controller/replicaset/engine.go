@@ -12,13 +12,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/expectation"
+	"keelson.dev/keelson/controlplane/controller/owner"
 )
 
 // burst is the most pods that one pass creates or deletes.
@@ -40,7 +39,7 @@ type kind struct {
 	gvk schema.GroupVersionKind
 	// get reads a set from the informer's store; nil if it is gone.
 	get func(key string) (*set, error)
-	// live reads a set from the API, past the cache; nil if it is gone.
+	// live reads a set from the API, past the cache.
 	live func(ctx context.Context, namespace, name string) (metav1.Object, error)
 	// report writes the status if it changed; failure is set if a pod could not be made or deleted.
 	report func(ctx context.Context, s *set, c counts, failure error, creating bool) error
@@ -154,71 +153,9 @@ func (e *engine) claim(ctx context.Context, s *set) ([]*corev1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []*corev1.Pod
-	var errs []error
-	mayAdopt := sync1(func() error { return e.stillThere(ctx, s) })
-	for _, obj := range objs {
-		pod := obj.(*corev1.Pod)
-		switch owns(s.meta, s.meta.GetDeletionTimestamp() != nil, s.selector.Matches(labels.Set(pod.Labels)), pod) {
-		case mine:
-			out = append(out, pod)
-		case adopt:
-			err := mayAdopt()
-			if err == nil {
-				err = e.patchOwner(ctx, s, pod, true)
-			}
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			out = append(out, pod)
-		case release:
-			errs = append(errs, e.patchOwner(ctx, s, pod, false))
-		}
-	}
-	return out, errors.Join(errs...)
-}
-
-// sync1 remembers the result of the first call.
-func sync1(f func() error) func() error {
-	var done bool
-	var err error
-	return func() error {
-		if !done {
-			done, err = true, f()
-		}
-		return err
-	}
-}
-
-// stillThere asks the API, not the cache: an adoption by a set that is being deleted would orphan the pod at once.
-func (e *engine) stillThere(ctx context.Context, s *set) error {
-	fresh, err := e.kind.live(ctx, s.meta.GetNamespace(), s.meta.GetName())
-	switch {
-	case err != nil:
-		return err
-	case fresh == nil || fresh.GetUID() != s.meta.GetUID() || fresh.GetDeletionTimestamp() != nil:
-		return fmt.Errorf("%s %s/%s is being deleted: not adopting", s.kind.Kind, s.meta.GetNamespace(), s.meta.GetName())
-	}
-	return nil
-}
-
-func (e *engine) patchOwner(ctx context.Context, s *set, pod *corev1.Pod, add bool) error {
-	owner := map[string]any{"$patch": "delete", "uid": s.meta.GetUID()}
-	if add {
-		yes := true
-		owner = map[string]any{"apiVersion": s.kind.GroupVersion().String(), "kind": s.kind.Kind, "name": s.meta.GetName(),
-			"uid": s.meta.GetUID(), "controller": yes, "blockOwnerDeletion": yes}
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "ownerReferences": []any{owner}}})
-	if err != nil {
-		return err
-	}
-	_, err = e.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-	if apierrors.IsNotFound(err) || !add && apierrors.IsInvalid(err) {
-		return nil // gone, or released by somebody else
-	}
-	return err
+	return owner.Claim[*corev1.Pod]{Owner: s.meta, Kind: s.kind, Selector: s.selector, Fit: active,
+		Live:  func() (metav1.Object, error) { return e.kind.live(ctx, s.meta.GetNamespace(), s.meta.GetName()) },
+		Patch: controller.Patcher(ctx, e.Client.CoreV1().Pods(s.meta.GetNamespace()))}.Take(objs)
 }
 
 // podKeys finds the sets that a pod's change concerns, and notes what it shows.
@@ -229,35 +166,25 @@ func (e *engine) podKeys(sets cache.Indexer) func(pod, old *corev1.Pod) []string
 			if p == nil {
 				continue
 			}
-			if owner := metav1.GetControllerOf(p); owner != nil && owner.Kind == e.kind.gvk.Kind {
-				key := p.Namespace + "/" + owner.Name
+			if by := metav1.GetControllerOf(p); by != nil && by.Kind == e.kind.gvk.Kind {
+				key := p.Namespace + "/" + by.Name
 				_, stored, _ := e.pods.GetIndexer().GetByKey(p.Namespace + "/" + p.Name)
 				e.expect.Saw(key, p.Name, p.UID, p.DeletionTimestamp != nil || !stored)
 				keys = append(keys, key)
 			}
 		}
-		if len(keys) > 0 || metav1.GetControllerOf(pod) != nil {
-			return keys
-		}
-		return e.orphanKeys(pod, sets)
+		return append(keys, owner.Keys(sets, pod, e.selector)...)
 	}
 }
 
-// orphanKeys: an orphan concerns every set that might adopt it.
-func (e *engine) orphanKeys(pod *corev1.Pod, sets cache.Indexer) []string {
-	var keys []string
-	objs, err := sets.ByIndex(cache.NamespaceIndex, pod.Namespace)
+func (e *engine) selector(obj any) labels.Selector {
+	key, err := cache.MetaNamespaceKeyFunc(obj)
 	if err != nil {
 		return nil
 	}
-	for _, obj := range objs {
-		key, err := cache.MetaNamespaceKeyFunc(obj)
-		if err != nil {
-			continue
-		}
-		if s, err := e.kind.get(key); err == nil && s != nil && s.selector.Matches(labels.Set(pod.Labels)) {
-			keys = append(keys, key)
-		}
+	s, err := e.kind.get(key)
+	if err != nil || s == nil {
+		return nil
 	}
-	return keys
+	return s.selector
 }

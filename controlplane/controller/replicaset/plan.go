@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // deletionCost is the annotation by which a user ranks pods for scaling down; lower goes first.
@@ -144,29 +143,4 @@ func subset(want, have map[string]string) bool {
 		}
 	}
 	return true
-}
-
-// ownership decides about one pod in the set's namespace: mine, to adopt, to release, or not ours.
-type ownership int
-
-const (
-	foreign ownership = iota
-	mine
-	adopt
-	release
-)
-
-func owns(set metav1.Object, deleted, matches bool, pod *corev1.Pod) ownership {
-	owner := metav1.GetControllerOf(pod)
-	switch {
-	case owner != nil && owner.UID != set.GetUID():
-		return foreign
-	case owner != nil && matches:
-		return mine
-	case owner != nil:
-		return release
-	case matches && !deleted && pod.DeletionTimestamp == nil && active(pod):
-		return adopt
-	}
-	return foreign
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -97,34 +96,6 @@ func TestCount(t *testing.T) {
 	}
 	if c := count(pods, nil, 0, now); c.available != 3 || c.next != 0 {
 		t.Fatalf("without minReadySeconds: %+v", c)
-	}
-}
-
-func TestOwnership(t *testing.T) {
-	set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "rs", UID: "rs"}}
-	yes := true
-	owned := func(uid types.UID) option {
-		return func(p *corev1.Pod) { p.OwnerReferences = []metav1.OwnerReference{{UID: uid, Controller: &yes}} }
-	}
-	for _, c := range []struct {
-		name             string
-		pod              *corev1.Pod
-		deleted, matches bool
-		want             ownership
-	}{
-		{"ours", pod("p", owned("rs")), false, true, mine},
-		{"ours, set going", pod("p", owned("rs")), true, true, mine},
-		{"relabelled", pod("p", owned("rs")), false, false, release},
-		{"somebody's", pod("p", owned("other")), false, true, foreign},
-		{"orphan", pod("p"), false, true, adopt},
-		{"orphan, other labels", pod("p"), false, false, foreign},
-		{"orphan, set going", pod("p"), true, true, foreign},
-		{"orphan, going", pod("p", deleting), false, true, foreign},
-		{"orphan, ended", pod("p", phase(corev1.PodSucceeded)), false, true, foreign},
-	} {
-		if got := owns(set, c.deleted, c.matches, c.pod); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
-		}
 	}
 }
 

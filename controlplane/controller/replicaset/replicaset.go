@@ -8,7 +8,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/controlplane/controller"
@@ -37,11 +36,7 @@ func New(d controller.Deps) (*controller.Loop, error) {
 				minReady: time.Duration(rs.Spec.MinReadySeconds) * time.Second, selector: selector, template: &rs.Spec.Template}, nil
 		},
 		live: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
-			rs, err := client.ReplicaSets(namespace).Get(ctx, name, metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				return nil, nil
-			}
-			return rs, err
+			return client.ReplicaSets(namespace).Get(ctx, name, metav1.GetOptions{})
 		},
 		report: func(ctx context.Context, s *set, c counts, failure error, creating bool) error {
 			rs := s.object.(*appsv1.ReplicaSet)

@@ -8,7 +8,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -32,11 +31,7 @@ func NewReplicationController(d controller.Deps) (*controller.Loop, error) {
 				minReady: time.Duration(rc.Spec.MinReadySeconds) * time.Second, selector: labels.SelectorFromSet(rc.Spec.Selector), template: rc.Spec.Template}, nil
 		},
 		live: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
-			rc, err := client.ReplicationControllers(namespace).Get(ctx, name, metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				return nil, nil
-			}
-			return rc, err
+			return client.ReplicationControllers(namespace).Get(ctx, name, metav1.GetOptions{})
 		},
 		report: func(ctx context.Context, s *set, c counts, failure error, creating bool) error {
 			rc := s.object.(*corev1.ReplicationController)

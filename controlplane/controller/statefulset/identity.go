@@ -10,7 +10,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-var kind = appsv1.SchemeGroupVersion.WithKind("StatefulSet")
+var (
+	kind    = appsv1.SchemeGroupVersion.WithKind("StatefulSet")
+	podKind = corev1.SchemeGroupVersion.WithKind("Pod")
+)
 
 func podName(set *appsv1.StatefulSet, n int) string { return set.Name + "-" + strconv.Itoa(n) }
 
@@ -77,10 +80,37 @@ func claims(set *appsv1.StatefulSet, n int) []*corev1.PersistentVolumeClaim {
 		}
 		maps.Copy(labels, c.Labels)
 		c.Labels = labels
-		if p := set.Spec.PersistentVolumeClaimRetentionPolicy; p != nil && p.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
-			c.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(set, kind)}
-		}
+		c.OwnerReferences = claimOwners(set, c, nil, n)
 		out = append(out, c)
+	}
+	return out
+}
+
+// claimOwners are the owners of a claim of the ordinal n, by which it goes, as the retention policy says: with the set
+// (whenDeleted: Delete), with the pod once the set is scaled down below it (whenScaled: Delete), or with neither. Owners that
+// others have set stay; a claim that another controls is left to it. pod is the ordinal's; nil: there is none yet.
+func claimOwners(set *appsv1.StatefulSet, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod, n int) []metav1.OwnerReference {
+	var whenDeleted, whenScaled bool
+	if p := set.Spec.PersistentVolumeClaimRetentionPolicy; p != nil {
+		whenDeleted = p.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType
+		whenScaled = p.WhenScaled == appsv1.DeletePersistentVolumeClaimRetentionPolicyType
+	}
+	var out []metav1.OwnerReference
+	for _, o := range claim.OwnerReferences {
+		switch {
+		case o.Kind == kind.Kind && o.Name == set.Name, o.Kind == podKind.Kind && o.Name == podName(set, n): // ours, to be said anew
+		case o.Controller != nil && *o.Controller:
+			return claim.OwnerReferences
+		default:
+			out = append(out, o)
+		}
+	}
+	beyond := n < start(set) || n >= start(set)+int(*set.Spec.Replicas)
+	switch {
+	case whenScaled && beyond && pod != nil:
+		out = append(out, *metav1.NewControllerRef(pod, podKind))
+	case whenDeleted && !(whenScaled && beyond):
+		out = append(out, *metav1.NewControllerRef(set, kind))
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package statefulset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/history"
+	"keelson.dev/keelson/controlplane/controller/owner"
 )
 
 const workers = 4
@@ -34,11 +37,14 @@ func New(d controller.Deps) (*controller.Loop, error) {
 	loop.Needs(k.revisions, k.claims)
 	return loop, errors.Join(
 		controller.Watch(loop, k.sets, func(s, _ *appsv1.StatefulSet) []string { return []string{s.Namespace + "/" + s.Name} }),
-		controller.Watch(loop, k.pods, func(pod, _ *corev1.Pod) []string {
-			if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == kind.Kind {
-				return []string{pod.Namespace + "/" + owner.Name}
+		controller.Watch(loop, k.pods, func(pod, old *corev1.Pod) []string {
+			var keys []string
+			for _, p := range []*corev1.Pod{pod, old} {
+				if by := metav1.GetControllerOf(cmp.Or(p, pod)); by != nil && by.Kind == kind.Kind {
+					keys = append(keys, pod.Namespace+"/"+by.Name)
+				}
 			}
-			return nil
+			return append(keys, owner.Keys(k.sets.GetIndexer(), pod, func(s any) labels.Selector { return owner.Selector(s.(*appsv1.StatefulSet).Spec.Selector) })...)
 		}))
 }
 
@@ -47,20 +53,18 @@ func (k *keeper) reconcile(ctx context.Context, key string) (time.Duration, erro
 	if set == nil {
 		return 0, nil
 	}
-	in := input{set: set, now: time.Now()}
-	objs, err := k.pods.GetIndexer().ByIndex(cache.NamespaceIndex, set.Namespace)
-	if err != nil {
-		return 0, err
-	}
-	for _, obj := range objs {
-		if owner := metav1.GetControllerOf(obj.(*corev1.Pod)); owner != nil && owner.UID == set.UID {
-			in.pods = append(in.pods, obj.(*corev1.Pod))
-		}
-	}
 	if set.DeletionTimestamp != nil {
 		return 0, nil // the garbage collector takes the pods
 	}
-	all, err := history.Sync(ctx, k.Client, k.revisions.GetIndexer(), history.Owner{Object: set, Kind: kind, Template: &set.Spec.Template, Selector: set.Spec.Selector})
+	in := input{set: set, now: time.Now()}
+	var err error
+	if in.pods, err = k.claim(ctx, set); err != nil {
+		return 0, err
+	}
+	all, err := history.Sync(ctx, k.Client, k.revisions.GetIndexer(), history.Owner{Object: set, Kind: kind, Template: &set.Spec.Template, Selector: set.Spec.Selector,
+		Live: func() (metav1.Object, error) {
+			return k.Client.AppsV1().StatefulSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+		}})
 	if err != nil {
 		return 0, err
 	}
@@ -73,7 +77,13 @@ func (k *keeper) reconcile(ctx context.Context, key string) (time.Duration, erro
 	}
 	in.current, in.update = history.Hash(current), history.Hash(update)
 	p := decide(in)
-	stepErr := k.step(ctx, set, p, current, update)
+	var stepErr error
+	for _, pod := range in.pods {
+		stepErr = errors.Join(stepErr, k.retain(ctx, set, pod))
+	}
+	if stepErr == nil {
+		stepErr = k.step(ctx, set, p, current, update)
+	}
 	if err := k.report(ctx, set, p.status); err != nil {
 		return 0, errors.Join(stepErr, err)
 	}
@@ -81,6 +91,24 @@ func (k *keeper) reconcile(ctx context.Context, key string) (time.Duration, erro
 		return r.Name == current.Name || slices.ContainsFunc(in.pods, func(pod *corev1.Pod) bool { return revision(pod) == history.Hash(r) })
 	}
 	return p.again, errors.Join(stepErr, history.Trim(ctx, k.Client, all, set.Spec.RevisionHistoryLimit, inUse))
+}
+
+// claim returns the set's pods after adopting orphans that it selects, those with a name of its own, and releasing others.
+func (k *keeper) claim(ctx context.Context, set *appsv1.StatefulSet) ([]*corev1.Pod, error) {
+	objs, err := k.pods.GetIndexer().ByIndex(cache.NamespaceIndex, set.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return nil, err
+	}
+	return owner.Claim[*corev1.Pod]{Owner: set, Kind: kind, Selector: selector,
+		Fit: func(pod *corev1.Pod) bool { _, ok := ordinal(set, pod.Name); return ok },
+		Live: func() (metav1.Object, error) {
+			return k.Client.AppsV1().StatefulSets(set.Namespace).Get(ctx, set.Name, metav1.GetOptions{})
+		},
+		Patch: controller.Patcher(ctx, k.Client.CoreV1().Pods(set.Namespace))}.Take(objs)
 }
 
 func (k *keeper) step(ctx context.Context, set *appsv1.StatefulSet, p plan, current, update *appsv1.ControllerRevision) error {
@@ -103,7 +131,10 @@ func (k *keeper) step(ctx context.Context, set *appsv1.StatefulSet, p plan, curr
 
 func (k *keeper) create(ctx context.Context, set *appsv1.StatefulSet, from *appsv1.ControllerRevision, n int) error {
 	for _, c := range claims(set, n) {
-		if controller.Get[corev1.PersistentVolumeClaim](k.claims, c.Namespace+"/"+c.Name) != nil {
+		if have := controller.Get[corev1.PersistentVolumeClaim](k.claims, c.Namespace+"/"+c.Name); have != nil {
+			if have.DeletionTimestamp != nil { // went with the pod before: this one would wait for it for ever
+				return fmt.Errorf("create pod %s/%s: its claim %s is still being deleted", set.Namespace, podName(set, n), c.Name)
+			}
 			continue
 		}
 		_, err := k.Client.CoreV1().PersistentVolumeClaims(c.Namespace).Create(ctx, c, metav1.CreateOptions{})
@@ -133,9 +164,6 @@ func (k *keeper) create(ctx context.Context, set *appsv1.StatefulSet, from *apps
 }
 
 func (k *keeper) remove(ctx context.Context, set *appsv1.StatefulSet, pod *corev1.Pod) error {
-	if err := k.retire(ctx, set, pod); err != nil {
-		return err
-	}
 	err := k.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err)
@@ -146,23 +174,26 @@ func (k *keeper) remove(ctx context.Context, set *appsv1.StatefulSet, pod *corev
 	return nil
 }
 
-// retire makes a scaled-down pod the owner of its claims where the retention policy says whenScaled: Delete, so that
-// they go with it.
-func (k *keeper) retire(ctx context.Context, set *appsv1.StatefulSet, pod *corev1.Pod) error {
-	p := set.Spec.PersistentVolumeClaimRetentionPolicy
+// retain brings the owners of a pod's claims up to what the retention policy says, before the pod is deleted: who owns a claim
+// takes it along.
+func (k *keeper) retain(ctx context.Context, set *appsv1.StatefulSet, pod *corev1.Pod) error {
 	n, ok := ordinal(set, pod.Name)
-	if p == nil || p.WhenScaled != appsv1.DeletePersistentVolumeClaimRetentionPolicyType || !ok || n < start(set)+int(*set.Spec.Replicas) {
+	if !ok {
 		return nil
 	}
 	for i := range set.Spec.VolumeClaimTemplates {
 		claim := controller.Get[corev1.PersistentVolumeClaim](k.claims, set.Namespace+"/"+claimName(set, i, n))
-		if claim == nil || slices.ContainsFunc(claim.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod.UID }) {
+		if claim == nil || claim.DeletionTimestamp != nil {
+			continue
+		}
+		owners := claimOwners(set, claim, pod, n)
+		if equality.Semantic.DeepEqual(owners, claim.OwnerReferences) {
 			continue
 		}
 		claim = claim.DeepCopy()
-		claim.OwnerReferences = append(claim.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID})
+		claim.OwnerReferences = owners
 		if _, err := k.Client.CoreV1().PersistentVolumeClaims(claim.Namespace).Update(ctx, claim, metav1.UpdateOptions{}); err != nil {
-			return fmt.Errorf("let claim %s/%s go with its pod: %w", claim.Namespace, claim.Name, err)
+			return fmt.Errorf("set who owns claim %s/%s: %w", claim.Namespace, claim.Name, err)
 		}
 	}
 	return nil
