@@ -41,8 +41,8 @@ build: ## Build bin/keelson with the keeper and the first pod inside
 	@mkdir -p bin
 	$(GO) build -tags 'netgo osusergo seccomp runc_nocriu' -ldflags '-s -w' -o bin/keelson-keeper ./cmd/keelson-keeper
 	$(GO) build -ldflags '-s -w' -o bin/keelson-hello ./cmd/keelson-hello
-	@gzip -9nc bin/keelson-keeper > $(EMBEDDED)/keelson-keeper.gz
-	@gzip -9nc bin/keelson-hello > $(EMBEDDED)/keelson-hello.gz
+	@rm -f $(EMBEDDED)/*.gz
+	@$(GO) run ./cmd/keelson-pack $(EMBEDDED)/programs.tar.zst bin/keelson-keeper bin/keelson-hello
 	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o bin/keelson ./cmd/keelson
 	@ls -l bin/keelson | awk '{printf "bin/keelson %.0f MB\n", $$5/1e6}'
 

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // files is filled by `make build`; a plain `go build` gives a binary without them, which says so when it needs them.
@@ -24,20 +26,30 @@ const (
 	helloFile  = "keelson-hello"
 )
 
-// embedded returns an unpacked program.
+// embedded returns a program that keelson-pack packed.
 func embedded(name string) ([]byte, error) {
-	packed, err := files.ReadFile("embedded/" + name + ".gz")
+	packed, err := files.Open("embedded/programs.tar.zst")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is not in this binary: build with `make build`", name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r, err := gzip.NewReader(bytes.NewReader(packed))
+	defer packed.Close()
+	z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return nil, fmt.Errorf("embedded %s: %w", name, err)
 	}
-	return io.ReadAll(r)
+	defer z.Close()
+	for r := tar.NewReader(z); ; {
+		header, err := r.Next()
+		if err != nil {
+			return nil, fmt.Errorf("embedded %s: %w", name, err)
+		}
+		if header.Name == name {
+			return io.ReadAll(r)
+		}
+	}
 }
 
 // keeper writes the keeper out under its content's hash, so that a running keeper's file is never changed, and returns its path.
