@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/network/link"
 )
 
 // Config says where to speak and whom to tell.
@@ -221,7 +223,7 @@ func (r *run) places(want map[netip.Addr]bool) (map[int]place, error) {
 	if len(want) == 0 {
 		return out, nil
 	}
-	links, err := netlink.LinkList()
+	links, err := link.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("announce: list interfaces: %w", err)
 	}
@@ -230,7 +232,7 @@ func (r *run) places(want map[netip.Addr]bool) (map[int]place, error) {
 		if at.Flags&net.FlagUp == 0 || at.Flags&net.FlagLoopback != 0 || at.Flags&net.FlagBroadcast == 0 || len(at.HardwareAddr) != 6 || r.a.cfg.Skip(at.Name) {
 			continue
 		}
-		own, err := netlink.AddrList(l, unix.AF_INET)
+		own, err := link.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, unix.AF_INET) })
 		if err != nil {
 			return nil, fmt.Errorf("announce: addresses of %s: %w", at.Name, err)
 		}

@@ -49,9 +49,25 @@ func (l *Links) Pattern() string { return l.bridge + "-+" }
 // Name is the node's end of the pod in a slot.
 func (l *Links) Name(slot int) string { return fmt.Sprintf("%s-%d", l.bridge, slot) }
 
+// dumps is how often a dump is tried: each is over in a millisecond, and something must change in every one.
+const dumps = 100
+
+// Whole asks the kernel for a list again when something changed while it was being told (NLM_F_DUMP_INTR): such a list may
+// lack what was there all the time, and on a node where pods come and go it is what one gets every now and then.
+func Whole[T any](dump func() ([]T, error)) (list []T, err error) {
+	for range dumps {
+		if list, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return list, err
+}
+
 // MTU is that of the device with the default route; 1500 without one.
 func (l *Links) MTU() int {
-	routes, err := l.h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_DST)
+	routes, err := Whole(func() ([]netlink.Route, error) {
+		return l.h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_DST)
+	})
 	if err != nil {
 		return 1500
 	}
@@ -170,7 +186,7 @@ func (l *Links) Delete(name string) error {
 
 // List names the pod links.
 func (l *Links) List() ([]string, error) {
-	links, err := l.h.LinkList()
+	links, err := Whole(l.h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("link: list: %w", err)
 	}
