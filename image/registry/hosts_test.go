@@ -1,11 +1,14 @@
 package registry
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"keelson.dev/keelson/image/reference"
 )
 
 func show(e endpoint) string {
@@ -170,4 +173,35 @@ func TestParseChallenges(t *testing.T) {
 			t.Errorf("%q: got %s, want %s", in, got, want)
 		}
 	}
+}
+
+func FuzzDockerConfig(f *testing.F) {
+	f.Add([]byte(`{"auths":{"r.example":{"auth":"YTpi"},"https://r.example/v1/":{"username":"a","password":"b"},"other.example":{"identitytoken":"t"}}}`))
+	f.Add([]byte(`{"auths":{"r.example/team":{"registrytoken":"x"},"r.example.evil":{"auth":"eA=="},"":{}}}`))
+	f.Add([]byte(`{"auths":null,"credsStore":"desktop"}`))
+	ref, err := reference.Parse("r.example/team/app:1")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, ok, err := findAuth(b, ref)
+		if err != nil || !ok {
+			if a != (Auth{}) {
+				t.Fatalf("credentials of nobody: %+v", a)
+			}
+			return
+		}
+		var doc struct {
+			Auths map[string]json.RawMessage
+		}
+		if err := json.Unmarshal(b, &doc); err != nil {
+			t.Fatal(err)
+		}
+		for key := range doc.Auths {
+			if serverHost(key) == ref.Host {
+				return
+			}
+		}
+		t.Fatalf("credentials of another host: %+v", a)
+	})
 }
