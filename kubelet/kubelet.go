@@ -259,7 +259,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 
 // begin waits for the runtime and makes the upper cgroups.
 func (k *Kubelet) begin(ctx context.Context) error {
-	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+	delay := 10 * time.Millisecond
+	for try := 0; ; try++ {
 		v, err := k.parts.cri.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
 		if err == nil {
 			k.mu.Lock()
@@ -267,8 +268,13 @@ func (k *Kubelet) begin(ctx context.Context) error {
 			k.mu.Unlock()
 			break
 		}
-		k.log.Warn("container runtime does not answer yet", "err", criclient.Message(err))
+		level := slog.LevelDebug
+		if try%60 == 8 { // for more than two seconds: longer than both take to start side by side; then once a minute
+			level = slog.LevelWarn
+		}
+		k.log.Log(ctx, level, "container runtime does not answer yet", "err", criclient.Message(err))
 		timer := time.NewTimer(delay)
+		delay = min(2*delay, time.Second)
 		select {
 		case <-ctx.Done():
 			timer.Stop()

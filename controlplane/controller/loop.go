@@ -33,7 +33,7 @@ type Recorder interface {
 }
 
 // Reconcile brings one key's world towards what is wanted. A positive duration asks for another look after it even if
-// nothing changes. An error is logged and retried with back-off; a conflict is retried quietly: the store moved on.
+// nothing changes. An error is retried with back-off and logged, not each time; a conflict is retried quietly: the store moved on.
 type Reconcile func(ctx context.Context, key string) (again time.Duration, err error)
 
 // Loop feeds keys to a Reconcile. Keys added while they are being worked on are worked on once more afterwards.
@@ -142,12 +142,21 @@ func (l *Loop) one(ctx context.Context) bool {
 		}
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 	default:
-		if !apierrors.IsConflict(err) {
-			l.log.Warn("reconcile failed, will retry", "key", key, "err", err, "tries", l.queue.NumRequeues(key))
+		if tries := l.queue.NumRequeues(key); !apierrors.IsConflict(err) {
+			l.log.Log(ctx, level(tries), "reconcile failed, will retry", "key", key, "err", err, "tries", tries)
 		}
 		l.queue.AddRateLimited(key)
 	}
 	return true
+}
+
+// level is how loudly a failure is told after so many tries before it: the first, and each eighth. What lasts, such as a quota
+// that is used up, is tried again for hours, and events tell it to whom it concerns.
+func level(tries int) slog.Level {
+	if tries%8 == 0 {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
 }
 
 // Get reads one object of an informer's store by key; nil if it is not there. The caller must not change it.
