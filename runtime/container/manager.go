@@ -37,7 +37,6 @@ type Manager struct {
 
 	mu         sync.Mutex
 	containers map[string]*container
-	damaged    map[string]error      // why a container's record cannot be read
 	execs      map[string]chan int32 // by exec id: where its exit code goes
 	attached   map[string]chan string
 	serial     uint64
@@ -108,7 +107,7 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	groups.Systemd = cfg.Systemd
 	m := &Manager{
 		cfg: cfg, boot: boot, groups: groups, hub: newHub(),
-		containers: map[string]*container{}, damaged: map[string]error{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
+		containers: map[string]*container{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
 	}
 	if err := m.learnHost(); err != nil {
 		return nil, fmt.Errorf("open containers: %w", err)
@@ -174,8 +173,8 @@ func (m *Manager) Close() error {
 }
 
 // load reads the records. A run directory without one is what a Create that
-// was killed left: nothing of it has taken effect, so it is removed. A record
-// that cannot be read is left alone, with a word in the log.
+// was killed left: nothing of it has taken effect, so it is removed. The record
+// of a container that runs is made anew if it is lost or cannot be read.
 func (m *Manager) load() error {
 	entries, err := os.ReadDir(m.cfg.StateDir)
 	if err != nil {
@@ -187,17 +186,23 @@ func (m *Manager) load() error {
 			continue
 		}
 		r, err := loadRecord(dir)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			if err := os.RemoveAll(dir); err != nil {
-				return fmt.Errorf("remove half-made container: %w", err)
+		if err != nil {
+			made, ok := m.rebuild(dir)
+			if !errors.Is(err, os.ErrNotExist) || ok {
+				m.cfg.Log.Warn("a container's record is lost or damaged", "container", entry.Name(), "err", err, "made anew", ok)
 			}
-		case err != nil:
-			m.damaged[entry.Name()] = fmt.Errorf("%w (%s): once nothing of it runs any more, remove that directory and start again", err, dir)
-			m.cfg.Log.Error("a container's record cannot be read and is left alone", "dir", dir, "err", err)
-		default:
-			m.containers[r.ID] = newContainer(dir, r)
+			if !ok {
+				if err := os.RemoveAll(dir); err != nil {
+					return fmt.Errorf("remove half-made container: %w", err)
+				}
+				continue
+			}
+			if err := made.save(dir); err != nil {
+				return err
+			}
+			r = made
 		}
+		m.containers[r.ID] = newContainer(dir, r)
 	}
 	return nil
 }
@@ -207,9 +212,6 @@ func (m *Manager) get(id string) (*container, error) {
 	defer m.mu.Unlock()
 	if c, ok := m.containers[id]; ok {
 		return c, nil
-	}
-	if err := m.damaged[id]; err != nil {
-		return nil, fmt.Errorf("container %s: %w", id, err)
 	}
 	return nil, fmt.Errorf("container %s: %w", id, ErrNotFound)
 }

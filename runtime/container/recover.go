@@ -26,6 +26,15 @@ func (m *Manager) recover(ctx context.Context) error {
 		all = append(all, c)
 	}
 	m.mu.Unlock()
+	for id, k := range kept {
+		if _, err := m.get(id); err == nil {
+			continue
+		}
+		m.cfg.Log.Warn("a container without a record is ended", "container", id, "pid", k.Pid)
+		if err := m.endStray(ctx, k); err != nil {
+			m.cfg.Log.Error("end a container without a record", "container", id, "err", err)
+		}
+	}
 	for _, c := range all {
 		var have *keeper.Running
 		if k, ok := kept[c.id]; ok {

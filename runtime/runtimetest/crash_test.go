@@ -391,6 +391,56 @@ func TestHalfMade(t *testing.T) {
 	}
 }
 
+// TestHostile_ND17: records that are lost or damaged are made anew of what runs, or what they were of ends; the rest goes on.
+func TestHostile_ND17(t *testing.T) {
+	n := New(t)
+	ids := []string{"damaged", "lost", "truncated", "razed", "whole"}
+	for _, id := range ids {
+		n.Run(n.Sh(id, "trap 'echo got it; exit 12' TERM; echo begin; while :; do sleep 1000 & wait $!; done"))
+	}
+	before := map[string]container.State{}
+	for _, id := range ids {
+		before[id] = n.mustState(id)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := func(id string) string { return filepath.Join(n.StateDir(), id) }
+	record := func(id string) string { return filepath.Join(dir(id), "record.json") }
+	for _, err := range []error{
+		os.WriteFile(record("damaged"), []byte("\x00\x00garbage"), 0o600),
+		os.Truncate(record("truncated"), 10),
+		os.Remove(record("lost")),
+		os.RemoveAll(dir("razed")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.Open()
+	if _, err := n.State("razed"); err == nil {
+		t.Error("a container without a directory is known")
+	}
+	awaitGone(t, before["razed"].Pid)
+	for _, id := range []string{"damaged", "lost", "truncated", "whole"} {
+		if s := n.mustState(id); s.Status != container.Running || s.Pid != before[id].Pid {
+			t.Errorf("%s: %+v, was %+v", id, s, before[id])
+		}
+		if out, _, code, err := n.exec(id, "echo alive", container.ExecConfig{}); err != nil || code != 0 || out != "alive\n" {
+			t.Errorf("%s: exec: %q, code %d, %v", id, out, code, err)
+		}
+		if err := n.Stop(t.Context(), id, unix.SIGTERM, 20e9); err != nil {
+			t.Fatal(err)
+		}
+		if s := n.Await(id); s.ExitCode != 12 {
+			t.Errorf("%s: %+v", id, s)
+		}
+		if got := n.Output(id, logfile.Stdout); got != "begin\ngot it\n" {
+			t.Errorf("%s: log %q", id, got)
+		}
+	}
+}
+
 // TestUpgradeKeeper opens the manager with a keeper of another name: it takes
 // the old one's place and its pid, and the containers stay its children.
 func TestUpgradeKeeper(t *testing.T) {
