@@ -78,6 +78,7 @@ func (g optionsGetter) GetRESTOptions(gr schema.GroupResource, example runtime.O
 				IndexerFuncs:        triggers,
 				Indexers:            indexers,
 				Codec:               config.Codec,
+				Clock:               beat{},
 			})
 		},
 		EnableGarbageCollection: true,
