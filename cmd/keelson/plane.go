@@ -48,6 +48,7 @@ import (
 	"keelson.dev/keelson/controlplane/controller/replicaset"
 	"keelson.dev/keelson/controlplane/controller/rootca"
 	accounts "keelson.dev/keelson/controlplane/controller/serviceaccount"
+	"keelson.dev/keelson/controlplane/controller/servicecidr"
 	"keelson.dev/keelson/controlplane/controller/statefulset"
 	"keelson.dev/keelson/controlplane/controller/ttl"
 	"keelson.dev/keelson/controlplane/controller/volumeprotection"
@@ -245,6 +246,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"horizontal-pod-autoscaler", p.autoscaler},
 		{"clusterrole-aggregation-controller", aggregation.New},
 		{"service-controller", p.balancer},
+		{"service-cidrs-controller", servicecidr.New},
 		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return persistentvolume.New(d, helloImage) }},
 		{"persistent-volume-binder", func(d controller.Deps) (*controller.Loop, error) { return provision.New(d, p.node, p.disks) }},
 		{"attachdetach-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewAttachDetach(d, p.drivers) }},

@@ -106,13 +106,17 @@ func (p Pool) ranges(ctx context.Context, family corev1.IPFamily) []netip.Prefix
 	return out
 }
 
+// ready: one that is being deleted gives nothing out, else it would never be rid of its addresses.
 func ready(c *networkingv1.ServiceCIDR) bool {
+	if c.DeletionTimestamp != nil {
+		return false
+	}
 	for _, condition := range c.Status.Conditions {
 		if condition.Type == networkingv1.ServiceCIDRConditionReady {
 			return condition.Status == metav1.ConditionTrue
 		}
 	}
-	return c.DeletionTimestamp == nil
+	return true
 }
 
 func (p Pool) takeThis(ctx context.Context, svc *corev1.Service, ranges []netip.Prefix, want string, dryRun bool) error {
