@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
-// Disk says what is wrong with the disk of the database: no room for what is new, or a sync that does not come back while ctx lasts.
-// It writes and syncs a small file of its own; one at a time, whoever asks.
+// Disk says whether the disk of the database comes back from a sync while ctx lasts. It writes and syncs a small file of its own; one at a
+// time, whoever asks. A disk without room is no error here: reads and deletions are served, and a load balancer that took the server
+// away would take the way out away with it. Room is told by the metrics keelson_store_room and keelson_store_free_bytes, the log, and
+// each refusal.
 func (s *Store) Disk(ctx context.Context) error {
-	if s.space.pressure() != roomy {
-		return s.space.refusal("what is new")
-	}
 	late := func() error { return fmt.Errorf("the disk of %s does not finish a sync: %w", s.dir, ctx.Err()) }
 	select {
 	case s.probing <- struct{}{}:
@@ -36,9 +37,14 @@ func (s *Store) Disk(ctx context.Context) error {
 // syncFile makes a file, syncs it to the disk and removes it.
 func syncFile(path string) error {
 	f, err := os.Create(path)
+	if errors.Is(err, unix.ENOSPC) {
+		return nil // there is nothing to sync; see Disk
+	}
 	if err != nil {
 		return err
 	}
-	_, err = f.Write([]byte{0})
+	if _, err = f.Write([]byte{0}); errors.Is(err, unix.ENOSPC) {
+		err = nil
+	}
 	return errors.Join(err, f.Sync(), f.Close(), os.Remove(path))
 }

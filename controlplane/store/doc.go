@@ -20,5 +20,6 @@
 //   - The file is rewritten (defragmented) if much of it is free and the stop is short: 16 MB with 2.5 MB in use took 30-45 ms on a busy machine.
 //   - Damage that can be seen at the start is an error that names the way out (damage.go). A torn tail of the log is cut off.
 //     A sync that fails later ends the process: nothing may be acknowledged after it.
+//   - A disk that is slow holds up writes and nothing else: a member that is alone reads what it has applied (lone.go).
 //   - The package snapshot saves and restores.
 package store

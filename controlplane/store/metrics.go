@@ -6,12 +6,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 )
 
 // publishMetrics shows etcd's own metrics (etcd_disk_wal_fsync_duration_seconds, ...) beside the API server's, under the names that
 // dashboards and alerts for slow disks know. etcd registers them where the API server does not look.
-var publishMetrics = sync.OnceFunc(func() { legacyregistry.RawMustRegister(etcdMetrics{}) })
+var publishMetrics = sync.OnceFunc(func() {
+	legacyregistry.RawMustRegister(etcdMetrics{})
+	legacyregistry.MustRegister(roomGauge, freeGauge)
+})
+
+var (
+	roomGauge = metrics.NewGauge(&metrics.GaugeOpts{Name: "keelson_store_room", StabilityLevel: metrics.ALPHA,
+		Help: "Room of the database: 0 enough, 1 low (nothing new is made), 2 full (only deletions are accepted)."})
+	freeGauge = metrics.NewGauge(&metrics.GaugeOpts{Name: "keelson_store_free_bytes", StabilityLevel: metrics.ALPHA,
+		Help: "Bytes left on the disk of the database."})
+)
 
 type etcdMetrics struct{}
 

@@ -85,6 +85,8 @@ func (s *space) measure() {
 	}
 	s.free.Store(free)
 	now := judge(free, s.used(), s.quota)
+	roomGauge.Set(float64(now))
+	freeGauge.Set(float64(free))
 	if pressure(s.level.Swap(int32(now))) == now {
 		return
 	}

@@ -94,7 +94,7 @@ func Open(cfg Config) (*Store, error) {
 		campaign(s.etcd.Server)
 	}()
 	c := v3client.New(s.etcd.Server)
-	c.KV = etcd3.NewETCDLatencyTracker(c.KV)
+	c.KV = etcd3.NewETCDLatencyTracker(lone{c.KV, s})
 	kc := &kubernetes.Client{Client: c}
 	kc.Kubernetes = kc
 	s.client = kc

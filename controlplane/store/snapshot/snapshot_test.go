@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -254,4 +256,76 @@ func TestPruneAndDue(t *testing.T) {
 	if d := snapshot.Due(files[0], now.Add(100*time.Hour), 12*time.Hour, time.Minute); d != 0 {
 		t.Errorf("overdue: %v", d)
 	}
+}
+
+// TestHostile_RA18: where the snapshots go there is no room. The old one stays and is good, nothing half is left, and the next save works
+// when there is room. (There is no upload to cut off: who wants snapshots elsewhere copies whole files.)
+func TestHostile_RA18(t *testing.T) {
+	dir, to := t.TempDir(), t.TempDir()
+	if err := unix.Mount("tmpfs", to, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("needs the right to mount: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(to, unix.MNT_DETACH) })
+	s := open(t, dir, "authority")
+	create(t, s, "a")
+	good, _ := save(t, s, dir, to)
+	filler := filepath.Join(to, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for chunk := make([]byte, 4096); err == nil; {
+		_, err = f.Write(chunk)
+	}
+	f.Close()
+	if _, _, err := snapshot.Save(t.Context(), snapshot.Source{Dir: dir, Backup: s.Backup, Version: version, Now: time.Now}, to); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("saved to a full disk: %v", err)
+	}
+	if _, err := snapshot.Verify(good); err != nil {
+		t.Errorf("the old one: %v", err)
+	}
+	left, err := os.ReadDir(to)
+	if err != nil || len(left) != 2 { // the old one and the filler
+		t.Errorf("left are %v, %v", left, err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, "b")
+	save(t, s, dir, to)
+}
+
+// FuzzVerify: a file that is anything is a snapshot or an error, and never names a place outside.
+func FuzzVerify(f *testing.F) {
+	dir := f.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "pki"), 0o700); err != nil {
+		f.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pki", "ca.crt"), []byte("authority"), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range []string{"db", "files/pki/ca.crt", "files/../x", "manifest.json"} {
+		body := []byte(`{"format":1,"entries":{"db":"x"}}`)
+		_ = w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(body)), Typeflag: tar.TypeReg})
+		_, _ = w.Write(body)
+	}
+	_ = w.Close()
+	f.Add(b.Bytes())
+	f.Add(b.Bytes()[:600])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, content []byte) {
+		file := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		clean := filepath.Join(t.TempDir(), "server")
+		if _, _, err := snapshot.Restore(file, options(clean)); err == nil {
+			t.Error("restored") // its database would have to be one
+		}
+		if _, err := os.Stat(clean); err == nil {
+			t.Error("something was made of what is no snapshot")
+		}
+	})
 }
