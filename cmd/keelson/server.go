@@ -98,7 +98,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	together(ctx, group, control...)
 	together(ctx, group, task{"kubelet", k.Run}, watchSystem, task{"CSI drivers of the node", p.whenReady(n.drivers.Run)},
 		task{"snapshots", p.whenReady(func(ctx context.Context) error {
-			return p.keepSnapshots(ctx, cmp.Or(o.plane.SnapshotDir, o.place.snapshots()), o.plane.SnapshotEvery, o.plane.SnapshotKeep)
+			return schedule{cmp.Or(o.plane.SnapshotDir, o.place.snapshots()), o.plane.SnapshotEvery, o.plane.SnapshotKeep, p.server.Snapshot, p.log}.run(ctx)
 		})},
 		task{"DNS service", p.whenReady(func(ctx context.Context) error { return ensureDNSService(ctx, admin, o.plane.DNS) })},
 		task{"storage class", p.whenReady(func(ctx context.Context) error { return ensureClass(ctx, admin) })},

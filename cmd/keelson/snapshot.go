@@ -151,36 +151,43 @@ func (p *plane) snapshotRoutes(mux *http.ServeMux) {
 	})
 }
 
-// keepSnapshots saves the cluster on a schedule and keeps the newest few. A restart does not move the schedule.
-func (p *plane) keepSnapshots(ctx context.Context, dir string, interval time.Duration, keep int) error {
-	if interval <= 0 {
+// schedule is when the cluster is saved by itself, and where to.
+type schedule struct {
+	dir   string
+	every time.Duration // 0: never
+	keep  int
+	save  func(ctx context.Context, dir string) (string, snapshot.Manifest, error)
+	log   *slog.Logger
+}
+
+// run saves the cluster on the schedule and keeps the newest few until ctx ends. A restart does not move the schedule. A save that fails
+// removes nothing and is tried again.
+func (s schedule) run(ctx context.Context) error {
+	if s.every <= 0 {
 		return nil
 	}
-	wait := min(firstSnapshot, interval)
+	first := min(firstSnapshot, s.every)
+	failed := false
 	for {
-		files, err := snapshot.List(dir)
-		if err == nil && len(files) > 0 {
-			wait = snapshot.Due(files[0], time.Now(), interval, wait)
+		wait := first
+		files, err := snapshot.List(s.dir)
+		if failed {
+			wait = snapshotRetry
+		} else if err == nil && len(files) > 0 {
+			wait = snapshot.Due(files[0], time.Now(), s.every, first)
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return nil
 		}
-		file, m, err := p.server.Snapshot(ctx, dir)
+		file, m, err := s.save(ctx, s.dir)
 		if err == nil {
-			p.log.Info("snapshot saved", "file", file, "revision", m.Revision, "keys", m.Keys)
-			err = snapshot.Prune(dir, keep)
+			s.log.Info("snapshot saved", "file", file, "revision", m.Revision, "keys", m.Keys)
+			err = snapshot.Prune(s.dir, s.keep)
 		}
-		wait = interval
-		if err != nil && ctx.Err() == nil {
-			p.log.Error("scheduled snapshot failed; the old ones are kept", "dir", dir, "err", err)
-			wait = snapshotRetry
-			select { // not at once again: the newest snapshot is as overdue as it was
-			case <-time.After(wait):
-			case <-ctx.Done():
-				return nil
-			}
+		if failed = err != nil; failed && ctx.Err() == nil {
+			s.log.Error("scheduled snapshot failed; the old ones are kept", "dir", s.dir, "err", err)
 		}
 	}
 }
