@@ -43,3 +43,17 @@ func TestIssuersReload(t *testing.T) {
 		t.Errorf("another: %v, changed %v", err, i.now.Load() != before)
 	}
 }
+
+// FuzzIssuers: a file of issuers that is anything is a configuration or an error.
+func FuzzIssuers(f *testing.F) {
+	const head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
+	f.Add([]byte(head))
+	f.Add([]byte(head + "jwt: [{issuer: {url: https://a.example, audiences: [a], audienceMatchPolicy: MatchAny, certificateAuthority: x}, claimMappings: {username: {expression: 'claims.sub'}, groups: {expression: 'claims.g.split(\",\")'}, extra: [{key: a.b/c, valueExpression: 'claims.x'}]}, claimValidationRules: [{expression: 'claims.a == 1', message: m}], userValidationRules: [{expression: '!user.username.startsWith(\"system:\")'}]}]"))
+	f.Add([]byte(head + "anonymous: {enabled: true}"))
+	f.Add([]byte("{}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if c, err := parseIssuers(text, "https://own"); err == nil && (c == nil || c.Anonymous != nil) {
+			t.Errorf("accepted: %+v", c)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,4 +110,21 @@ func TestHostile_AP41(t *testing.T) {
 	if n := disk.wrote.Load(); n == 0 || n > waiting+1 {
 		t.Errorf("%d events were kept for the disk, at most %d may be", n, waiting+1)
 	}
+}
+
+// FuzzPolicy: a policy that is anything is one or an error, and one is applied to any request.
+func FuzzPolicy(f *testing.F) {
+	f.Add(builtin, "create", "secrets")
+	f.Add([]byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request, resources: [{group: '', resources: ['*/status'], resourceNames: [a]}], nonResourceURLs: ['/x*']}]"), "get", "pods/status")
+	f.Fuzz(func(t *testing.T, text []byte, verb, resource string) {
+		file := filepath.Join(t.TempDir(), "policy.yaml")
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rules, err := load(file)
+		if err != nil {
+			return
+		}
+		to(io.Discard, rules).Policy.EvaluatePolicyRule(authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "u"}, Verb: verb, Resource: resource, ResourceRequest: resource != "", Path: "/" + resource})
+	})
 }
