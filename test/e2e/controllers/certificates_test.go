@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,4 +121,82 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:mast
 	condition("wrong", "Pending")
 	labtest.Kubectl(t, c, "certificate", "approve", "wrong")
 	condition("wrong", "Approved,Failed")
+}
+
+// TestHostile_AP25: a node asks for certificates of its own name only; it gets one for clients, while one to serve with waits for a person.
+// What breaks the signer's rules is not signed even if a person approves it.
+func TestHostile_AP25(t *testing.T) {
+	c := labtest.Cluster(t)
+	const client, serving, mallory = "kube-apiserver-client-kubelet", "kubelet-serving", "system:node:mallory"
+	ask := func(name, signer, user string, edit func(*x509.CertificateRequest)) (string, error) {
+		t.Helper()
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := &x509.CertificateRequest{Subject: pkix.Name{CommonName: user, Organization: []string{"system:nodes"}}}
+		if edit != nil {
+			edit(request)
+		}
+		der, err := x509.CreateCertificateRequest(rand.Reader, request, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		use := map[string]string{client: "client auth", serving: "server auth"}[signer]
+		file := filepath.Join(t.TempDir(), "csr.yaml")
+		manifest := fmt.Sprintf("apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {name: %s}\nspec: {signerName: kubernetes.io/%s, usages: [digital signature, %s], request: %s}\n",
+			name, signer, use, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})))
+		if err := os.WriteFile(file, []byte(manifest), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, stderr, err := c.Kubectl(t.Context(), "create", "-f", file, "--as", mallory, "--as-group", "system:nodes", "--as-group", "system:authenticated")
+		return stderr, err
+	}
+	// Who lets nodes renew by themselves binds this role, as kubeadm does.
+	labtest.Kubectl(t, c, "create", "clusterrolebinding", "ap25", "--clusterrole=system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "--group=system:nodes")
+	address := func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }
+	for name, r := range map[string]struct{ signer, user string }{
+		"another node": {client, "system:node:victim"}, "an administrator": {client, "kubernetes-admin"}, "another node's server": {serving, "system:node:victim"},
+	} {
+		if out, err := ask("ap25-refused", r.signer, r.user, address); err == nil || !strings.Contains(out, "Forbidden") {
+			t.Errorf("%s: %s, %v", name, out, err)
+		}
+	}
+	for name, r := range map[string]struct {
+		signer string
+		edit   func(*x509.CertificateRequest)
+	}{
+		"ap25-names": {client, func(r *x509.CertificateRequest) { r.DNSNames = []string{"kubernetes.default.svc"} }}, "ap25-address": {client, address}, "ap25-serving": {serving, address},
+	} {
+		if out, err := ask(name, r.signer, mallory, r.edit); err != nil {
+			t.Fatalf("%s: %s, %v", name, out, err)
+		}
+	}
+	if out, err := ask("ap25-own", client, mallory, nil); err != nil {
+		t.Fatal(out, err)
+	}
+	status := func(name string) string {
+		return labtest.Kubectl(t, c, "get", "csr", name, "-o", "jsonpath={.status.conditions[*].type} {.status.certificate}")
+	}
+	// Requests are handled in their order: when the last has its certificate, the others were looked at.
+	labtest.Eventually(t, "its own name is signed", func() string {
+		if got := status("ap25-own"); !strings.HasPrefix(got, "Approved ") || len(got) < 100 {
+			return got
+		}
+		return ""
+	})
+	for _, name := range []string{"ap25-names", "ap25-address", "ap25-serving"} {
+		if got := strings.TrimSpace(status(name)); got != "" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	for _, name := range []string{"ap25-names", "ap25-address"} {
+		labtest.Kubectl(t, c, "certificate", "approve", name)
+		labtest.Eventually(t, name+" fails", func() string {
+			if got := strings.TrimSpace(status(name)); got != "Approved Failed" {
+				return got
+			}
+			return ""
+		})
+	}
 }
