@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/retry"
 
 	"keelson.dev/keelson/controlplane/resource/scheduling"
@@ -51,6 +55,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 		func() error { return bootstrapRBAC(ctx, client) },
 		func() error { return s.publishAuthentication(ctx, client) },
 		func() error { return s.publishEndpoint(ctx, client) },
+		func() error { return s.publishClusterInfo(ctx, client) },
 		func() error { return s.bootstrapCluster(ctx, client) },
 		func() error { return bootstrapFlows(ctx, client) },
 	})
@@ -112,8 +117,27 @@ func (s *Server) publishAuthentication(ctx context.Context, client kubernetes.In
 		"requestheader-group-headers":        list("X-Remote-Group"),
 		"requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
 	}
-	const name = "extension-apiserver-authentication"
-	maps := client.CoreV1().ConfigMaps("kube-system")
+	return publish(ctx, client.CoreV1().ConfigMaps("kube-system"), "extension-apiserver-authentication", data, false)
+}
+
+// publishClusterInfo tells new nodes where the API is and whose certificates to believe, in kubeadm's form. The bootstrap
+// signer adds its signatures to it.
+func (s *Server) publishClusterInfo(ctx context.Context, client kubernetes.Interface) error {
+	if s.cfg.AdvertiseAddress.IsLoopback() {
+		return nil // nobody elsewhere reaches it
+	}
+	c := clientcmdapi.NewConfig()
+	c.Clusters[""] = &clientcmdapi.Cluster{CertificateAuthorityData: s.pki.CA.PEM,
+		Server: "https://" + netip.AddrPortFrom(s.cfg.AdvertiseAddress, uint16(s.cfg.Port)).String()}
+	text, err := clientcmd.Write(*c)
+	if err != nil {
+		return fmt.Errorf("cluster-info: %w", err)
+	}
+	return publish(ctx, client.CoreV1().ConfigMaps(metav1.NamespacePublic), "cluster-info", map[string]string{"kubeconfig": string(text)}, true)
+}
+
+// publish makes a ConfigMap have the data; others: what others have added stays.
+func publish(ctx context.Context, maps typedcorev1.ConfigMapInterface, name string, data map[string]string, others bool) error {
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		have, err := maps.Get(ctx, name, metav1.GetOptions{})
 		switch {
@@ -124,7 +148,12 @@ func (s *Server) publishAuthentication(ctx context.Context, client kubernetes.In
 			}
 		case err == nil && !sameData(have.Data, data):
 			have = have.DeepCopy()
-			have.Data = data
+			if have.Data == nil || !others {
+				have.Data = map[string]string{}
+			}
+			for k, v := range data {
+				have.Data[k] = v
+			}
 			_, err = maps.Update(ctx, have, metav1.UpdateOptions{})
 		}
 		return err

@@ -51,6 +51,7 @@ func TestBootstrapObjects(t *testing.T) {
 	must(t)(r.client.NetworkingV1().ServiceCIDRs().Get(ctx, "kubernetes", getOptions))
 	must(t)(r.client.SchedulingV1().PriorityClasses().Get(ctx, "system-node-critical", getOptions))
 	must(t)(r.client.CoreV1().ConfigMaps("kube-system").Get(ctx, "extension-apiserver-authentication", getOptions))
+	must(t)(r.client.CoreV1().ConfigMaps("kube-public").Get(ctx, "cluster-info", getOptions))
 	versions := func(r *running) string {
 		roles, err := r.client.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(roles.Items) < 70 {

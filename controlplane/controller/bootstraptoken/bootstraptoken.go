@@ -1,7 +1,7 @@
 // Package bootstraptoken keeps what new nodes join by: bootstrap tokens past their end are deleted, and the ConfigMap
 // kube-public/cluster-info is signed with each token that may sign, so that who holds a token can trust it.
 //
-// sign.go is pure. Whoever sets a cluster up makes cluster-info; without it nothing is signed.
+// sign.go is pure. The API server makes cluster-info when it starts; without it nothing is signed.
 package bootstraptoken
 
 import (
