@@ -1,9 +1,10 @@
-// Package backend says what of a pod serves a Service: its address, its port, whether it is ready. Pure.
+// Package backend says what of a pod serves: its address, its port, whether it is ready and since when. Pure.
 package backend
 
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -33,12 +34,18 @@ func IP(pod *corev1.Pod, family discoveryv1.AddressType) string {
 
 // Ready reports whether a pod says that it can serve.
 func Ready(pod *corev1.Pod) bool {
+	_, ready := ReadySince(pod)
+	return ready
+}
+
+// ReadySince is when a pod began to say so, or not to.
+func ReadySince(pod *corev1.Pod) (since time.Time, ready bool) {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
+			return c.LastTransitionTime.Time, c.Status == corev1.ConditionTrue
 		}
 	}
-	return false
+	return time.Time{}, false
 }
 
 // Port is where a Service's port leads on a pod; false if the pod has no port of that name.

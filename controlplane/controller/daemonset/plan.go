@@ -12,6 +12,8 @@ import (
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 // input is everything that a plan is made from.
@@ -107,7 +109,7 @@ func (p *plan) count(in input, v verdict, live []*corev1.Pod) {
 		p.status.UpdatedNumberScheduled++
 	}
 	for _, pod := range live {
-		if _, ready := readySince(pod); ready {
+		if backend.Ready(pod) {
 			p.status.NumberReady++
 			if p.available(in, pod) {
 				p.status.NumberAvailable++
@@ -140,7 +142,7 @@ func (p *plan) roll(in input, wanted map[string]bool) {
 	}
 	slices.SortFunc(old, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	for _, pod := range old {
-		_, isReady := readySince(pod)
+		isReady := backend.Ready(pod)
 		next := fresh[nodeOf(pod)]
 		switch {
 		case next != nil && p.available(in, next):
@@ -198,7 +200,7 @@ func scaled(v *intstr.IntOrString, total int) int {
 }
 
 func (p *plan) available(in input, pod *corev1.Pod) bool {
-	since, ready := readySince(pod)
+	since, ready := backend.ReadySince(pod)
 	if !ready {
 		return false
 	}
@@ -295,13 +297,4 @@ func nodeOf(pod *corev1.Pod) string {
 		}
 	}
 	return ""
-}
-
-func readySince(pod *corev1.Pod) (time.Time, bool) {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.LastTransitionTime.Time, c.Status == corev1.ConditionTrue
-		}
-	}
-	return time.Time{}, false
 }

@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/component-helpers/apps/poddisruptionbudget"
+
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 // evictionTime is how long an evicted pod may take to be seen going, before it counts as healthy again (upstream's).
@@ -31,7 +33,7 @@ func decide(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, scale int, now 
 			}
 			continue
 		}
-		if ready(pod) {
+		if backend.Ready(pod) {
 			healthy++
 		}
 	}
@@ -70,13 +72,4 @@ func wanted(b *policyv1.PodDisruptionBudget, pods, scale int) (expected, healthy
 // byScale reports whether the budget's figures are relative to what the pods' controllers want.
 func byScale(b *policyv1.PodDisruptionBudget) bool {
 	return b.Spec.MaxUnavailable != nil || b.Spec.MinAvailable != nil && b.Spec.MinAvailable.Type == intstr.String
-}
-
-func ready(pod *corev1.Pod) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 // deletionCost is the annotation by which a user ranks pods for scaling down; lower goes first.
@@ -34,7 +36,7 @@ func count(pods []*corev1.Pod, template map[string]string, minReady time.Duratio
 		if subset(template, p.Labels) {
 			c.labeled++
 		}
-		since, ready := readySince(p)
+		since, ready := backend.ReadySince(p)
 		if !ready {
 			continue
 		}
@@ -67,8 +69,8 @@ func victims(pods []*corev1.Pod, n int) []*corev1.Pod {
 
 // rank is negative if a goes before b.
 func rank(a, b *corev1.Pod, perNode map[string]int) int {
-	readyA, isReadyA := readySince(a)
-	readyB, isReadyB := readySince(b)
+	readyA, isReadyA := backend.ReadySince(a)
+	readyB, isReadyB := backend.ReadySince(b)
 	order := []int{
 		first(a.Spec.NodeName == "", b.Spec.NodeName == ""),
 		cmp.Compare(phaseRank(a), phaseRank(b)),
@@ -125,15 +127,6 @@ func restarts(p *corev1.Pod) (n int32) {
 
 func active(p *corev1.Pod) bool {
 	return p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
-}
-
-func readySince(p *corev1.Pod) (time.Time, bool) {
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.LastTransitionTime.Time, c.Status == corev1.ConditionTrue
-		}
-	}
-	return time.Time{}, false
 }
 
 func subset(want, have map[string]string) bool {

@@ -7,6 +7,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"keelson.dev/keelson/controlplane/controller/backend"
 )
 
 // input is everything that a plan is made from. Hashes name revisions on pods.
@@ -81,7 +83,7 @@ func (s *state) fillSlots() bool {
 			settled = false
 		case pod.DeletionTimestamp != nil:
 			settled = false
-		case ended(pod):
+		case backend.Ended(pod):
 			s.plan.remove = append(s.plan.remove, pod)
 			settled = false
 		case !s.available(pod):
@@ -175,7 +177,7 @@ func (s *state) figures() {
 	*st = appsv1.StatefulSetStatus{ObservedGeneration: s.set.Generation, CollisionCount: s.set.Status.CollisionCount,
 		CurrentRevision: s.set.Name + "-" + s.current, UpdateRevision: s.set.Name + "-" + s.update, Conditions: s.set.Status.Conditions}
 	for _, pod := range s.pods {
-		if ended(pod) {
+		if backend.Ended(pod) {
 			continue
 		}
 		st.Replicas++
@@ -188,7 +190,7 @@ func (s *state) figures() {
 		if revision(pod) == s.current {
 			st.CurrentReplicas++
 		}
-		if _, ready := readySince(pod); ready {
+		if backend.Ready(pod) {
 			st.ReadyReplicas++
 		}
 		if s.available(pod) {
@@ -203,7 +205,7 @@ func (s *state) figures() {
 
 // available: ready for minReadySeconds. Asks to be called again when a ready pod will be.
 func (s *state) available(pod *corev1.Pod) bool {
-	since, ready := readySince(pod)
+	since, ready := backend.ReadySince(pod)
 	if !ready || pod.Status.Phase != corev1.PodRunning {
 		return false
 	}
@@ -217,17 +219,4 @@ func (s *state) available(pod *corev1.Pod) bool {
 	return false
 }
 
-func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
-}
-
 func revision(pod *corev1.Pod) string { return pod.Labels[appsv1.StatefulSetRevisionLabel] }
-
-func readySince(pod *corev1.Pod) (time.Time, bool) {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.LastTransitionTime.Time, c.Status == corev1.ConditionTrue
-		}
-	}
-	return time.Time{}, false
-}
