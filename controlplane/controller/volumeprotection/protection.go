@@ -1,4 +1,4 @@
-// Package volumeprotection keeps claims that pods use and volumes that are bound from vanishing: it takes their
+// Package volumeprotection keeps claims that pods use, volumes that are bound and classes that either names from vanishing: it takes their
 // finalizers off once nobody uses them. Admission puts the finalizers on.
 package volumeprotection
 
