@@ -45,7 +45,7 @@ type Observer interface {
 	State(id string) (container.State, error)
 	List() []container.State
 	Spec(id string) (*specs.Spec, error)
-	Stats(id string) (container.Stats, error)
+	Stats(id string, detail bool) (container.Stats, error)
 	Events(ctx context.Context) <-chan container.Event
 }
 

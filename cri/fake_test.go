@@ -196,7 +196,7 @@ func (f fakeContainers) List() []container.State {
 
 func (fakeContainers) Spec(string) (*specs.Spec, error) { return &specs.Spec{}, nil }
 
-func (f fakeContainers) Stats(string) (container.Stats, error) {
+func (f fakeContainers) Stats(string, bool) (container.Stats, error) {
 	return container.Stats{At: time.Now()}, nil
 }
 

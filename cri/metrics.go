@@ -64,7 +64,7 @@ func (s *Server) podMetrics(rec *podstore.Sandbox, disk metric.Disk) *runtimeapi
 		out.Metrics = metric.Collect(sample)
 	}
 	for _, c := range s.containersOf(rec.ID) {
-		st, err := s.deps.Containers.Stats(c.ID)
+		st, err := s.deps.Containers.Stats(c.ID, true)
 		if err != nil {
 			continue // it does not run
 		}

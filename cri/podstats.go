@@ -77,7 +77,7 @@ func (s *Server) podUsage(rec *podstore.Sandbox) (cgroup.Stats, error) {
 	if err != nil {
 		return cgroup.Stats{}, err
 	}
-	return h.Group(sb.CgroupPath).Stats()
+	return h.Group(sb.CgroupPath).Stats(true)
 }
 
 // netDev reads the pod's interfaces where they are: in its namespace. A pod of

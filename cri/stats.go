@@ -88,7 +88,7 @@ func (s *Server) listStats(f *runtimeapi.ContainerStatsFilter) []*runtimeapi.Con
 }
 
 func (s *Server) usage(rec *podstore.Container) (*runtimeapi.ContainerStats, error) {
-	st, err := s.deps.Containers.Stats(rec.ID)
+	st, err := s.deps.Containers.Stats(rec.ID, false)
 	if err != nil {
 		return nil, err
 	}

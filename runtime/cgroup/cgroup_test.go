@@ -98,7 +98,7 @@ func TestCreateUpdateRemove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := g.Stats()
+	s, err := g.Stats(true)
 	if err != nil || s.Memory.Limit != uint64(limit) || s.Pids.Limit != uint64(pids) {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -106,7 +106,7 @@ func TestCreateUpdateRemove(t *testing.T) {
 	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := g.Stats(); err != nil || s.Memory.Limit != uint64(limit) || s.Pids.Limit != uint64(pids) {
+	if s, err := g.Stats(true); err != nil || s.Memory.Limit != uint64(limit) || s.Pids.Limit != uint64(pids) {
 		t.Errorf("after update: %+v, %v", s, err)
 	}
 	if err := g.Create(nil); err != nil {

@@ -48,17 +48,19 @@ type Pressure struct {
 	Total                uint64
 }
 
-// Stats reads the group's use. os.ErrNotExist says that the group is gone.
-func (g Group) Stats() (Stats, error) {
+// Stats reads the group's use: with detail all of it, else what the kernel must
+// be asked for once a container and second on a full node: CPU in total, memory
+// and PSI. os.ErrNotExist says that the group is gone.
+func (g Group) Stats(detail bool) (Stats, error) {
 	if _, err := os.Stat(g.procsDir()); err != nil {
 		return Stats{}, fmt.Errorf("stats of cgroup %s: %w", g.path, err)
 	}
 	s := Stats{At: time.Now()}
 	var err error
 	if g.hierarchy.Unified() {
-		err = g.stats2(&s)
+		err = g.stats2(&s, detail)
 	} else {
-		err = g.stats1(&s)
+		g.stats1(&s, detail)
 	}
 	if err != nil {
 		return Stats{}, fmt.Errorf("stats of cgroup %s: %w", g.path, err)
@@ -78,16 +80,12 @@ func (g Group) OOMKills() uint64 {
 	return kills
 }
 
-func (g Group) stats1(s *Stats) error {
+func (g Group) stats1(s *Stats, detail bool) {
 	// Ticks of user and system time are 10 ms each on every Linux.
 	const tick = uint64(10 * time.Millisecond)
 	acct := g.dir("cpuacct")
 	s.CPU.UsageNs = readNumber(acct, "cpuacct.usage")
 	c, m := &s.CPU, &s.Memory
-	readTable(acct, "cpuacct.stat", map[string]*uint64{"user": &c.UserNs, "system": &c.SystemNs})
-	c.UserNs, c.SystemNs = c.UserNs*tick, c.SystemNs*tick
-	readTable(g.dir("cpu"), "cpu.stat", map[string]*uint64{"nr_periods": &c.Periods, "nr_throttled": &c.ThrottledPeriods, "throttled_time": &c.Throttle})
-
 	dir, inactive := g.dir("memory"), uint64(0)
 	readTable(dir, "memory.stat", map[string]*uint64{
 		"hierarchical_memory_limit": &m.Limit, "total_rss": &m.RSS, "total_cache": &m.Cache, "total_swap": &m.Swap,
@@ -95,14 +93,23 @@ func (g Group) stats1(s *Stats) error {
 	})
 	m.Usage, m.Limit = readNumber(dir, "memory.usage_in_bytes"), limitOf(m.Limit)
 	m.WorkingSet = workingSet(m.Usage, inactive)
-	s.Memory.OOMKills = g.OOMKills()
-
-	s.Pids.Current = readNumber(g.dir("pids"), "pids.current")
-	s.Pids.Limit = readNumber(g.dir("pids"), "pids.max")
-	return nil
+	if !detail {
+		return
+	}
+	readTable(acct, "cpuacct.stat", map[string]*uint64{"user": &c.UserNs, "system": &c.SystemNs})
+	c.UserNs, c.SystemNs = c.UserNs*tick, c.SystemNs*tick
+	readTable(g.dir("cpu"), "cpu.stat", map[string]*uint64{"nr_periods": &c.Periods, "nr_throttled": &c.ThrottledPeriods, "throttled_time": &c.Throttle})
+	g.counts(s)
 }
 
-func (g Group) stats2(s *Stats) error {
+// counts are the numbers of kills and tasks.
+func (g Group) counts(s *Stats) {
+	dir := g.dir("pids")
+	s.Memory.OOMKills = g.OOMKills()
+	s.Pids.Current, s.Pids.Limit = readNumber(dir, "pids.current"), readNumber(dir, "pids.max")
+}
+
+func (g Group) stats2(s *Stats, detail bool) error {
 	dir := g.dir("")
 	c, m := &s.CPU, &s.Memory
 	readTable(dir, "cpu.stat", map[string]*uint64{
@@ -119,10 +126,9 @@ func (g Group) stats2(s *Stats) error {
 	m.Usage, m.Limit = readNumber(dir, "memory.current"), readNumber(dir, "memory.max")
 	m.Swap = readNumber(dir, "memory.swap.current")
 	m.WorkingSet = workingSet(m.Usage, inactive)
-	s.Memory.OOMKills = g.OOMKills()
-
-	s.Pids.Current = readNumber(dir, "pids.current")
-	s.Pids.Limit = readNumber(dir, "pids.max")
+	if detail {
+		g.counts(s)
+	}
 	for _, resource := range []string{"cpu", "memory", "io"} {
 		var text string
 		read(dir, resource+".pressure", func(b []byte) { text = string(b) })

@@ -73,8 +73,8 @@ func updateSpec(dir string, limits *specs.LinuxResources) error {
 	return bundle.WriteJSON(filepath.Join(dir, bundle.SpecName), spec)
 }
 
-// Stats says what a running container used and uses.
-func (m *Manager) Stats(id string) (Stats, error) {
+// Stats says what a running container used and uses; detail as for a cgroup.
+func (m *Manager) Stats(id string, detail bool) (Stats, error) {
 	c, err := m.get(id)
 	if err != nil {
 		return Stats{}, err
@@ -83,7 +83,7 @@ func (m *Manager) Stats(id string) (Stats, error) {
 	if r.Phase != phaseRunning {
 		return Stats{}, fmt.Errorf("stats of container %s: %w", id, ErrNotRunning)
 	}
-	s, err := m.groupOf(r).Stats()
+	s, err := m.groupOf(r).Stats(detail)
 	if errors.Is(err, os.ErrNotExist) {
 		return Stats{}, fmt.Errorf("stats of container %s: %w", id, ErrNotRunning)
 	}

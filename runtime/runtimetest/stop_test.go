@@ -208,7 +208,7 @@ func TestUpdateAndStats(t *testing.T) {
 	if err := n.Create(ctx, cfg); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Stats("c"); !errors.Is(err, container.ErrNotRunning) {
+	if _, err := n.Stats("c", true); !errors.Is(err, container.ErrNotRunning) {
 		t.Errorf("stats of a created container: %v", err)
 	}
 	shares := uint64(512)
@@ -219,14 +219,14 @@ func TestUpdateAndStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.awaitOutput("c", "ready")
-	s, err := n.Stats("c")
+	s, err := n.Stats("c", true)
 	if err != nil || s.Memory.Limit != uint64(limit) || s.Memory.Usage == 0 || s.CPU.UsageNs == 0 || s.Pids.Current == 0 {
 		t.Errorf("stats %+v, %v", s, err)
 	}
 	if err := n.Update(ctx, "c", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &more}}); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := n.Stats("c"); err != nil || s.Memory.Limit != uint64(more) {
+	if s, err := n.Stats("c", true); err != nil || s.Memory.Limit != uint64(more) {
 		t.Errorf("after update: %+v, %v", s.Memory, err)
 	}
 }

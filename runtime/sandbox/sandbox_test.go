@@ -110,7 +110,7 @@ func TestCreateAndRemove(t *testing.T) {
 		t.Errorf("shm: %+v, %v", st, err)
 	}
 	group := m.groups.Group(s.CgroupPath)
-	if stats, err := group.Stats(); err != nil || stats.Memory.Limit != uint64(limit) {
+	if stats, err := group.Stats(true); err != nil || stats.Memory.Limit != uint64(limit) {
 		t.Errorf("pod cgroup: %+v, %v", stats.Memory, err)
 	}
 	if _, err := m.Create(ctx, cfg); !errors.Is(err, ErrExists) {
