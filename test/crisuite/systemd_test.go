@@ -19,7 +19,8 @@ import (
 )
 
 // TestSystemdDriver runs the real stack under the systemd cgroup driver, over
-// D-Bus, against a model of systemd that makes the cgroups on this machine.
+// D-Bus, against a model of systemd that makes the cgroups on this machine. Limits
+// and device rules outlast what daemon-reload writes anew (OC22).
 func TestSystemdDriver(t *testing.T) {
 	model := systemdbus.Start(t)
 	top := cgroup.SliceName(fmt.Sprintf("keelsontest%d", os.Getpid()))
@@ -101,7 +102,7 @@ func limits(t *testing.T, model *systemdbus.Manager, at, scope string, memory, s
 	}
 }
 
-// noOtherDevice: what systemd resets must not open the machine's devices.
+// noOtherDevice (OC22): what systemd resets must not open the machine's devices.
 func noOtherDevice(b *Bench, id string) {
 	b.Helper()
 	b.Sh(id, "rm -f /tmp/kmsg; mkdir -p /tmp; mknod /tmp/kmsg c 1 11; echo x > /dev/null")
