@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/cri/podstore"
@@ -101,9 +102,23 @@ func (s *Server) usage(rec *podstore.Container) (*runtimeapi.ContainerStats, err
 	if u, err := s.deps.Rootfs.RootfsUsage(rec.ID); err == nil {
 		// The directory goes with the container; what is asked for is the filesystem.
 		u.Path = s.imageRoot
+		u.Bytes += s.grown(rec.SandboxID)
 		out.WritableLayer = filesystem(u)
 	}
 	return out, nil
+}
+
+// grown is what containers have written into the files that the runtime lends the pod, in bytes: it is on their account. As
+// the files were made they are small, and nobody's.
+func (s *Server) grown(pod string) (n uint64) {
+	const asMade = 64 << 10
+	for _, name := range []string{resolvFile, hostsFile, hostnameFile} {
+		var st unix.Stat_t
+		if unix.Lstat(s.podFile(pod, name), &st) == nil && st.Blocks*512 > asMade {
+			n += uint64(st.Blocks) * 512
+		}
+	}
+	return n
 }
 
 func (s *Server) cpuUsage(id string, st cgroup.Stats) *runtimeapi.CpuUsage {

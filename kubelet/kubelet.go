@@ -217,6 +217,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			}
 		})
 	}
+	// Such a part waits for better times: a full disk at the start must not end what needs no disk.
+	insist := func(what string, f func(context.Context) error) { run(what, k.insisting(what, f)) }
 	run("services watch", func(ctx context.Context) error { p.cluster.services.RunWithContext(ctx); return nil })
 	run("node watch", func(ctx context.Context) error { p.cluster.nodes.RunWithContext(ctx); return nil })
 	run("runtime events", p.cache.Run)
@@ -226,11 +228,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if !k.cfg.Shutdown.Off {
 		run("machine's shutdown", shutdown.New(k.shutdown(), machine{k}).Run)
 	}
-	run("device plugins", p.devices.Run)
-	run("pod resources", (&podresources.Server{
+	insist("device plugins", p.devices.Run)
+	insist("pod resources", (&podresources.Server{
 		Socket: filepath.Join(k.cfg.Paths.Root, "pod-resources", "kubelet.sock"), Pods: nodeView{k}.Pods, Devices: p.devices, Log: k.log,
 	}).Run)
-	run("plugins", func(ctx context.Context) error {
+	insist("plugins", func(ctx context.Context) error {
 		select { // what is told of a plugin belongs to the node's object
 		case <-k.ready:
 			return p.plugins.Run(ctx)
@@ -255,6 +257,23 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return cause
 	}
 	return nil
+}
+
+// insisting runs a part again, less and less often, when it fails.
+func (k *Kubelet) insisting(what string, f func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for delay := time.Second; ; delay = min(2*delay, 30*time.Second) {
+			err := f(ctx)
+			if err == nil || ctx.Err() != nil {
+				return err
+			}
+			k.log.Error("kubelet part failed: will try again", "part", what, "after", delay, "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(delay):
+			}
+		}
+	}
 }
 
 // begin waits for the runtime and makes the upper cgroups.

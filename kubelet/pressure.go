@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	helpers "k8s.io/component-helpers/resource"
 	"k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -26,13 +27,17 @@ import (
 // checkPressure compares what is left of the node's resources with the thresholds, sets the node's conditions, and
 // evicts one pod at a time: the next look shows whether it was enough.
 func (k *Kubelet) checkPressure(ctx context.Context) {
-	k.checkLimits()
+	k.checkLimits(ctx)
 	node, err := k.usage.ReadNode(ctx)
 	if err != nil {
 		return
 	}
 	levels := k.levels(node)
-	k.parts.node.SetPressure(k.pressure(levels, time.Now()))
+	pressure := k.pressure(levels, time.Now())
+	if dir := k.readOnly(); dir != "" {
+		pressure.Disk = fmt.Sprintf("the filesystem of %s is read-only: nothing of a pod can be written; look for its errors in the kernel's log and mount it for writing", dir)
+	}
+	k.parts.node.SetPressure(pressure)
 	if !slices.ContainsFunc(levels, eviction.Level.Short) {
 		return // the usual case costs no question to the runtime about its pods
 	}
@@ -40,8 +45,11 @@ func (k *Kubelet) checkPressure(ctx context.Context) {
 	if err != nil {
 		return // a runtime that does not answer is reported by the node's status
 	}
-	short, victim := eviction.Decide(levels, k.usages(sum))
-	if short.Signal == eviction.Imagefs || short.Signal == eviction.Nodefs || short.Signal == eviction.Inodes {
+	onDisk := func(l eviction.Level) bool {
+		return l.Short() && (l.Signal == eviction.Imagefs || l.Signal == eviction.Nodefs || l.Signal == eviction.Inodes)
+	}
+	short, victim := eviction.Decide(levels, k.usages(sum, slices.ContainsFunc(levels, onDisk)))
+	if onDisk(*short) {
 		// Room that nobody uses goes before anybody's pod.
 		before, free, _ := k.imageDisk(ctx)
 		k.removeImages(ctx, before)
@@ -54,6 +62,17 @@ func (k *Kubelet) checkPressure(ctx context.Context) {
 		return
 	}
 	k.evict(victim.Pod, victim.Message)
+}
+
+// readOnly names a directory of ours whose filesystem takes no writes, as the kernel leaves one after an error; "" if all do.
+func (k *Kubelet) readOnly() string {
+	for _, dir := range []string{k.cfg.Paths.Root, k.cfg.Paths.PodLogs} {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_RDONLY != 0 {
+			return dir
+		}
+	}
+	return ""
 }
 
 // evict ends a pod as Failed.
@@ -137,19 +156,25 @@ func (k *Kubelet) pressure(levels []eviction.Level, now time.Time) nodestatus.Pr
 	}
 }
 
-// usages is what each pod that may be evicted uses.
-func (k *Kubelet) usages(sum *v1alpha1.Summary) []eviction.Usage {
-	byUID := map[string]*v1alpha1.PodStats{}
+// byUID are a summary's pods.
+func byUID(sum *v1alpha1.Summary) map[string]*v1alpha1.PodStats {
+	out := map[string]*v1alpha1.PodStats{}
 	for i := range sum.Pods {
-		byUID[sum.Pods[i].PodRef.UID] = &sum.Pods[i]
+		out[sum.Pods[i].PodRef.UID] = &sum.Pods[i]
 	}
+	return out
+}
+
+// usages is what each pod that may be evicted uses; its disk, which costs a walk, only if it matters.
+func (k *Kubelet) usages(sum *v1alpha1.Summary, disk bool) []eviction.Usage {
+	pods := byUID(sum)
 	var out []eviction.Usage
 	k.parts.workers.Each(func(r podworker.Request, _ podworker.State) {
 		if r.Ending != nil {
 			return
 		}
 		u := eviction.Usage{Pod: r.Pod, Immune: qos.Critical(r.Pod) || source.IsStatic(r.Pod)}
-		if s := byUID[string(r.Pod.UID)]; s != nil {
+		if s := pods[string(r.Pod.UID)]; s != nil {
 			if s.Memory != nil && s.Memory.WorkingSetBytes != nil {
 				u.Memory = *s.Memory.WorkingSetBytes
 			}
@@ -181,31 +206,53 @@ func scratch(pod *corev1.Pod, measured []v1alpha1.VolumeStats) (total uint64) {
 }
 
 // checkLimits evicts pods that have outgrown their own storage limits. Only those that have limits are measured.
-func (k *Kubelet) checkLimits() {
-	var pods []*corev1.Pod
+func (k *Kubelet) checkLimits(ctx context.Context) {
+	var limits []*corev1.Pod
 	k.parts.workers.Each(func(r podworker.Request, s podworker.State) {
 		if r.Ending == nil && s == podworker.Syncing && limited(r.Pod) {
-			pods = append(pods, r.Pod)
+			limits = append(limits, r.Pod)
 		}
 	})
-	for _, p := range pods {
-		dir := k.parts.exec.PodDir(p.UID)
-		used, all := map[string]uint64{}, diskUse(k.parts.exec.LogDir(p))
-		for _, v := range p.Spec.Volumes {
-			if v.EmptyDir != nil {
-				n := diskUse(filepath.Join(dir, "volumes", "kubernetes.io~empty-dir", v.Name))
-				used[v.Name] = n
-				if v.EmptyDir.Medium == "" {
-					all += n
-				}
-			}
-		}
-		// What containers write into the files that the kubelet lends them counts too (HOSTILE PS7).
-		all += diskUse(filepath.Join(dir, "etc-hosts")) + diskUse(filepath.Join(dir, "containers"))
-		if why := eviction.OverLimit(p, all, used); why != "" {
+	if len(limits) == 0 {
+		return
+	}
+	pods := map[string]*v1alpha1.PodStats{}
+	if sum, err := k.usage.Read(ctx); err == nil { // without it the containers' own layers are not counted this time
+		pods = byUID(sum)
+	}
+	for _, p := range limits {
+		all, volumes := k.diskOf(p, pods[string(p.UID)])
+		if why := eviction.OverLimit(p, all, volumes); why != "" {
 			k.evict(p, why)
 		}
 	}
+}
+
+// diskOf is the local storage that a pod takes, in bytes: its containers' layers, its logs, its emptyDirs (each by name too;
+// those in memory are not storage), and what containers write into the files that the kubelet lends them.
+func (k *Kubelet) diskOf(p *corev1.Pod, s *v1alpha1.PodStats) (all uint64, volumes map[string]uint64) {
+	dir := k.parts.exec.PodDir(p.UID)
+	all = diskUse(k.parts.exec.LogDir(p)) + diskUse(filepath.Join(dir, "etc-hosts")) + diskUse(filepath.Join(dir, "containers"))
+	volumes = map[string]uint64{}
+	for _, v := range p.Spec.Volumes {
+		if v.EmptyDir == nil {
+			continue
+		}
+		n := diskUse(filepath.Join(dir, "volumes", "kubernetes.io~empty-dir", v.Name))
+		volumes[v.Name] = n
+		if v.EmptyDir.Medium == "" {
+			all += n
+		}
+	}
+	if s == nil {
+		return all, volumes
+	}
+	for _, c := range s.Containers {
+		if c.Rootfs != nil && c.Rootfs.UsedBytes != nil {
+			all += *c.Rootfs.UsedBytes
+		}
+	}
+	return all, volumes
 }
 
 func limited(p *corev1.Pod) bool {

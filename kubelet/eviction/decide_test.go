@@ -2,6 +2,7 @@ package eviction
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -62,5 +63,29 @@ func TestOverLimit(t *testing.T) {
 	p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: limit}
 	if OverLimit(p, 2<<20, nil) == "" {
 		t.Error("over the ephemeral-storage limit: no message")
+	}
+}
+
+// ND20: 200 BestEffort pods allocate, and go one by one, the largest first, whatever order they are told in; Guaranteed pods within
+// their requests go after all of them, critical ones never.
+func TestHostile_ND20(t *testing.T) {
+	const many = 200
+	critical := usage("critical", 0, "0", 5000)
+	critical.Immune = true
+	pods := []Usage{usage("guaranteed", 0, "2Gi", 2000), critical}
+	for i := range many {
+		pods = append(pods, usage(strconv.Itoa(i), 0, "0", uint64(1+i*77%many))) // 77 and 200 share no divisor: each size once
+	}
+	levels := []Level{{Memory, 0, 100 << 20}}
+	for size := many; size >= 1; size-- {
+		_, v := Decide(levels, pods)
+		i := slices.IndexFunc(pods, func(u Usage) bool { return v != nil && u.Pod == v.Pod })
+		if i < 0 || pods[i].Memory != uint64(size)<<20 {
+			t.Fatalf("with %d left, the victim is %+v, want the one with %d MiB", len(pods), v, size)
+		}
+		pods = slices.Delete(pods, i, i+1)
+	}
+	if _, v := Decide(levels, pods); v == nil || v.Pod.Name != "guaranteed" {
+		t.Errorf("after the BestEffort pods goes %+v, want the Guaranteed one", v)
 	}
 }

@@ -46,6 +46,7 @@ type Runtime struct {
 
 	mu         sync.Mutex
 	onCall     func(method string)
+	onStats    func() []*runtimeapi.PodSandboxStats // guarded by mu
 	seq        int
 	sandboxes  []*box
 	containers []*ctr

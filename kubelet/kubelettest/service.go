@@ -302,9 +302,22 @@ func (r *Runtime) ReopenContainerLog(_ context.Context, q *runtimeapi.ReopenCont
 	return &runtimeapi.ReopenContainerLogResponse{}, os.WriteFile(c.status.GetLogPath(), nil, 0o640)
 }
 
-// ListPodSandboxStats implements CRI: nobody uses anything.
+// ListPodSandboxStats implements CRI.
 func (r *Runtime) ListPodSandboxStats(context.Context, *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
-	return &runtimeapi.ListPodSandboxStatsResponse{}, nil
+	r.mu.Lock()
+	f := r.onStats
+	r.mu.Unlock()
+	if f == nil {
+		return &runtimeapi.ListPodSandboxStatsResponse{}, nil
+	}
+	return &runtimeapi.ListPodSandboxStatsResponse{Stats: f()}, nil
+}
+
+// SetStats has ListPodSandboxStats answered by f; without it nobody uses anything.
+func (r *Runtime) SetStats(f func() []*runtimeapi.PodSandboxStats) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onStats = f
 }
 
 // UpdateContainerResources implements CRI.

@@ -214,7 +214,10 @@ func conditions(s *corev1.NodeStatus, in snapshot) {
 			c.Reason, c.Message = "KubeletHasNoDiskPressure", "kubelet has no disk pressure"
 		}
 		if say != "" {
-			c.Status, c.Reason, c.Message = corev1.ConditionTrue, "KubeletHas"+string(t), say
+			c.Status, c.Reason, c.Message = corev1.ConditionTrue, "KubeletHasInsufficient"+what, say
+			if t == corev1.NodeDiskPressure {
+				c.Reason = "KubeletHasDiskPressure"
+			}
 		}
 		set(s, c, in.now)
 	}
