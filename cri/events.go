@@ -122,7 +122,7 @@ func (s *Server) event(sandboxID string, kind runtimeapi.ContainerEventType, id 
 	}
 	e := &runtimeapi.ContainerEventResponse{ContainerId: id, ContainerEventType: kind, CreatedAt: time.Now().UnixNano()}
 	if rec, err := s.sandboxes.Get(sandboxID); err == nil {
-		e.PodSandboxStatus = sandboxStatus(rec)
+		e.PodSandboxStatus = s.sandboxStatus(rec)
 	}
 	e.ContainersStatuses = s.statusesOf(sandboxID)
 	return e

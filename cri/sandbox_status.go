@@ -20,7 +20,7 @@ func (s *Server) PodSandboxStatus(_ context.Context, req *runtimeapi.PodSandboxS
 		return nil, err
 	}
 	resp := &runtimeapi.PodSandboxStatusResponse{
-		Status: sandboxStatus(rec), ContainersStatuses: s.statusesOf(rec.ID), Timestamp: time.Now().UnixNano(),
+		Status: s.sandboxStatus(rec), ContainersStatuses: s.statusesOf(rec.ID), Timestamp: time.Now().UnixNano(),
 	}
 	if req.GetVerbose() {
 		resp.Info = s.sandboxInfo(rec)
@@ -39,20 +39,27 @@ func (s *Server) sandbox(id string) (*podstore.Sandbox, error) {
 	return rec, nil
 }
 
-func sandboxState(rec *podstore.Sandbox) runtimeapi.PodSandboxState {
-	if rec.State == podstore.Created {
-		return runtimeapi.PodSandboxState_SANDBOX_READY
+// sandboxState goes by the record, and where a process of ours holds the PID namespace also by that process: without it nothing can
+// be started in the pod any more.
+func (s *Server) sandboxState(rec *podstore.Sandbox) runtimeapi.PodSandboxState {
+	if rec.State != podstore.Created {
+		return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 	}
-	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	if rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() == runtimeapi.NamespaceMode_POD {
+		if sb, err := s.deps.Sandboxes.Get(rec.ID); err == nil && sb.SharedPID && !sb.Ready {
+			return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+		}
+	}
+	return runtimeapi.PodSandboxState_SANDBOX_READY
 }
 
-func sandboxStatus(rec *podstore.Sandbox) *runtimeapi.PodSandboxStatus {
+func (s *Server) sandboxStatus(rec *podstore.Sandbox) *runtimeapi.PodSandboxStatus {
 	ns := rec.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if ns == nil {
 		ns = &runtimeapi.NamespaceOption{}
 	}
 	return &runtimeapi.PodSandboxStatus{
-		Id: rec.ID, Metadata: rec.Config.GetMetadata(), State: sandboxState(rec), CreatedAt: rec.CreatedAt.UnixNano(),
+		Id: rec.ID, Metadata: rec.Config.GetMetadata(), State: s.sandboxState(rec), CreatedAt: rec.CreatedAt.UnixNano(),
 		Network: networkStatus(rec),
 		Linux:   &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: ns}},
 		Labels:  rec.Config.GetLabels(), Annotations: rec.Config.GetAnnotations(), RuntimeHandler: rec.Handler,
@@ -104,11 +111,11 @@ func (s *Server) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandbo
 func (s *Server) listSandboxes(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
 	var out []*runtimeapi.PodSandbox
 	for _, rec := range s.filterSandboxes(f.GetId(), f.GetLabelSelector()) {
-		if f.GetState() != nil && f.GetState().GetState() != sandboxState(rec) {
+		if f.GetState() != nil && f.GetState().GetState() != s.sandboxState(rec) {
 			continue
 		}
 		out = append(out, &runtimeapi.PodSandbox{
-			Id: rec.ID, Metadata: rec.Config.GetMetadata(), State: sandboxState(rec), CreatedAt: rec.CreatedAt.UnixNano(),
+			Id: rec.ID, Metadata: rec.Config.GetMetadata(), State: s.sandboxState(rec), CreatedAt: rec.CreatedAt.UnixNano(),
 			Labels: rec.Config.GetLabels(), Annotations: rec.Config.GetAnnotations(), RuntimeHandler: rec.Handler,
 		})
 	}

@@ -97,7 +97,7 @@ func (m *Manager) launchExec(ctx context.Context, c *container, cfg ExecConfig, 
 	io.closeTheirs()
 	if err != nil || len(files) == 0 {
 		m.execExited(execID, -1)
-		return nil, execError(err)
+		return nil, m.outOfProcesses(c, execError(err))
 	}
 	atExecLaunched.Reach()
 	pidfd, err := pollable(files[0])
@@ -118,6 +118,17 @@ func (m *Manager) writeExec(ctx context.Context, c *container, path string, cfg 
 		return bundle.WriteJSON(path, cfg.Process)
 	}
 	return os.WriteFile(path, image, 0o600)
+}
+
+// outOfProcesses adds to an error what a library does not say: that the container has as many processes as it may.
+func (m *Manager) outOfProcesses(c *container, err error) error {
+	if !errors.Is(err, ErrStart) || errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	if st, statErr := m.Stats(c.id); statErr == nil && st.Pids.Limit > 0 && st.Pids.Current >= st.Pids.Limit {
+		return fmt.Errorf("%w (the container has %d of %d processes: %w)", err, st.Pids.Current, st.Pids.Limit, unix.EAGAIN)
+	}
+	return err
 }
 
 func execError(err error) error {

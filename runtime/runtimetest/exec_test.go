@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"keelson.dev/keelson/runtime/container"
 )
 
@@ -231,5 +233,30 @@ func TestAttachTTY(t *testing.T) {
 	}
 	if text := n.Output("t", "stdout"); !strings.Contains(text, "resized\r\n") {
 		t.Errorf("log of the terminal: %q", text)
+	}
+}
+
+// ND7: in a container that has used up its processes an exec ends cleanly, in words, and costs neither that container nor others
+// anything.
+func TestHostile_ND7(t *testing.T) {
+	n := New(t)
+	full := n.Sh("full", "i=0; while [ $i -lt 7 ]; do sleep 1000 & i=$((i+1)); done; echo full; wait")
+	most := int64(8)
+	full.Spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: &most}
+	n.Run(full)
+	n.awaitOutput("full", "full\n")
+	n.sleeper("other")
+	for range 3 {
+		_, errOut, code, err := n.exec("full", "sleep 0 & wait", container.ExecConfig{})
+		said := strings.ToLower(fmt.Sprint(errOut, err))
+		if err == nil && code == 0 || !strings.Contains(said, "resource temporarily unavailable") {
+			t.Errorf("exec without a process to spare: code %d, %q", code, said)
+		}
+	}
+	if out, _, code, err := n.exec("other", "sleep 0 & wait; echo fine", container.ExecConfig{}); err != nil || code != 0 || out != "fine\n" {
+		t.Errorf("the other container: %q, code %d, %v", out, code, err)
+	}
+	if s := n.mustState("full"); s.Status != container.Running {
+		t.Errorf("the full one: %+v", s)
 	}
 }

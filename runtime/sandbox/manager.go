@@ -282,7 +282,7 @@ func (m *Manager) look(s *Sandbox) bool {
 			return false
 		}
 		if kind == specs.PIDNamespace {
-			if pid, err := firstProcess(path); err != nil || pid == 0 {
+			if pid, err := firstProcess(path); err != nil || pid == 0 || exiting(pid) {
 				return false
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -160,4 +162,20 @@ func firstProcess(path string) (int, error) {
 	}
 	defer unix.Close(fd)
 	return translatePid(fd, 1)
+}
+
+// exiting says that a process is on its way out. The first of a namespace is so until all others in it have been reaped, and
+// nothing can be started beside it any more.
+func exiting(pid int) bool {
+	const flags, pfExiting = 6, 0x4 // proc_pid_stat(5), counted from the state on; PF_EXITING of include/linux/sched.h
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(f) <= flags {
+		return true
+	}
+	n, err := strconv.ParseUint(f[flags], 10, 64)
+	return err != nil || n&pfExiting != 0
 }

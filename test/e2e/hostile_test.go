@@ -164,3 +164,101 @@ func TestHostile_ND8(t *testing.T) {
 		}
 	}
 }
+
+// ND20: when the pods' memory is used up the kernel takes BestEffort containers and no others; the daemon goes on, and says what it was.
+func TestHostile_ND20(t *testing.T) {
+	needRoot(t)
+	group := fmt.Sprintf("/keelson-storm-%d", os.Getpid())
+	limit, dir := "memory.max", "/sys/fs/cgroup"+group
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		limit, dir = "memory.limit_in_bytes", "/sys/fs/cgroup/memory"+group
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skipf("no cgroup of our own can be made: %v", err)
+	}
+	t.Cleanup(func() { _ = os.Remove(dir) }) // uninstall removes it with what is below
+	if err := os.WriteFile(filepath.Join(dir, limit), []byte("240M"), 0); err != nil {
+		t.Skipf("the cgroup cannot be limited: %v", err)
+	}
+	c := ownCluster(t, lab.Options{Flags: []string{"--cgroup-root", group}})
+	// dd keeps its whole block in memory, since nobody reads what it writes.
+	hold := func(name, size, resources string) string {
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + "}\nspec: {terminationGracePeriodSeconds: 0, containers: [{name: a, image: \"busybox:1.28\", " + resources +
+			"command: [sh, -c, \"mkfifo /f; exec 3<>/f; exec dd if=/dev/zero bs=" + size + " count=1 >&3\"]}]}\n---\n"
+	}
+	apply(t, c, hold("guaranteed", "60M", "resources: {limits: {cpu: 100m, memory: 100Mi}}, "))
+	waitPod(t, c, "guaranteed", "condition=Ready")
+	before := lifeOf(t, c, "guaranteed")
+	storm := ""
+	for i := range 12 {
+		storm += hold(fmt.Sprint("storm-", i), "30M", "")
+	}
+	apply(t, c, storm)
+	eventually(t, "the kernel has taken some of the BestEffort pods", func() string {
+		out := kubectl(t, c, "get", "pods", "-o", "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].state.terminated.reason} {.status.containerStatuses[*].lastState.terminated.reason}{\"\\n\"}{end}")
+		if strings.Count(out, "OOMKilled") < 3 {
+			return out
+		}
+		return ""
+	})
+	if after := lifeOf(t, c, "guaranteed"); after != before {
+		t.Errorf("the Guaranteed pod was %+v and is %+v", before, after)
+	}
+	if score := kubectl(t, c, "exec", "guaranteed", "--", "cat", "/proc/1/oom_score_adj"); strings.TrimSpace(score) != "-997" && mayRaise(t) {
+		t.Errorf("the Guaranteed pod's oom_score_adj is %s, want -997", score)
+	}
+}
+
+// firstOf is the process, as the host numbers it, that is the first of the PID namespace of that inode; 0 if there is none.
+func firstOf(inode string) int {
+	links, _ := filepath.Glob("/proc/[0-9]*/ns/pid")
+	for _, link := range links {
+		if target, err := os.Readlink(link); err != nil || target != inode {
+			continue
+		}
+		pid := strings.Split(link, "/")[2]
+		status, err := os.ReadFile("/proc/" + pid + "/status")
+		if _, rest, found := strings.Cut(string(status), "NSpid:"); err == nil && found {
+			line, _, _ := strings.Cut(rest, "\n")
+			if f := strings.Fields(line); f[len(f)-1] == "1" {
+				n, _ := strconv.Atoi(pid)
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// ND3: the process that holds a pod's shared PID namespace is killed: the pod says what happened, and its container is started once more.
+// The keeper's death is TestKillKeeper's.
+func TestHostile_ND3(t *testing.T) {
+	c := cluster(t)
+	apply(t, c, "apiVersion: v1\nkind: Pod\nmetadata: {name: held}\nspec: {shareProcessNamespace: true, terminationGracePeriodSeconds: 0, containers: [{name: a, image: \"busybox:1.28\", command: [sleep, \"3600\"]}]}\n")
+	waitPod(t, c, "held", "condition=Ready")
+	before := lifeOf(t, c, "held")
+	pid := firstOf(strings.TrimSpace(kubectl(t, c, "exec", "held", "--", "readlink", "/proc/self/ns/pid")))
+	if pid == 0 {
+		t.Fatal("the pod's PID namespace has no first process")
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the container runs again", func() string {
+		out := kubectl(t, c, "get", "pod", "held", "-o", "jsonpath={.metadata.uid} {.status.containerStatuses[0].restartCount} {.status.conditions[?(@.type==\"Ready\")].status} {.status.containerStatuses[0].lastState.terminated.reason}")
+		if out != before.podUID+" 1 True Error" {
+			return out
+		}
+		return ""
+	})
+	eventually(t, "its events say why", func() string {
+		out := kubectl(t, c, "get", "events", "--field-selector", "involvedObject.name=held,reason=SandboxChanged", "-o", "jsonpath={.items[*].message}")
+		if out == "" {
+			return "no event SandboxChanged"
+		}
+		return ""
+	})
+	if after := lifeOf(t, c, "held"); after.restarts != "1" || after.containerID == before.containerID {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	kubectl(t, c, "delete", "pod", "held", "--wait=false")
+}
