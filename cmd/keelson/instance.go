@@ -52,6 +52,12 @@ func claim(o *options) (*instance, error) {
 		return nil, fmt.Errorf("write %s: %w", lockPath, err)
 	}
 	i := &instance{path: instancePath(o.place), lock: lock}
+	if data, err := os.ReadFile(i.path); err == nil && json.Unmarshal(data, &i.Options) == nil { // one that cannot be read says nothing
+		if err := sameIdentity(i.Options.Node, o.node, i.Options.Plane, o.plane); err != nil {
+			lock.Close()
+			return nil, fmt.Errorf("%w: what is in %s was made with it. Start it so again, or run `keelson uninstall` first", err, o.place.Data)
+		}
+	}
 	i.Options.Place, i.Options.Node, i.Options.Plane = o.place, o.node, o.plane
 	for _, dir := range []string{o.place.KubeletRoot, o.place.PodLogs, o.place.Config, o.place.Run} {
 		if err := own(dir); err != nil {
@@ -63,6 +69,25 @@ func claim(o *options) (*instance, error) {
 		return nil, err
 	}
 	return i, os.WriteFile(i.path, data, 0o600)
+}
+
+// sameIdentity refuses what cannot change under pods, Services and volumes that are there. Addresses of the node, its MTU and ports
+// may: they are followed. What one side does not say (the runtime alone has no plane) is not compared.
+func sameIdentity(was, now nodeOptions, plane, next planeOptions) error {
+	for _, f := range []struct{ flag, was, now string }{
+		{"--node-name", was.Name, now.Name},
+		{"--bridge", was.Bridge, now.Bridge},
+		{"--pod-cidr", was.PodCIDR, now.PodCIDR},
+		{"--cluster-cidr", was.ClusterCIDR, now.ClusterCIDR},
+		{"--service-cidr", plane.ServiceCIDR, next.ServiceCIDR},
+		{"--cluster-dns", plane.DNS, next.DNS},
+		{"--cluster-domain", plane.Domain, next.Domain},
+	} {
+		if f.was != "" && f.now != "" && f.was != f.now {
+			return fmt.Errorf("%s was %s and is %s now", f.flag, f.was, f.now)
+		}
+	}
+	return nil
 }
 
 // release lets another server have the places. Until it is called the lock's file must stay reachable: collected, it is closed.

@@ -140,6 +140,9 @@ func (o *options) serverFlags(cmd *cobra.Command) {
 
 // finish fills what depends on the machine and refuses what cannot work, naming the flag.
 func (o *options) finish() error {
+	if i, _, err := readInstance(o.place); err == nil && o.node.Name == "" {
+		o.node.Name = i.Options.Node.Name // a host that was given another name is the same node
+	}
 	if o.node.Name == "" {
 		host, err := os.Hostname()
 		if err != nil {
