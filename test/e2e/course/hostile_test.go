@@ -303,3 +303,42 @@ stringData: {K: v}
 		t.Errorf("a harmless ephemeral container: %v", err)
 	}
 }
+
+// PS20: an optional ConfigMap, and an optional key, reach the pod's files when they appear; what is immutable stays as it is.
+func TestHostile_PS20(t *testing.T) {
+	t.Parallel()
+	s := attend(t)
+	s.apply(`apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: c, image: "busybox:1.28", command: [sleep, "3600"], volumeMounts: [{name: late, mountPath: /late}, {name: hidden, mountPath: /hidden}]}]
+  volumes:
+  - {name: late, configMap: {name: late, optional: true}}
+  - {name: hidden, secret: {secretName: hidden, optional: true, items: [{key: k, path: k}]}}
+`)
+	s.until("reader", "ready without them", isReady)
+	if out := s.kubectl("exec", "reader", "--", "ls", "/late", "/hidden"); strings.Contains(out, "k") {
+		t.Errorf("before they are there: %s", out)
+	}
+	s.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: late}\nimmutable: true\ndata: {k: appeared}\n---\n" +
+		"apiVersion: v1\nkind: Secret\nmetadata: {name: hidden}\nimmutable: true\nstringData: {k: seen}\n")
+	s.eventually("they reach the files", func() string {
+		out, errs, err := s.c.Kubectl(t.Context(), "-n", s.ns, "exec", "reader", "--", "cat", "/late/k", "/hidden/k")
+		if err != nil || out != "appearedseen" {
+			return out + errs
+		}
+		return ""
+	})
+	for _, manifest := range []string{
+		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: late}\nimmutable: true\ndata: {k: changed}\n",
+		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: late}\nimmutable: false\ndata: {k: appeared}\n",
+		"apiVersion: v1\nkind: Secret\nmetadata: {name: hidden}\nimmutable: true\nstringData: {k: changed}\n",
+	} {
+		if said := s.refused(manifest); !strings.Contains(said, "field is immutable when `immutable` is set") {
+			t.Errorf("%s: %s", manifest, said)
+		}
+	}
+	s.kubectl("delete", "pod", "reader", "--wait=false")
+}
