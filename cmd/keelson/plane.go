@@ -252,6 +252,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"attachdetach-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewAttachDetach(d, p.drivers) }},
 		{"csi-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewAttacher(d, p.drivers) }},
 		{"csi-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewProvisioner(d, p.drivers) }},
+		{"csi-controller", func(d controller.Deps) (*controller.Loop, error) { return csi.NewCapacity(d, p.drivers) }},
 		{"pvc-protection-controller", volumeprotection.NewClaims},
 		{"volumeattributesclass-protection-controller", volumeprotection.NewClasses},
 		{"pv-protection-controller", volumeprotection.NewVolumes},

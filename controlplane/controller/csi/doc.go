@@ -1,5 +1,5 @@
 // Package csi plays, for CSI drivers, the parts that upstream leaves to the controller manager (attach.go: which volumes are attached where) and
-// to the sidecars beside a driver (provision.go, attacher.go, grow.go).
+// to the sidecars beside a driver (provision.go, attacher.go, grow.go, capacity.go).
 //
 // The sidecars' parts are played for drivers whose socket on this server's node serves the controller service and whose CSIDriver object does
 // not say, by the annotation keelson.dev/controller: external, that its own sidecars do. Objects and annotations are upstream's, so drivers

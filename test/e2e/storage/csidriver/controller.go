@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -131,6 +134,15 @@ func (d *driver) ControllerExpandVolume(_ context.Context, r *spec.ControllerExp
 	return &spec.ControllerExpandVolumeResponse{CapacityBytes: v.Bytes, NodeExpansionRequired: true}, err
 }
 
+// GetCapacity tells what is in the file "room", if somebody made it.
 func (d *driver) GetCapacity(context.Context, *spec.GetCapacityRequest) (*spec.GetCapacityResponse, error) {
-	return &spec.GetCapacityResponse{AvailableCapacity: room}, nil
+	raw, err := os.ReadFile(filepath.Join(d.data, "room"))
+	if errors.Is(err, os.ErrNotExist) {
+		return &spec.GetCapacityResponse{AvailableCapacity: room}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+	return &spec.GetCapacityResponse{AvailableCapacity: n}, err
 }

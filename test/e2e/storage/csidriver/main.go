@@ -26,7 +26,7 @@ import (
 )
 
 // driver serves all three services. Its data folder holds volumes/<id> with what is known of it in volumes/<id>.json, the file "calls" with one
-// line of JSON for each call, and, if somebody makes them, "hang" (node calls never answer) and "refuse-<method>".
+// line of JSON for each call, and, if somebody makes them, "room" (the bytes that it says are left), "hang" (node calls never answer) and "refuse-<method>".
 type driver struct {
 	spec.UnimplementedIdentityServer
 	spec.UnimplementedControllerServer
