@@ -7,24 +7,39 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/controller"
 )
 
+// forceAfter is how long a node that does not answer keeps a volume that it last reported in use: upstream's.
+const forceAfter = 6 * time.Minute
+
 // attach decides which volumes are attached to which nodes.
-type attach struct{ *base }
+type attach struct {
+	*base
+	now func() time.Time
+
+	mu   sync.Mutex
+	kept map[types.UID]time.Time // since when an attachment that nobody wants is kept by its node; guarded by mu
+}
 
 // NewAttachDetach returns the controller that makes a VolumeAttachment for each volume that has to be attached where a pod uses it. Its keys
 // are "<node>/<volume>".
 func NewAttachDetach(d controller.Deps, drivers Drivers) (*controller.Loop, error) {
-	a := &attach{newBase(d, drivers)}
+	return attachDetach(d, drivers, time.Now)
+}
+
+func attachDetach(d controller.Deps, drivers Drivers, now func() time.Time) (*controller.Loop, error) {
+	a := &attach{base: newBase(d, drivers), now: now, kept: map[types.UID]time.Time{}}
 	loop := controller.NewLoop("attachdetach", d.Log, 2, a.reconcile)
 	loop.Needs(a.volumes, a.objects)
 	attachment := func(v, _ *storagev1.VolumeAttachment) []string {
@@ -40,7 +55,8 @@ func NewAttachDetach(d controller.Deps, drivers Drivers) (*controller.Loop, erro
 		controller.Watch(loop, a.claims, func(c, _ *corev1.PersistentVolumeClaim) []string { return a.users(c) }),
 		controller.Watch(loop, a.csiNodes, func(n, _ *storagev1.CSINode) []string { return a.ofNode(n.Name) }),
 		controller.Watch(loop, a.nodes, func(n, old *corev1.Node) []string {
-			if old != nil && slices.Equal(n.Status.VolumesInUse, old.Status.VolumesInUse) && n.DeletionTimestamp == nil {
+			if old != nil && slices.Equal(n.Status.VolumesInUse, old.Status.VolumesInUse) && n.DeletionTimestamp == nil &&
+				controller.Ready(n) == controller.Ready(old) && controller.OutOfService(n) == controller.OutOfService(old) {
 				return nil
 			}
 			return a.ofNode(n.Name)
@@ -127,9 +143,12 @@ func (a *attach) reconcile(ctx context.Context, key string) (time.Duration, erro
 	if pv != nil {
 		pod = a.wanted(node, pv)
 	}
+	if pod != nil && have != nil {
+		a.keep(have.UID, false) // somebody wants it after all
+	}
 	switch {
 	case pod == nil && have != nil:
-		return 0, a.detach(ctx, have, pv)
+		return a.detach(ctx, have, pv)
 	case pod == nil || have != nil || !a.attaches(pv.Spec.CSI.Driver) || a.onNode(node, pv.Spec.CSI.Driver) == nil:
 		return 0, nil
 	case len(elsewhere) > 0 && !slices.Contains(pv.Spec.AccessModes, corev1.ReadWriteMany) && !slices.Contains(pv.Spec.AccessModes, corev1.ReadOnlyMany):
@@ -152,18 +171,45 @@ func (a *attach) attaches(driver string) bool {
 	return o == nil || ptr.Deref(o.Spec.AttachRequired, true)
 }
 
-// detach lets go of an attachment, unless its node has the volume in use.
-func (a *attach) detach(ctx context.Context, have *storagev1.VolumeAttachment, pv *corev1.PersistentVolume) error {
+// detach lets go of an attachment, unless its node has the volume in use. A node that is out of service is not asked, and one that has not answered for a
+// while is not believed any more: its pods would wait elsewhere for ever.
+func (a *attach) detach(ctx context.Context, have *storagev1.VolumeAttachment, pv *corev1.PersistentVolume) (time.Duration, error) {
 	node := controller.Get[corev1.Node](a.nodes, have.Spec.NodeName)
+	used := pv != nil && node != nil && slices.Contains(node.Status.VolumesInUse, corev1.UniqueVolumeName("kubernetes.io/csi/"+pv.Spec.CSI.Driver+"^"+pv.Spec.CSI.VolumeHandle))
 	if have.DeletionTimestamp != nil {
-		return nil
+		a.keep(have.UID, false)
+		return 0, nil
 	}
-	if pv != nil && node != nil && slices.Contains(node.Status.VolumesInUse, corev1.UniqueVolumeName("kubernetes.io/csi/"+pv.Spec.CSI.Driver+"^"+pv.Spec.CSI.VolumeHandle)) {
-		return nil // the node's status brings it here again
+	if since := a.keep(have.UID, used); used {
+		switch left := forceAfter - a.now().Sub(since); {
+		case controller.OutOfService(node):
+		case controller.Ready(node):
+			return 0, nil // the node's status brings it here again
+		case left > 0:
+			return left, nil
+		}
+		a.Log.Warn("detach a volume that its node, which does not answer, reported in use", "volume", pv.Name, "node", node.Name, "out of service", controller.OutOfService(node))
 	}
 	err := a.Client.StorageV1().VolumeAttachments().Delete(ctx, have.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(have.UID))})
 	if apierrors.IsNotFound(err) {
-		return nil
+		err = nil
 	}
-	return err
+	if err == nil {
+		a.keep(have.UID, false)
+	}
+	return 0, err
+}
+
+// keep notes whether an attachment that nobody wants is kept by its node, and returns since when.
+func (a *attach) keep(attachment types.UID, kept bool) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !kept {
+		delete(a.kept, attachment)
+		return time.Time{}
+	}
+	if _, known := a.kept[attachment]; !known {
+		a.kept[attachment] = a.now()
+	}
+	return a.kept[attachment]
 }

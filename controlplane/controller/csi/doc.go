@@ -7,5 +7,5 @@
 //
 // Invariants: a driver is asked before the object says that it is done, and every question may be repeated after a crash, as the
 // specification demands. A finalizer holds an object until the driver has undone what the object stands for. Nothing is detached that its
-// node reports in use, and nothing is deleted that is attached.
+// node reports in use, unless the node is out of service or has not answered for six minutes, and nothing is deleted that is attached.
 package csi

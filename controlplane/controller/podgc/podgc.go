@@ -1,5 +1,5 @@
-// Package podgc removes pods that nobody else will: bound to a node that is gone, being deleted without ever having had
-// one, and the oldest ended pods beyond a limit.
+// Package podgc removes pods that nobody else will: bound to a node that is gone, being deleted on a node that an
+// administrator says is out of service, being deleted without ever having had a node, and the oldest ended pods beyond a limit.
 package podgc
 
 import (
@@ -37,7 +37,7 @@ func New(d controller.Deps) (*controller.Loop, error) {
 	loop := controller.NewLoop("podgc", d.Log, 1, s.reconcile)
 	return loop, errors.Join(
 		controller.Watch(loop, s.nodes, func(node, old *corev1.Node) []string {
-			if old != nil {
+			if old != nil && controller.OutOfService(node) == controller.OutOfService(old) {
 				return nil
 			}
 			return []string{all}
@@ -74,6 +74,8 @@ func (s *sweeper) reconcile(ctx context.Context, _ string) (time.Duration, error
 				continue
 			}
 			errs = append(errs, s.remove(ctx, pod, "PodGC: node no longer exists"))
+		case pod.DeletionTimestamp != nil && controller.OutOfService(controller.Get[corev1.Node](s.nodes, node)):
+			errs = append(errs, s.remove(ctx, pod, "PodGC: node is out of service"))
 		case pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:
 			ended = append(ended, pod)
 		}
