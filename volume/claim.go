@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -98,6 +100,39 @@ func (m *Manager) persistent(pv *corev1.PersistentVolume) Plugin {
 		}
 	}
 	return nil
+}
+
+// may says why a bound volume is not mounted: its plugin heeds no options and it has some, or one pod alone may use it (ReadWriteOncePod) and another does.
+// The pod's folder of the volume, made here, is what says who does, also after a restart.
+func (m *Manager) may(p Plugin, r Request) error {
+	pv := r.Persistent
+	if pv == nil {
+		return nil
+	}
+	if _, heeds := p.(Optioned); len(pv.Spec.MountOptions) > 0 && !heeds {
+		return fmt.Errorf("MountVolume.MountOptionSupport check failed : mount options are not supported for this volume type (%s): PersistentVolume %q has %q",
+			strings.TrimPrefix(p.Name(), "kubernetes.io~"), pv.Name, pv.Spec.MountOptions)
+	}
+	if len(pv.Spec.AccessModes) != 1 || pv.Spec.AccessModes[0] != corev1.ReadWriteOncePod {
+		return nil // with more than one it is not known which the pod meant
+	}
+	m.single.Lock()
+	defer m.single.Unlock()
+	err := os.Mkdir(r.Dir, 0o750)
+	if errors.Is(err, os.ErrExist) {
+		return nil // this pod's
+	}
+	if err != nil {
+		return err
+	}
+	others, err := m.otherUsers(r.Dir)
+	if err == nil && others {
+		err = errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+	}
+	if err != nil {
+		_ = os.Remove(r.Dir)
+	}
+	return err
 }
 
 func wantsBlock(pv *corev1.PersistentVolume) bool {

@@ -16,5 +16,5 @@
 //   - Calls of one pod run one after the other.
 //
 // Ownership: a Manager has no goroutine but those that measure a volume, one each at most, which end with the answer: nobody waits for a filesystem
-// that hangs. Lock order: the pod's turn, then a plugin's own lock, then mu; mu is not held over I/O.
+// that hangs. Lock order: the pod's turn, then single or a plugin's own lock, then mu; mu is not held over I/O.
 package volume

@@ -40,6 +40,10 @@ func (l *localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
 	if err != nil {
 		return Mounted{}, fmt.Errorf("local volume: %w", err)
 	}
+	options, err := mount.Options(r.Persistent.Spec.MountOptions)
+	if err != nil {
+		return Mounted{}, fmt.Errorf("local volume: %w", err)
+	}
 	if wantsBlock(r.Persistent) {
 		return l.block(r, path, st.Mode())
 	}
@@ -57,8 +61,17 @@ func (l *localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
 			return Mounted{}, err
 		}
 	}
-	return Mounted{HostPath: r.Dir}, SetGroup(r, r.Dir)
+	if options.Attr_set&unix.MOUNT_ATTR_RDONLY != 0 {
+		r.ReadOnly = true // nothing in it can be given to a group
+	}
+	if err := mount.Set(r.Dir, options); err != nil {
+		return Mounted{}, fmt.Errorf("local volume: %w", err)
+	}
+	return Mounted{HostPath: r.Dir, ReadOnly: r.ReadOnly}, SetGroup(r, r.Dir)
 }
+
+// MountsWithOptions implements Optioned.
+func (*localVolume) MountsWithOptions() {}
 
 // block returns the device itself, or the loop device of a disk image.
 func (l *localVolume) block(r Request, path string, mode os.FileMode) (Mounted, error) {

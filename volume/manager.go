@@ -51,6 +51,9 @@ type Manager struct {
 
 	turns turn.Turns[types.UID]
 
+	// single is taken in a pod's turn: of two pods that would be alone with a volume, one makes its folder first.
+	single sync.Mutex
+
 	mu     sync.Mutex
 	gauges map[types.UID]map[string]*gauge // by the pod's name of the volume; guarded by mu
 }
@@ -149,6 +152,9 @@ func (m *Manager) one(ctx context.Context, p Plugin, pod *corev1.Pod, v *corev1.
 	}
 	r.Dir = filepath.Join(m.podDir(pod.UID), "volumes", p.Name(), name)
 	if err := os.MkdirAll(filepath.Dir(r.Dir), 0o750); err != nil {
+		return Mounted{}, err
+	}
+	if err := m.may(p, r); err != nil {
 		return Mounted{}, err
 	}
 	mounted, err := p.Mount(ctx, r)

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"keelson.dev/keelson/volume/mount"
 )
@@ -124,13 +122,8 @@ func TestMeasure_Hangs(t *testing.T) {
 // TestMeasure_Claim: what is behind a claim is told under the claim's name, a path of the node too.
 func TestMeasure_Claim(t *testing.T) {
 	m, _ := setup(t)
-	bound := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "claim", UID: types.UID("c"), Annotations: map[string]string{bindCompleted: "yes"}},
-		Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "pv"}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound}}
-	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}, Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{UID: "c"},
-		PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: t.TempDir()}}}}
-	m.deps.GetClaim = func(context.Context, string, string) (*corev1.PersistentVolumeClaim, error) { return bound, nil }
-	m.deps.GetVolume = func(context.Context, string) (*corev1.PersistentVolume, error) { return pv, nil }
-	p := pod(vol("v", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "claim"}}))
+	p := claimed(m, "uid-1", &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{
+		PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: t.TempDir()}}}})
 	mustMount(t, m, p)
 	all := m.Measure(t.Context())[p.UID]
 	if len(all) != 1 || all[0].Claim != "claim" || all[0].Capacity == nil || *all[0].Capacity == 0 {

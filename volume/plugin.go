@@ -27,6 +27,12 @@ type PersistentPlugin interface {
 	ServesPersistent(pv *corev1.PersistentVolume) bool
 }
 
+// Optioned is a PersistentPlugin that heeds a volume's spec.mountOptions. Others refuse volumes that have any.
+type Optioned interface {
+	PersistentPlugin
+	MountsWithOptions()
+}
+
 // Timed is a Plugin whose volumes want to be looked at again while they are in use: Refresh mounts them once more.
 type Timed interface {
 	Plugin

@@ -62,8 +62,8 @@ func New(cfg Config, d Deps) *Plugin {
 }
 
 var (
-	_ volume.PersistentPlugin = (*Plugin)(nil)
-	_ volume.Measured         = (*Plugin)(nil)
+	_ volume.Optioned = (*Plugin)(nil)
+	_ volume.Measured = (*Plugin)(nil)
 )
 
 // Name implements volume.Plugin.
@@ -71,6 +71,9 @@ func (*Plugin) Name() string { return Name }
 
 // Serves implements volume.Plugin.
 func (*Plugin) Serves(v *corev1.Volume) bool { return v.CSI != nil }
+
+// MountsWithOptions implements volume.Optioned: drivers are told them.
+func (*Plugin) MountsWithOptions() {}
 
 // ServesPersistent implements volume.PersistentPlugin.
 func (*Plugin) ServesPersistent(pv *corev1.PersistentVolume) bool { return pv.Spec.CSI != nil }
