@@ -37,12 +37,17 @@ const (
 type capacity struct {
 	*base
 	published cache.SharedIndexInformer
+	every     time.Duration
 }
 
 // NewCapacity returns the controller that keeps a CSIStorageCapacity for each class whose claims wait for a pod, in each part of the cluster that its
 // driver tells apart, of drivers whose object asks for it (spec.storageCapacity). The objects are owned by the CSIDriver. Its keys are drivers' names.
 func NewCapacity(d controller.Deps, drivers Drivers) (*controller.Loop, error) {
-	c := &capacity{newBase(d, drivers), d.Informers.Storage().V1().CSIStorageCapacities().Informer()}
+	return publishes(d, drivers, capacityEvery)
+}
+
+func publishes(d controller.Deps, drivers Drivers, every time.Duration) (*controller.Loop, error) {
+	c := &capacity{newBase(d, drivers), d.Informers.Storage().V1().CSIStorageCapacities().Informer(), every}
 	loop := controller.NewLoop("csi-capacity", d.Log, 2, c.reconcile)
 	loop.Needs(c.nodes)
 	drivers.Watch(loop.Add)
@@ -115,7 +120,7 @@ func (c *capacity) reconcile(ctx context.Context, driver string) (time.Duration,
 	if len(want) == 0 {
 		return 0, errors.Join(errs...)
 	}
-	return capacityEvery, errors.Join(errs...)
+	return c.every, errors.Join(errs...)
 }
 
 // segments are the parts of the cluster that the driver tells apart: one that is everywhere if it tells none.
