@@ -54,8 +54,7 @@ type Manager struct {
 	// single is taken in a pod's turn: of two pods that would be alone with a volume, one makes its folder first.
 	single sync.Mutex
 
-	mu     sync.Mutex
-	gauges map[types.UID]map[string]*gauge // by the pod's name of the volume; guarded by mu
+	meters meters
 }
 
 // New returns a Manager. Nothing is touched before the first call.
@@ -69,7 +68,7 @@ func New(cfg Config, deps Deps) *Manager {
 	if deps.Allocatable == nil {
 		deps.Allocatable = func() corev1.ResourceList { return nil }
 	}
-	m := &Manager{cfg: cfg, deps: deps, gauges: map[types.UID]map[string]*gauge{}, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}}}
+	m := &Manager{cfg: cfg, deps: deps, meters: meters{gauges: map[types.UID]map[string]*gauge{}}, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}}}
 	m.plugins = append(slices.Clone(deps.Plugins), m.builtin()...)
 	return m
 }

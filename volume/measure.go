@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,18 +59,24 @@ type gauge struct {
 	done  chan struct{} // closed when it ended
 }
 
+// meters are the gauges of all pods.
+type meters struct {
+	mu     sync.Mutex
+	gauges map[types.UID]map[string]*gauge // by the pod's name of the volume; guarded by mu
+}
+
 // note keeps a mounted volume for Measure.
 func (m *Manager) note(p Plugin, r Request, at Mounted) {
 	measured, ok := p.(Measured)
 	if !ok {
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	of := m.gauges[r.Pod.UID]
+	m.meters.mu.Lock()
+	defer m.meters.mu.Unlock()
+	of := m.meters.gauges[r.Pod.UID]
 	if of == nil {
 		of = map[string]*gauge{}
-		m.gauges[r.Pod.UID] = of
+		m.meters.gauges[r.Pod.UID] = of
 	}
 	if of[r.Volume.Name] == nil { // a refresh measures nothing anew
 		of[r.Volume.Name] = &gauge{plugin: measured, request: r, mounted: at}
@@ -80,8 +87,8 @@ func (m *Manager) note(p Plugin, r Request, at Mounted) {
 // last one that was had, or missing, and nobody waits for it twice.
 func (m *Manager) Measure(ctx context.Context) map[types.UID][]Measurement {
 	var wait []*gauge
-	m.mu.Lock()
-	for uid, of := range m.gauges {
+	m.meters.mu.Lock()
+	for uid, of := range m.meters.gauges {
 		for name, g := range of {
 			busy := g.done != nil && !closed(g.done)
 			if now := m.deps.Now(); !busy && (g.done == nil || now.Sub(g.tried) >= measureEvery) {
@@ -91,11 +98,11 @@ func (m *Manager) Measure(ctx context.Context) map[types.UID][]Measurement {
 			wait = append(wait, g)
 		}
 	}
-	m.mu.Unlock()
+	m.meters.mu.Unlock()
 	for _, g := range wait {
-		m.mu.Lock()
+		m.meters.mu.Lock()
 		done, left := g.done, measureWait-time.Since(g.began)
-		m.mu.Unlock()
+		m.meters.mu.Unlock()
 		timer := time.NewTimer(max(left, 0))
 		select {
 		case <-done:
@@ -105,9 +112,9 @@ func (m *Manager) Measure(ctx context.Context) map[types.UID][]Measurement {
 		timer.Stop()
 	}
 	out := map[types.UID][]Measurement{}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for uid, of := range m.gauges {
+	m.meters.mu.Lock()
+	defer m.meters.mu.Unlock()
+	for uid, of := range m.meters.gauges {
 		for _, g := range of {
 			if g.last != nil {
 				out[uid] = append(out[uid], *g.last)
@@ -140,18 +147,18 @@ func (m *Manager) measure(uid types.UID, name string, g *gauge, done chan struct
 	if c := g.request.Claim; c != nil {
 		got.Claim = c.Name
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.gauges[uid][name] == g {
+	m.meters.mu.Lock()
+	defer m.meters.mu.Unlock()
+	if m.meters.gauges[uid][name] == g {
 		g.last = got
 	}
 }
 
 // forget drops a pod's gauges before its volumes go.
 func (m *Manager) forget(uid types.UID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.gauges, uid)
+	m.meters.mu.Lock()
+	defer m.meters.mu.Unlock()
+	delete(m.meters.gauges, uid)
 }
 
 // filesystem is what statfs says of the filesystem at path, or of the project quota that path is held to.

@@ -125,7 +125,7 @@ func (m *Manager) outOfProcesses(c *container, err error) error {
 	if !errors.Is(err, ErrStart) || errors.Is(err, unix.EAGAIN) {
 		return err
 	}
-	if st, statErr := m.Stats(c.id); statErr == nil && st.Pids.Limit > 0 && st.Pids.Current >= st.Pids.Limit {
+	if st, statErr := m.Stats(c.id, true); statErr == nil && st.Pids.Limit > 0 && st.Pids.Current >= st.Pids.Limit {
 		return fmt.Errorf("%w (the container has %d of %d processes: %w)", err, st.Pids.Current, st.Pids.Limit, unix.EAGAIN)
 	}
 	return err

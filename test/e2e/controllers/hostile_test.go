@@ -274,9 +274,12 @@ func TestHostile_AP21(t *testing.T) {
 	}
 	cfg.Impersonate = rest.ImpersonationConfig{UserName: "tenant"}
 	tenant := kubernetes.NewForConfigOrDie(cfg)
-	if _, err := tenant.CoreV1().ConfigMaps(ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "mine"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatalf("the tenant cannot edit at all: %v", err)
-	}
+	labtest.Eventually(t, "the tenant may edit", func() string { // once the binding is known to who decides
+		if _, err := tenant.CoreV1().ConfigMaps(ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "mine-"}}, metav1.CreateOptions{}); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: "theirs", Labels: map[string]string{discoveryv1.LabelServiceName: "mine"}},
 		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.2"}}},
