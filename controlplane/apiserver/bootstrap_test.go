@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -38,7 +39,9 @@ func TestEndpointOfTheAPI(t *testing.T) {
 
 // A new cluster has what upstream's has, and a second start changes nothing.
 func TestBootstrapObjects(t *testing.T) {
-	r := start(t, "")
+	cfg := testConfig(t.TempDir())
+	cfg.AdvertiseAddress = netip.MustParseAddr("192.0.2.1") // of one that only its own host reaches nobody is told
+	r := startWith(t, cfg)
 	ctx := t.Context()
 	for _, ns := range namespaces {
 		must(t)(r.client.CoreV1().Namespaces().Get(ctx, ns, getOptions))
