@@ -66,7 +66,7 @@ func Spawn(program, dir string) (*exec.Cmd, error) {
 	}
 	defer logFile.Close()
 	cmd := &exec.Cmd{
-		Path:        fmt.Sprintf("/proc/self/fd/%d", sealed.Fd()),
+		Path:        ExecPath(sealed),
 		Args:        Args(dir, BuildOf(program)),
 		Dir:         "/",
 		Env:         environ(),
@@ -165,6 +165,10 @@ func Args(dir, build string) []string {
 // Whoever installs a changed keeper gives it another name, such as one with
 // the hash of its content.
 func BuildOf(program string) string { return filepath.Base(program) }
+
+// ExecPath is where a child of this process finds an open program. It goes by our own descriptors: among the child's,
+// what os/exec arranges for it may have taken the number by then. A child in a user namespace of its own may not look at ours.
+func ExecPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
 
 // SealedCopy is a copy of program in memory that nobody can change, ready to
 // be executed by its descriptor.

@@ -50,7 +50,7 @@ func (m *Manager) startPause(s *Sandbox, userns bool) (p *pauseProcess, err erro
 	}()
 	var complaint bytes.Buffer
 	cmd := &exec.Cmd{
-		Path:       fmt.Sprintf("/proc/self/fd/%d", program.Fd()),
+		Path:       keeper.ExecPath(program),
 		Args:       []string{"pause", "pause"},
 		Dir:        "/",
 		Env:        []string{},
@@ -61,6 +61,7 @@ func (m *Manager) startPause(s *Sandbox, userns bool) (p *pauseProcess, err erro
 		},
 	}
 	if userns {
+		cmd.Path = fmt.Sprintf("/proc/self/fd/%d", program.Fd())
 		s.cloneInUserns(cmd.SysProcAttr)
 	}
 	err = cmd.Start()
