@@ -47,7 +47,7 @@ type Measurement struct {
 	Usage
 }
 
-// gauge is a mounted volume that can be measured. Its fields but request, mounted and plugin are guarded by the Manager's mu.
+// gauge is a mounted volume that can be measured. Its fields but request, mounted and plugin are guarded by meters.mu.
 type gauge struct {
 	plugin  Measured
 	request Request

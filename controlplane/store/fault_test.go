@@ -248,7 +248,6 @@ func holdLong(t *testing.T, s *Store, st storage.Interface, gate *syncs) {
 			t.Fatal(err)
 		}
 		cancel()
-		time.Sleep(50 * time.Millisecond)
 	}
 	select {
 	case err := <-written:
