@@ -148,6 +148,9 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 
 // startFailed records why a container cannot start.
 func (m *Manager) startFailed(c *container, cause error) error {
+	if m.ctx.Err() != nil { // it did not fail, we go: the next Open sees what came of it
+		return cause
+	}
 	r, err := c.move(func(r record) (record, error) { return r.failed(time.Now(), cause.Error()) })
 	if err != nil {
 		return errors.Join(cause, err)
@@ -166,7 +169,7 @@ func (m *Manager) startInDoubt(ctx context.Context, c *container) error {
 	if _, err := m.link.get(ctx); err != nil {
 		return err
 	}
-	if err := m.settle(ctx, c, nil); err != nil {
+	if err := m.settle(ctx, c, nil, true); err != nil {
 		return err
 	}
 	if r := c.record(); r.Reason == ReasonStartError {

@@ -16,6 +16,7 @@ type facts struct {
 	alive    bool            // that process (or the record's) still is, a zombie too
 	held     bool            // we have its pidfd from when it was made
 	released bool            // and runs the container's program, not our init
+	awaited  bool            // a caller of Start waits for the answer
 }
 
 // verdict is what to do about a container.
@@ -46,6 +47,9 @@ func reconcile(r record, f facts) verdict {
 	case f.kept != nil:
 		r, _ = asStarted(r, *f.kept)
 		return verdict{record: r}
+	case r.Phase == phaseStarting && f.init == nil && !f.awaited: // its program never ran: it may be started yet
+		r, _ = r.to(phaseCreated)
+		return verdict{record: r, clear: true}
 	case r.Phase == phaseStarting && f.init == nil:
 		return interrupted(r, f)
 	case f.alive && f.released, f.held && !f.alive: // how it ended the pidfd tells

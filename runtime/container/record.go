@@ -71,7 +71,7 @@ func (r record) state() State {
 // edges are the moves that a life allows.
 var edges = map[phase][]phase{
 	phaseCreated:  {phaseStarting, phaseRemoving},
-	phaseStarting: {phaseRunning, phaseExited},
+	phaseStarting: {phaseRunning, phaseExited, phaseCreated},
 	phaseRunning:  {phaseExited},
 	phaseExited:   {phaseRemoving},
 	phaseRemoving: {phaseRemoving},

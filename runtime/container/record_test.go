@@ -12,7 +12,7 @@ import (
 func TestMoves(t *testing.T) {
 	allowed := map[[2]phase]bool{
 		{phaseCreated, phaseStarting}: true, {phaseCreated, phaseRemoving}: true,
-		{phaseStarting, phaseRunning}: true, {phaseStarting, phaseExited}: true,
+		{phaseStarting, phaseRunning}: true, {phaseStarting, phaseExited}: true, {phaseStarting, phaseCreated}: true,
 		{phaseRunning, phaseExited}: true, {phaseExited, phaseRemoving}: true, {phaseRemoving, phaseRemoving}: true,
 	}
 	all := []phase{phaseCreated, phaseStarting, phaseRunning, phaseExited, phaseRemoving}
@@ -76,7 +76,8 @@ func TestReconcile(t *testing.T) {
 		{name: "ended, recorded, seen after a reboot", phase: phaseRunning, facts: facts{exit: exit, init: proc}, want: phaseExited, reason: ReasonError, clear: true},
 		{name: "ended, unseen", phase: phaseRunning, facts: facts{sameBoot: true, init: proc}, want: phaseExited, reason: ReasonUnknown, clear: true},
 		{name: "rebooted", phase: phaseRunning, facts: facts{init: proc}, want: phaseExited, reason: ReasonUnknown, clear: true},
-		{name: "starting, never asked", phase: phaseStarting, facts: facts{sameBoot: true}, want: phaseExited, reason: ReasonStartError, clear: true},
+		{name: "starting, never asked", phase: phaseStarting, facts: facts{sameBoot: true}, want: phaseCreated, clear: true},
+		{name: "starting, never asked, and a caller waits", phase: phaseStarting, facts: facts{sameBoot: true, awaited: true}, want: phaseExited, reason: ReasonStartError, clear: true},
 		{name: "starting, made but not let go", phase: phaseStarting, facts: facts{sameBoot: true, init: proc, alive: true}, want: phaseExited, reason: ReasonStartError, clear: true},
 		{name: "starting, runs", phase: phaseStarting, facts: facts{sameBoot: true, init: proc, alive: true, released: true}, want: phaseRunning, adopt: true},
 		{name: "starting, the keeper has it", phase: phaseStarting, facts: facts{sameBoot: true, kept: proc, init: proc, alive: true, released: true}, want: phaseRunning},
@@ -84,7 +85,7 @@ func TestReconcile(t *testing.T) {
 		{name: "starting, ended unseen", phase: phaseStarting, facts: facts{sameBoot: true, init: proc}, want: phaseExited, reason: ReasonUnknown, clear: true},
 		{name: "starting, ended unseen, but we have its pidfd", phase: phaseStarting, facts: facts{sameBoot: true, init: proc, held: true}, want: phaseRunning, adopt: true},
 		{name: "starting, made but not let go, and we have its pidfd", phase: phaseStarting, facts: facts{sameBoot: true, init: proc, held: true, alive: true}, want: phaseExited, reason: ReasonStartError, clear: true},
-		{name: "starting, made but not recorded", phase: phaseStarting, facts: facts{sameBoot: true, held: true}, want: phaseExited, reason: ReasonStartError, clear: true},
+		{name: "starting, made but not recorded", phase: phaseStarting, facts: facts{sameBoot: true, held: true, awaited: true}, want: phaseExited, reason: ReasonStartError, clear: true},
 		{name: "starting, rebooted", phase: phaseStarting, facts: facts{}, want: phaseExited, reason: ReasonUnknown, clear: true},
 	} {
 		r := record{ID: "c", Phase: row.phase}

@@ -40,7 +40,7 @@ func (m *Manager) recover(ctx context.Context) error {
 		if k, ok := kept[c.id]; ok {
 			have = &k
 		}
-		if err := m.settle(ctx, c, have); err != nil {
+		if err := m.settle(ctx, c, have, false); err != nil {
 			m.cfg.Log.Error("recover container", "container", c.id, "err", err)
 		}
 	}
@@ -65,10 +65,11 @@ func (m *Manager) listKept(ctx context.Context) (map[string]keeper.Running, erro
 }
 
 // settle finds the facts about one container and does what reconcile says.
-func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running) error {
+// awaited: a caller of Start waits for what comes of it.
+func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running, awaited bool) error {
 	r := c.record()
 	f := m.findFacts(c.dir, r, kept)
-	f.held = c.holds()
+	f.held, f.awaited = c.holds(), awaited
 	v := reconcile(r, f)
 	if v.record != r {
 		next, err := c.move(func(now record) (record, error) {
@@ -84,7 +85,7 @@ func (m *Manager) settle(ctx context.Context, c *container, kept *keeper.Running
 		if err != nil {
 			return err
 		}
-		if r.Phase == phaseStarting && next.Reason != ReasonStartError {
+		if r.Phase == phaseStarting && next.Phase != phaseCreated && next.Reason != ReasonStartError {
 			m.hub.publish(c.id, EventStarted, next.StartedAt)
 		}
 		if next.Phase == phaseExited {

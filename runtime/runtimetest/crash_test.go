@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"keelson.dev/keelson/runtime/container"
@@ -380,11 +382,14 @@ func TestHalfMade(t *testing.T) {
 	for _, s := range n.List() {
 		got = append(got, s.ID+" "+s.Status.String()+" "+s.Reason)
 	}
-	if want := "created created |starting exited StartError"; strings.Join(got, "|") != want {
+	// Nothing of the one that was being started ran: it is as it was made.
+	if want := "created created |starting created "; strings.Join(got, "|") != want {
 		t.Errorf("after reopening: %q, want %q", strings.Join(got, "|"), want)
 	}
-	if s, err := n.Start(ctx, "created"); err != nil || s.Status != container.Running {
-		t.Errorf("start what was created before: %+v, %v", s, err)
+	for _, id := range []string{"created", "starting"} {
+		if s, err := n.Start(ctx, id); err != nil || s.Status != container.Running {
+			t.Errorf("start what was created before (%s): %+v, %v", id, s, err)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(n.StateDir(), "norecord")); err == nil {
 		t.Error("a directory without a record is left")
@@ -493,4 +498,53 @@ func (n *Node) mustState(id string) container.State {
 		n.T.Fatal(err)
 	}
 	return s
+}
+
+// TestDaemonEndsDuringStart: the daemon goes while the keeper starts a container for it. The next one waits for what comes of it: the
+// container runs, as if nothing had happened.
+func TestDaemonEndsDuringStart(t *testing.T) {
+	n := New(t)
+	begun, release := filepath.Join(n.Dir, "begun"), filepath.Join(n.Dir, "release")
+	cfg := n.Sh("slow", "echo begin; while :; do sleep 1000; done")
+	cfg.Spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh",
+		Args: []string{"sh", "-c", "touch " + begun + "; while [ ! -e " + release + " ]; do sleep 0.01; done"}}}}
+	if err := n.Create(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan error, 1)
+	go func() { _, err := n.Manager.Start(t.Context(), "slow"); started <- err }()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // a file: there is nothing to wait on
+		if _, err := os.Stat(begun); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the hook is not run")
+		}
+	}
+	if err := n.Manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; err == nil {
+		t.Fatal("the start ended before the daemon")
+	}
+	next := make(chan error, 1)
+	go func() {
+		m, err := container.Open(n.ManagerConfig())
+		n.Manager = m
+		next <- err
+	}()
+	select {
+	case err := <-next: // it has not waited: what it made of the container is seen below
+		next <- err
+	case <-time.After(time.Second):
+	}
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-next; err != nil {
+		t.Fatal(err)
+	}
+	if s := n.mustState("slow"); s.Status != container.Running || s.Reason != "" {
+		t.Errorf("%+v, want it running", s)
+	}
 }

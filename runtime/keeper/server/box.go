@@ -26,6 +26,7 @@ type box struct {
 	sharedPID bool   // its end does not end its other processes
 	hooked    bool   // its spec has hooks for its end
 	phase     phase
+	launched  chan struct{} // closed when it is no longer starting
 
 	pid       int
 	ticks     uint64

@@ -21,7 +21,7 @@ func (s *Server) handleRun(from *session, h keeper.Header, body json.RawMessage)
 		from.reply(h, nil, err)
 		return
 	}
-	b := &box{run: req}
+	b := &box{run: req, launched: make(chan struct{})}
 	taken := false
 	s.loop.do(func() {
 		if _, taken = s.boxes[req.ID]; !taken {
@@ -36,6 +36,7 @@ func (s *Server) handleRun(from *session, h keeper.Header, body json.RawMessage)
 	err = s.launch(b, from)
 	atRunStarted.Reach()
 	s.loop.do(func() {
+		defer close(b.launched)
 		if err != nil {
 			s.unpump(b)
 			delete(s.boxes, req.ID)

@@ -180,7 +180,7 @@ func (s *Server) handle(from *session, h keeper.Header, body json.RawMessage, fi
 			from.reply(h, keeper.Hello{Version: keeper.Version, Pid: os.Getpid(), Build: s.cfg.Build}, nil)
 		})
 	case keeper.OpList:
-		s.handleList(from, h, body)
+		s.async(func() { s.handleList(from, h, body) })
 	case keeper.OpHandles, keeper.OpReopen, keeper.OpCloseStdin, keeper.OpForget:
 		s.handleTarget(from, h, body)
 	case keeper.OpReaped:
@@ -228,12 +228,37 @@ func (s *Server) trimLater() {
 	s.trim.Reset(trimDelay)
 }
 
+// launchPatience is how long a list waits for starts under way: of one that takes longer it says nothing.
+const launchPatience = 10 * time.Second
+
+// awaitLaunches waits for the starts that are under way. Who asked for one may have been killed since, and whoever lists next must not
+// take it for one that came to nothing.
+func (s *Server) awaitLaunches() {
+	var under []chan struct{}
+	s.loop.do(func() {
+		for _, b := range s.boxes {
+			if b.phase == starting {
+				under = append(under, b.launched)
+			}
+		}
+	})
+	limit := time.After(launchPatience)
+	for _, launched := range under {
+		select {
+		case <-launched:
+		case <-limit:
+			return
+		}
+	}
+}
+
 func (s *Server) handleList(from *session, h keeper.Header, body json.RawMessage) {
 	req, err := decode[keeper.ListAfter](body)
 	if err != nil {
 		from.reply(h, nil, err)
 		return
 	}
+	s.awaitLaunches()
 	const page = 100
 	var out keeper.Listed
 	s.loop.do(func() {
