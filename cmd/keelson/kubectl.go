@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	componentcli "k8s.io/component-base/cli"
@@ -18,7 +20,13 @@ func kubectl(direct bool) int {
 		args = append([]string{"kubectl"}, os.Args[2:]...)
 	}
 	if os.Getenv("KUBECONFIG") == "" {
-		own := places{Config: "/etc/keelson"}.kubeconfig()
+		var o options
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		o.paths(flags)
+		if err := o.configure(flags, os.Environ()); err != nil {
+			fmt.Fprintln(os.Stderr, "keelson:", err)
+		}
+		own := o.place.kubeconfig()
 		if _, err := os.Stat(own); err == nil {
 			os.Setenv("KUBECONFIG", own)
 		}

@@ -42,6 +42,7 @@ func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "keelson", Short: "A whole Kubernetes in one binary", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return o.configure(cmd.Flags(), os.Environ()) },
 	}
 	o.paths(cmd.PersistentFlags())
 	cmd.AddCommand(
@@ -55,6 +56,7 @@ func root() *cobra.Command {
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		PersistentPreRun: func(*cobra.Command, []string) {}, // a bad configuration is no reason not to say it
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "keelson", version)
 			return err

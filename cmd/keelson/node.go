@@ -239,6 +239,7 @@ func criCommand(o *options) *cobra.Command {
 				return err
 			}
 			libraryLogs(log)
+			o.told.log(log)
 			o.plane = planeOptions{} // the other commands' flags have left their defaults: here are no Services
 			i, err := claim(o)
 			if err != nil {

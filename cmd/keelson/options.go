@@ -23,11 +23,13 @@ type options struct {
 	node    nodeOptions
 	plane   planeOptions
 	logging logOptions
+	told    told
 }
 
 // places are the folders and sockets of one instance.
 type places struct {
 	Data, Run, KubeletRoot, PodLogs, Kubeconfig, Config string
+	ConfigFile                                          string `json:"-"`
 }
 
 type nodeOptions struct {
@@ -67,7 +69,8 @@ func (o *options) paths(f *pflag.FlagSet) {
 	f.StringVar(&p.Run, "run-dir", "/run/keelson", "state that must not (a tmpfs)")
 	f.StringVar(&p.KubeletRoot, "kubelet-dir", "/var/lib/kubelet", "pods' volumes, plugins")
 	f.StringVar(&p.PodLogs, "pod-logs-dir", "/var/log/pods", "containers' logs")
-	f.StringVar(&p.Config, "config-dir", "/etc/keelson", "registries (certs.d), static pods (manifests)")
+	f.StringVar(&p.Config, "config-dir", "/etc/keelson", "registries (certs.d), static pods (manifests), settings (config.yaml)")
+	f.StringVar(&p.ConfigFile, "config", "", "flags' values, `name: value` in YAML (default <config-dir>/config.yaml and config.yaml.d/*.yaml); a variable KEELSON_NAME wins over it, a flag over both")
 	f.StringVar(&p.Kubeconfig, "kubeconfig", "", "admin kubeconfig (default <config-dir>/keelson.yaml)")
 	f.StringVar(&o.logging.Format, "log-format", "text", "text or json")
 	f.StringVar(&o.logging.Level, "log-level", "info", "debug, info, warn or error")

@@ -37,6 +37,7 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	libraryLogs(log)
+	o.told.log(log)
 	if os.Geteuid() != 0 {
 		return errors.New("a node needs root: run it with sudo")
 	}

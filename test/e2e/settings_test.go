@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"keelson.dev/keelson/test/lab"
+)
+
+// ND21: a server whose configuration file is damaged begins nothing and names file, line and what was meant; mended, it does what the
+// file says, but where the environment or a flag says otherwise, and tells of that once.
+func TestHostile_ND21(t *testing.T) {
+	needRoot(t)
+	c, err := lab.New(lab.Options{Dir: t.TempDir(), Before: []string{"env", "KEELSON_MAX_PODS=19"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(c.Dir, "etc", "config.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for text, want := range map[string]string{
+		"max-pods: 17\ntaint-controlplane: true\n":   file + `:2: unknown key "taint-controlplane"; the nearest that there is: taint-control-plane`,
+		"max-pods: 17\ntaint-control-plane: 1\n":     file + ":2: taint-control-plane: true or false is wanted",
+		"max-pods: 17\n{\n":                          file + ": it is not YAML: yaml: line ",
+		"max-pods: 17\nhealthz-port: 1\nmax-pods: 1": file + ":3: max-pods is in line 1 already",
+	} {
+		write(text)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.WaitReady(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v\nwant %q in it", text, err, want)
+		}
+		if left := begun(c); len(left) > 0 {
+			t.Errorf("%q: refused, but begun: %v", text, left)
+		}
+	}
+	// The flag --healthz-port is the lab's own.
+	write("max-pods: 17\ntaint-control-plane: true\nhealthz-port: 1\n")
+	if err := os.Truncate(filepath.Join(c.Dir, "server.log"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitReady(t.Context()); err != nil {
+		t.Error(err)
+	} else {
+		got := kubectl(t, c, "get", "node", c.NodeName, "-o", "jsonpath={.status.capacity.pods} {.spec.taints[*].key}")
+		if got != "19 node-role.kubernetes.io/control-plane" {
+			t.Errorf("pods and taint: %q, want the environment's 19 and the file's taint", got)
+		}
+		log, err := os.ReadFile(filepath.Join(c.Dir, "server.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"KEELSON_MAX_PODS=19 wins over " + strconv.Quote(strconv.Quote("17") + " of " + file + ":1")[1:], "wins over " + strconv.Quote(strconv.Quote("1") + " of " + file + ":3")[1:]} {
+			if n := strings.Count(string(log), want); n != 1 {
+				t.Errorf("%q is in the log %d times, want once:\n%s", want, n, log)
+			}
+		}
+	}
+	if err := c.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
