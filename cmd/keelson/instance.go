@@ -79,7 +79,7 @@ func sameIdentity(was, now nodeOptions, plane, next planeOptions) error {
 		{"--bridge", was.Bridge, now.Bridge},
 		{"--pod-cidr", was.PodCIDR, now.PodCIDR},
 		{"--cluster-cidr", was.ClusterCIDR, now.ClusterCIDR},
-		{"--service-cidr", plane.ServiceCIDR, next.ServiceCIDR},
+		{"--service-cidr", plane.ServiceCIDR, sameRange(plane.ServiceCIDR, next.ServiceCIDR)},
 		{"--cluster-dns", plane.DNS, next.DNS},
 		{"--cluster-domain", plane.Domain, next.Domain},
 	} {
@@ -88,6 +88,14 @@ func sameIdentity(was, now nodeOptions, plane, next planeOptions) error {
 		}
 	}
 	return nil
+}
+
+// sameRange is the ranges as they were if one of another family has joined them, which those that are there do not notice.
+func sameRange(was, now string) string {
+	if strings.HasPrefix(now, was+",") {
+		return was
+	}
+	return now
 }
 
 // release lets another server have the places. Until it is called the lock's file must stay reachable: collected, it is closed.

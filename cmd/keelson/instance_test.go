@@ -38,8 +38,18 @@ func TestHostile_ND13(t *testing.T) {
 			t.Errorf("%v, want %q and the folder in it", err, want)
 		}
 	}
+	// A range of the other family may join, and leaves no more.
+	dual := func(o *options) { o.plane.ServiceCIDR = "10.96.0.0/12,fd00:43::/112" }
+	for range 2 {
+		if _, err := started(dual); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := started(func(*options) {}); err == nil || !strings.Contains(err.Error(), "--service-cidr was 10.96.0.0/12,fd00:43::/112 and is 10.96.0.0/12 now") {
+		t.Errorf("without the second family: %v", err)
+	}
 	// The host's name is not asked again; another address is followed.
-	if o, err := started(func(o *options) { o.node.IP = "192.0.2.2" }); err != nil || o.node.Name != "first" || o.node.IP != "192.0.2.2" {
+	if o, err := started(func(o *options) { o.node.IP = "192.0.2.2"; dual(o) }); err != nil || o.node.Name != "first" || o.node.IP != "192.0.2.2" {
 		t.Errorf("with another address: %+v, %v", o.node, err)
 	}
 }

@@ -130,7 +130,7 @@ func (o *options) serverFlags(cmd *cobra.Command) {
 	f.StringVar(&p.AuthenticationConfig, "authentication-config", "", "OpenID Connect issuers whose tokens are believed: a file of kind AuthenticationConfiguration")
 	f.IntVar(&p.Port, "https-port", 6443, "the API server's port")
 	f.StringVar(&p.Advertise, "advertise-address", "", "the address by which others reach the API server (default: the Node's)")
-	f.StringVar(&p.ServiceCIDR, "service-cidr", "10.96.0.0/12", "Service addresses")
+	f.StringVar(&p.ServiceCIDR, "service-cidr", "10.96.0.0/12", "Service addresses; IPV4,IPV6 makes a dual-stack API: Services may have an address of each, and no pods behind that of IPv6, as pods have IPv4 addresses alone")
 	f.StringVar(&p.DNS, "cluster-dns", "", "the cluster DNS' Service address (default: the tenth of the Service range)")
 	f.StringVar(&p.Domain, "cluster-domain", "cluster.local", "the cluster's DNS domain")
 	f.StringSliceVar(&p.TLSSANs, "tls-san", nil, "more names or addresses for the API server's certificate")
@@ -166,10 +166,11 @@ func (o *options) finish() error {
 	if o.node.StaticPods == "" {
 		o.node.StaticPods = o.place.manifests()
 	}
-	services, err := netip.ParsePrefix(o.plane.ServiceCIDR)
+	ranges, err := o.plane.serviceRanges()
 	if err != nil {
-		return fmt.Errorf("--service-cidr: %w", err)
+		return err
 	}
+	services := ranges[0]
 	pods, err := netip.ParsePrefix(o.node.ClusterCIDR)
 	if err != nil {
 		return fmt.Errorf("--cluster-cidr: %w", err)
@@ -185,6 +186,22 @@ func (o *options) finish() error {
 		o.plane.DNS = addr.String()
 	}
 	return nil
+}
+
+// serviceRanges are the ranges of Service addresses: that of IPv4, and that of IPv6 if there is one.
+func (p planeOptions) serviceRanges() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for text := range strings.SplitSeq(p.ServiceCIDR, ",") {
+		r, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return nil, fmt.Errorf("--service-cidr: %w", err)
+		}
+		out = append(out, r)
+	}
+	if len(out) > 2 || !out[0].Addr().Is4() || len(out) == 2 && !out[1].Addr().Is6() {
+		return nil, fmt.Errorf("--service-cidr %s: a range of IPv4, and after it one of IPv6 for a dual-stack API", p.ServiceCIDR)
+	}
+	return out, nil
 }
 
 // outboundIP returns the address that the kernel would send from: no packet leaves. Without a default route, the first global one.

@@ -78,9 +78,9 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--advertise-address: %w", err)
 	}
-	services, err := netip.ParsePrefix(o.plane.ServiceCIDR)
+	services, err := o.plane.serviceRanges()
 	if err != nil {
-		return nil, fmt.Errorf("--service-cidr: %w", err)
+		return nil, err
 	}
 	pool, err := loadbalancer.ParsePool(o.plane.Balancer)
 	if err != nil {
@@ -91,7 +91,7 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 		return nil, err
 	}
 	server, err := apiserver.New(apiserver.Config{
-		DataDir: o.place.server(), BindAddress: bind, Port: o.plane.Port, AdvertiseAddress: advertise, ServiceCIDR: services,
+		DataDir: o.place.server(), BindAddress: bind, Port: o.plane.Port, AdvertiseAddress: advertise, ServiceCIDRs: services,
 		ClusterDomain: o.plane.Domain, NodeName: o.node.Name, ExtraSANs: append(o.plane.TLSSANs, o.node.IP), KubeletPort: o.node.KubeletPort,
 		AuditPolicy: o.plane.AuditPolicy, AuthenticationConfig: o.plane.AuthenticationConfig,
 	}, apiserver.Deps{Log: log.With("part", "apiserver")})

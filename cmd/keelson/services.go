@@ -160,17 +160,19 @@ func (b balancer) Set(addrs []netip.Addr) {
 	b.Announcer.Set(slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !b.pool.Has(a) }))
 }
 
+// ranges are those that the node serves: of IPv4.
 func ranges(o *options) (pods, services netip.Prefix, dns netip.Addr, err error) {
 	if pods, err = netip.ParsePrefix(o.node.ClusterCIDR); err != nil {
 		return pods, services, dns, fmt.Errorf("--cluster-cidr: %w", err)
 	}
-	if services, err = netip.ParsePrefix(o.plane.ServiceCIDR); err != nil {
-		return pods, services, dns, fmt.Errorf("--service-cidr: %w", err)
+	all, err := o.plane.serviceRanges()
+	if err != nil {
+		return pods, services, dns, err
 	}
 	if dns, err = netip.ParseAddr(o.plane.DNS); err != nil {
 		err = fmt.Errorf("--cluster-dns: %w", err)
 	}
-	return pods, services, dns, err
+	return pods, all[0], dns, err
 }
 
 // newPolicy makes the engine of NetworkPolicies. A pod's address is let go only when what holds for the pod is in force.

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	typednetworkingv1 "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/retry"
@@ -76,10 +77,30 @@ func (s *Server) bootstrapCluster(ctx context.Context, client kubernetes.Interfa
 	if err := ensure(ctx, tracking.Name, maps.Get, maps.Create, tracking); err != nil {
 		return err
 	}
-	ranges := client.NetworkingV1().ServiceCIDRs()
-	return ensure(ctx, "kubernetes", ranges.Get, ranges.Create, &networkingv1.ServiceCIDR{
-		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"},
-		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{s.cfg.ServiceCIDR.String()}},
+	return s.publishServiceCIDR(ctx, client.NetworkingV1().ServiceCIDRs())
+}
+
+// publishServiceCIDR makes the object of the configured ranges, or gives it the second one that a cluster of one family has got.
+func (s *Server) publishServiceCIDR(ctx context.Context, ranges typednetworkingv1.ServiceCIDRInterface) error {
+	want := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}}
+	for _, p := range s.cfg.ServiceCIDRs {
+		want.Spec.CIDRs = append(want.Spec.CIDRs, p.String())
+	}
+	if err := ensure(ctx, want.Name, ranges.Get, ranges.Create, want); err != nil {
+		return err
+	}
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		have, err := ranges.Get(ctx, want.Name, metav1.GetOptions{})
+		if err != nil || slices.Equal(have.Spec.CIDRs, want.Spec.CIDRs) {
+			return err
+		}
+		if len(have.Spec.CIDRs) > 1 || have.Spec.CIDRs[0] != want.Spec.CIDRs[0] {
+			s.log.Warn("the ServiceCIDR kubernetes is not of the configured ranges: delete it once others hold its addresses", "has", have.Spec.CIDRs, "configured", want.Spec.CIDRs)
+			return nil
+		}
+		have.Spec.CIDRs = want.Spec.CIDRs
+		_, err = ranges.Update(ctx, have, metav1.UpdateOptions{})
+		return err
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -22,8 +23,9 @@ type Config struct {
 	// AdvertiseAddress is where others reach this server: in the kubernetes Service and in certificates. Default: the
 	// address of the interface with the default route, or the loopback address if there is none.
 	AdvertiseAddress netip.Addr
-	// ServiceCIDR is the range of Service addresses: 10.96.0.0/12. Its first address is the API's own.
-	ServiceCIDR netip.Prefix
+	// ServiceCIDRs are the ranges of Service addresses: 10.96.0.0/12 alone, or one of each family, that of Services that ask
+	// for none in particular first. The first address of the first is the API's own.
+	ServiceCIDRs []netip.Prefix
 	// NodePorts is the range of node ports: 30000-32767.
 	NodePorts utilnet.PortRange
 	// ClusterDomain: cluster.local.
@@ -70,12 +72,11 @@ func (c Config) complete() (Config, error) {
 	if !c.AdvertiseAddress.IsValid() {
 		c.AdvertiseAddress = defaultAddress(c.BindAddress)
 	}
-	if !c.ServiceCIDR.IsValid() {
-		c.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/12")
+	if len(c.ServiceCIDRs) == 0 {
+		c.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}
 	}
-	c.ServiceCIDR = c.ServiceCIDR.Masked()
-	if bits := c.ServiceCIDR.Addr().BitLen() - c.ServiceCIDR.Bits(); bits < 3 {
-		return c, fmt.Errorf("service CIDR %s is too small: it needs at least 8 addresses", c.ServiceCIDR)
+	if err := c.checkServiceCIDRs(); err != nil {
+		return c, err
 	}
 	if c.NodePorts.Size == 0 {
 		c.NodePorts = utilnet.PortRange{Base: 30000, Size: 2768}
@@ -89,8 +90,22 @@ func (c Config) complete() (Config, error) {
 	return c, nil
 }
 
+// checkServiceCIDRs brings the ranges to their canonical form.
+func (c *Config) checkServiceCIDRs() error {
+	c.ServiceCIDRs = slices.Clone(c.ServiceCIDRs)
+	for i, p := range c.ServiceCIDRs {
+		if c.ServiceCIDRs[i] = p.Masked(); p.Addr().BitLen()-p.Bits() < 3 {
+			return fmt.Errorf("service CIDR %s is too small: it needs at least 8 addresses", p)
+		}
+	}
+	if n := len(c.ServiceCIDRs); n > 2 || n == 2 && c.ServiceCIDRs[0].Addr().Is4() == c.ServiceCIDRs[1].Addr().Is4() {
+		return fmt.Errorf("service CIDRs %v: one, or one of IPv4 and one of IPv6", c.ServiceCIDRs)
+	}
+	return nil
+}
+
 // serviceIP is the address of the kubernetes Service.
-func (c Config) serviceIP() netip.Addr { return c.ServiceCIDR.Addr().Next() }
+func (c Config) serviceIP() netip.Addr { return c.ServiceCIDRs[0].Addr().Next() }
 
 func defaultAddress(bind netip.Addr) netip.Addr {
 	if !bind.IsUnspecified() {
@@ -104,6 +119,9 @@ func defaultAddress(bind netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+func ipNets(prefixes []netip.Prefix) (out []*net.IPNet) {
+	for _, p := range prefixes {
+		out = append(out, &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())})
+	}
+	return out
 }

@@ -126,7 +126,7 @@ func (s *Server) build() error {
 func (s *Server) serve(groups []resource.Group) error {
 	b := builder{codecs: s.codecs, store: s.store, deps: resource.Deps{
 		Store:        func(gr schema.GroupResource) *genericregistry.Store { return s.stores[gr] },
-		ServiceCIDRs: []*net.IPNet{ipNet(s.cfg.ServiceCIDR)},
+		ServiceCIDRs: ipNets(s.cfg.ServiceCIDRs),
 		NodePorts:    s.cfg.NodePorts,
 	}}
 	built := make([]versions, len(groups))

@@ -62,6 +62,8 @@ type Options struct {
 	Before []string
 	// Balancer gives Services of type LoadBalancer addresses of Outside.
 	Balancer bool
+	// DualStack gives Services addresses of both families; those of IPv6 are known to the API alone.
+	DualStack bool
 }
 
 // Binary is the built keelson: bin/keelson above this folder, or $KEELSON.
@@ -110,7 +112,11 @@ func New(o Options) (*Cluster, error) {
 		"--bridge", c.Bridge, "--pod-cidr", c.PodCIDR, "--cluster-cidr", fmt.Sprintf("10.%d.0.0/16", 128+n),
 		"--cgroup-root", fmt.Sprintf("/keelson-lab-%d", ports[0]))
 	if !o.Runtime {
-		c.verb, c.flags = "server", append(c.flags, "--node-name", c.NodeName, "--node-ip", ip, "--service-cidr", fmt.Sprintf("10.%d.0.0/16", 16+n),
+		services := fmt.Sprintf("10.%d.0.0/16", 16+n)
+		if o.DualStack {
+			services += ",fd00:43::/112"
+		}
+		c.verb, c.flags = "server", append(c.flags, "--node-name", c.NodeName, "--node-ip", ip, "--service-cidr", services,
 			"--https-port", strconv.Itoa(ports[0]), "--kubelet-port", strconv.Itoa(ports[1]), "--healthz-port", strconv.Itoa(ports[2]),
 			"--proxy-healthz-port", strconv.Itoa(ports[3]), "--proxy-metrics-port", strconv.Itoa(ports[4]))
 	}

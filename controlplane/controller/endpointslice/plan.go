@@ -105,8 +105,8 @@ func (c *changes) fill(t template, g *group, have []*discoveryv1.EndpointSlice) 
 			c.update = append(c.update, s)
 		}
 	}
-	// A service always has a slice, if an empty one, so that watchers see that it is known.
-	for len(pending) > 0 || t.always && len(have) == 0 && len(c.create) == 0 && len(g.endpoints) == 0 {
+	// A service always has a slice of each family, if an empty one, so that watchers see that it is known.
+	for len(pending) > 0 || t.always && len(have) == 0 && len(g.endpoints) == 0 {
 		s := t.slice(g)
 		s.Endpoints = take(perSlice)
 		c.create = append(c.create, s)

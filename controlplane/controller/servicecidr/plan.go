@@ -36,7 +36,7 @@ func decide(c *networkingv1.ServiceCIDR, all []*networkingv1.ServiceCIDR, addres
 			with := append(slices.Clone(c.Finalizers), finalizer)
 			p.finalizers = &with
 		}
-		p.say(c, metav1.Condition{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, Reason: "Ready", Message: usable}, now)
+		p.say(c, metav1.Condition{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, Message: usable}, now)
 	case !has:
 	case needed(c, all, addresses):
 		if p.say(c, metav1.Condition{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionFalse,

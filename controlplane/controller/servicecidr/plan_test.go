@@ -50,8 +50,8 @@ func TestDecide(t *testing.T) {
 		addresses string
 		want      string
 	}{
-		{"a new one", cidr("a", "10.1.0.0/24", -1, "mine"), nil, "", "finalizers mine," + finalizer + "; Ready=True Ready"},
-		{"as it should be", said(cidr("a", "10.1.0.0/24", -1, finalizer), "True", "Ready", usable), nil, "10.1.0.1", ""},
+		{"a new one", cidr("a", "10.1.0.0/24", -1, "mine"), nil, "", "finalizers mine," + finalizer + "; Ready=True "},
+		{"as it should be", said(cidr("a", "10.1.0.0/24", -1, finalizer), "True", "", usable), nil, "10.1.0.1", ""},
 		{"deleted, in use", cidr("a", "10.1.0.0/24", time.Hour, finalizer), nil, "10.1.0.1", "Ready=False Terminating; event KubernetesServiceCIDRError"},
 		{"deleted, in use, said", said(cidr("a", "10.1.0.0/24", time.Hour, finalizer), "False", "Terminating", stillUsed), nil, "10.1.0.1", ""},
 		{"deleted, an address of its second family", cidr("a", "10.1.0.0/24,fd00::/112", time.Hour, finalizer), nil, "fd00::7", "Ready=False Terminating; event KubernetesServiceCIDRError"},

@@ -19,9 +19,9 @@ import (
 )
 
 // start runs an API server in dir until the test ends or stop is called, and returns an administrator's client.
-func start(t *testing.T, dir string) (client kubernetes.Interface, stop func()) {
+func start(t *testing.T, dir string, services ...netip.Prefix) (client kubernetes.Interface, stop func()) {
 	t.Helper()
-	config := apiserver.Config{DataDir: dir, BindAddress: netip.MustParseAddr("127.0.0.1"), Port: -1, NodeName: "n1"}
+	config := apiserver.Config{DataDir: dir, BindAddress: netip.MustParseAddr("127.0.0.1"), Port: -1, NodeName: "n1", ServiceCIDRs: services}
 	s, err := apiserver.New(config, apiserver.Deps{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

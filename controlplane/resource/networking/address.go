@@ -8,7 +8,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -104,12 +103,17 @@ func serviceCIDR() resource.Kind {
 			return validateCIDRs(c.Spec.CIDRs, field.NewPath("spec", "cidrs"))
 		},
 		ValidateUpdate: func(_ context.Context, c, old *cidr) field.ErrorList {
-			return check.Immutable(c.Spec.CIDRs, old.Spec.CIDRs, field.NewPath("spec", "cidrs"))
-		},
-		ValidateStatusUpdate: func(_ context.Context, c, _ *cidr) field.ErrorList {
-			return metavalidation.ValidateConditions(c.Status.Conditions, field.NewPath("status", "conditions"))
+			return validateCIDRChange(c.Spec.CIDRs, old.Spec.CIDRs, field.NewPath("spec", "cidrs"))
 		},
 	})
+}
+
+// validateCIDRChange: nothing may change, but that a range of the other family joins a single one.
+func validateCIDRChange(cidrs, old []string, at *field.Path) field.ErrorList {
+	if len(old) != 1 || len(cidrs) != 2 {
+		return check.Immutable(cidrs, old, at)
+	}
+	return append(check.Immutable(cidrs[0], old[0], at.Index(0)), validateCIDRs(cidrs, at)...)
 }
 
 func validateCIDRs(cidrs []string, at *field.Path) field.ErrorList {

@@ -1,6 +1,7 @@
 package networking
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -135,6 +136,22 @@ func TestValidateOthers(t *testing.T) {
 		{[]string{"10.96.0.1/12"}, []string{"spec.cidrs[0]: Invalid value"}},
 	} {
 		resourcetest.CheckErrors(t, cidr.Validate(t.Context(), &networkingv1.ServiceCIDR{Spec: networkingv1.ServiceCIDRSpec{CIDRs: c.cidrs}}), c.want...)
+	}
+	of := func(list string) *networkingv1.ServiceCIDR {
+		return &networkingv1.ServiceCIDR{Spec: networkingv1.ServiceCIDRSpec{CIDRs: strings.Fields(list)}}
+	}
+	for _, c := range []struct {
+		was, now string
+		want     []string
+	}{
+		{"10.96.0.0/12", "10.96.0.0/12", nil},
+		{"10.96.0.0/12", "10.96.0.0/12 fd00::/108", nil},
+		{"10.96.0.0/12", "10.96.0.0/12 10.112.0.0/12", []string{"may specify no more than one IP for each IP family"}},
+		{"10.96.0.0/12", "fd00::/108 10.96.0.0/12", []string{"spec.cidrs[0]: Invalid value: \"fd00::/108\": field is immutable"}},
+		{"10.96.0.0/12", "10.112.0.0/12", []string{"spec.cidrs: Invalid value: [\"10.112.0.0/12\"]: field is immutable"}},
+		{"10.96.0.0/12 fd00::/108", "10.96.0.0/12", []string{"spec.cidrs: Invalid value: [\"10.96.0.0/12\"]: field is immutable"}},
+	} {
+		resourcetest.CheckErrors(t, cidr.ValidateUpdate(t.Context(), of(c.now), of(c.was)), c.want...)
 	}
 }
 
