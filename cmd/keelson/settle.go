@@ -7,42 +7,89 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// settleAfter is when what was needed for the start alone is given back: informers are filled by then.
-const settleAfter = 3 * time.Second
+const (
+	// settleAfter is when what was needed for the start alone is given back: informers are filled by then.
+	settleAfter = 3 * time.Second
+	// calm is for how long no garbage was collected when a burst is over.
+	calm = 10 * time.Second
+)
 
-// settle gives back the memory that only the start needed, once: free spans of the heap, and the pages of the program itself,
-// which stay in the page cache and come again, one by one, when they are run. A third of the node's memory is such pages: every
-// Kubernetes package runs its init.
+// settle gives back the memory that only the start needed, and again after each burst of work.
 func settle(ctx context.Context, log *slog.Logger) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(settleAfter):
+	collected := make(chan struct{}, 1)
+	collections(ctx, collected)
+	after := time.NewTimer(settleAfter)
+	defer after.Stop()
+	var least uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-collected:
+			if least > 0 {
+				after.Reset(calm)
+			}
+		case <-after.C:
+			if held() > least+least/4 {
+				giveBack(log)
+				least = held()
+			}
+		}
 	}
+}
+
+// collections sends to c after each garbage collection, unless something is in it, until ctx ends.
+func collections(ctx context.Context, c chan<- struct{}) {
+	type sentinel struct{ _ *byte } // a pointer keeps it out of the allocator's blocks of many small objects, which die together
+	runtime.AddCleanup(new(sentinel), func(c chan<- struct{}) {
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+		collections(ctx, c)
+	}, c)
+}
+
+// held is the memory that Go's runtime has from the system, in bytes.
+func held() uint64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
+}
+
+// giveBack returns free spans of the heap to the system, and the pages of the program itself, which stay in the page cache and come
+// again, one by one, when they are run. A third of a node's memory is such pages: every Kubernetes package runs its init.
+func giveBack(log *slog.Logger) {
 	debug.FreeOSMemory()
 	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
-		log.Debug("memory of the start is not given back", "err", err)
-		return nil
+		log.Debug("the program's memory is not given back", "err", err)
+		return
 	}
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return nil
+		return
 	}
 	for _, m := range cleanMappings(smaps, exe) {
+		// Without this, one access to a file that the cache holds in huge pages brings 2 MiB of it back.
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_NOHUGEPAGE)
 		// Pages of a file that nobody wrote to: the next access reads them from the file again.
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED); errno != 0 {
-			log.Debug("memory of the program is not given back", "err", errno)
+			log.Debug("the program's memory is not given back", "err", errno)
 		}
 	}
-	return nil
 }
 
 type mapping struct{ start, end uintptr }

@@ -155,6 +155,9 @@ func memberConfig(cfg Config, dir string) *embed.Config {
 	ec.QuotaBackendBytes = -1
 	// bbolt's default freelist is written on every commit; with map and many pages that is the largest part of a commit.
 	ec.BackendFreelistType = "map"
+	// What is acknowledged is in the log; the backend only spares its replay, so that it need not look ten times a second whether
+	// there is something to commit.
+	ec.BackendBatchInterval = time.Second
 	// Snapshots of the log every 10,000 entries keep the Raft log and the restart short.
 	ec.SnapshotCount = 10_000
 	ec.MaxRequestBytes = 3 << 20

@@ -135,7 +135,10 @@ func (r *report) compare(ctx context.Context, s stage, runners []*runner) error 
 func stages(o options, images *images) []stage {
 	list := []stage{
 		{"image", func(ctx context.Context, r *runner) ([]row, error) { return nil, r.pull(ctx, r.image) }},
-		{"fresh", func(_ context.Context, r *runner) ([]row, error) {
+		{"fresh", func(ctx context.Context, r *runner) ([]row, error) {
+			if err := settled(ctx, r.fixed); err != nil {
+				return nil, err
+			}
 			return []row{{"daemon, fresh", "MB PSS", "<= 40", float64(measure(r.fixed).PSS) / 1e6}}, nil
 		}},
 		{"pods on the pod network", func(ctx context.Context, r *runner) ([]row, error) { return cycles(ctx, r, o.rounds, false) }},

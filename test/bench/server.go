@@ -213,6 +213,9 @@ func benchIdle(ctx context.Context, r *report, n *node) error {
 	if err != nil {
 		return err
 	}
+	if err := settled(ctx, own); err != nil {
+		return err
+	}
 	quiet, err := idle(ctx, own, idleWindow)
 	if err != nil {
 		return err

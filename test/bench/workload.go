@@ -57,6 +57,9 @@ func benchWorkload(ctx context.Context, r *report, _ options) error {
 			ups = append(ups, up)
 		}
 		r.add("pod create to Running beside 100 pods, p50 of 10", "ms", quantile(ups, 0.5), "flat")
+		if err := settled(ctx, own); err != nil {
+			return err
+		}
 		quiet, err := idle(ctx, own, idleWindow)
 		if err != nil {
 			return err
