@@ -9,6 +9,10 @@
 //
 // A write from a cache that lags is refused as a conflict, so no step is done twice.
 //
+// A Job with manualSelector takes over what its selector picks and nobody controls, finished pods too: the finalizer comes with the
+// adoption, in one write, and goes with a pod that the selector no longer picks. A pod with the finalizer that no Job is to count
+// loses it.
+//
 // With backoffLimitPerIndex the failures of an index are written on its pods (batch.kubernetes.io/job-index-failure-count), and the
 // last failed pod of an index is kept until the pod that carries on has the figure.
 //

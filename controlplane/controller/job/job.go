@@ -13,11 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/expectation"
+	"keelson.dev/keelson/controlplane/controller/owner"
 )
 
 const (
@@ -48,22 +50,43 @@ func (r *runner) ofPod(pod, old *corev1.Pod) []string {
 		if p == nil {
 			continue
 		}
-		if owner := metav1.GetControllerOf(p); owner != nil && owner.Kind == kind.Kind {
-			key := p.Namespace + "/" + owner.Name
+		if by := metav1.GetControllerOf(p); by != nil && by.Kind == kind.Kind {
+			key := p.Namespace + "/" + by.Name
 			_, stored, _ := r.pods.GetIndexer().GetByKey(p.Namespace + "/" + p.Name)
 			r.expect.Saw(key, p.Name, p.UID, p.DeletionTimestamp != nil || !stored)
 			keys = append(keys, key)
 		}
 	}
-	if tracks(pod) && metav1.GetControllerOf(pod) == nil {
+	adopters := r.adopters(pod)
+	if r.abandoned(pod) {
 		keys = append(keys, orphan+pod.Namespace+"/"+pod.Name)
 	}
-	return keys
+	return append(keys, adopters...)
+}
+
+// adopters are the Jobs that would take a pod that nobody controls.
+func (r *runner) adopters(pod *corev1.Pod) []string {
+	return owner.Keys(r.jobs.GetIndexer(), pod, func(obj any) labels.Selector {
+		if j := obj.(*batchv1.Job); ours(j) && j.DeletionTimestamp == nil && !finished(j) {
+			return owner.Selector(j.Spec.Selector)
+		}
+		return nil
+	})
+}
+
+// abandoned: a pod that still waits to be counted, and no Job will.
+func (r *runner) abandoned(pod *corev1.Pod) bool {
+	return tracks(pod) && metav1.GetControllerOf(pod) == nil && len(r.adopters(pod)) == 0
+}
+
+// ours: not one that another controller runs.
+func ours(j *batchv1.Job) bool {
+	return j.Spec.ManagedBy == nil || *j.Spec.ManagedBy == batchv1.JobControllerName
 }
 
 func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	if name, ok := strings.CutPrefix(key, orphan); ok {
-		if pod := controller.Get[corev1.Pod](r.pods, name); pod != nil && tracks(pod) && metav1.GetControllerOf(pod) == nil {
+		if pod := controller.Get[corev1.Pod](r.pods, name); pod != nil && r.abandoned(pod) {
 			return 0, r.release(ctx, pod)
 		}
 		return 0, nil
@@ -74,21 +97,23 @@ func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, erro
 	if err != nil {
 		return 0, err
 	}
-	var own []*corev1.Pod
 	var errs []error
 	for _, obj := range objs {
 		pod := obj.(*corev1.Pod)
-		owner := metav1.GetControllerOf(pod)
+		by := metav1.GetControllerOf(pod)
 		switch {
-		case owner == nil || owner.Kind != kind.Kind || owner.Name != name:
-		case j != nil && owner.UID == j.UID:
-			own = append(own, pod)
-		case tracks(pod): // of a Job that is gone: nobody counts it any more
+		case !tracks(pod):
+		case by == nil && (j == nil || j.DeletionTimestamp != nil) && r.abandoned(pod),
+			by != nil && by.Kind == kind.Kind && by.Name == name && (j == nil || by.UID != j.UID): // nobody counts it any more
 			errs = append(errs, r.release(ctx, pod))
 		}
 	}
-	if j == nil || j.Spec.ManagedBy != nil && *j.Spec.ManagedBy != batchv1.JobControllerName {
+	if j == nil || !ours(j) {
 		return 0, errors.Join(errs...)
+	}
+	own, err := r.claim(ctx, j, objs)
+	if err != nil {
+		return 0, errors.Join(append(errs, err)...)
 	}
 	if r.expect.Pending(key, time.Now()) {
 		return expectation.Limit, errors.Join(errs...)
@@ -98,6 +123,20 @@ func (r *runner) reconcile(ctx context.Context, key string) (time.Duration, erro
 		return 0, errors.Join(append(errs, err)...)
 	}
 	return p.again, errors.Join(append(errs, r.act(ctx, key, j, p))...)
+}
+
+// claim returns a Job's pods. One with a selector by hand takes over the pods of a Job before it; each is to be counted.
+func (r *runner) claim(ctx context.Context, j *batchv1.Job, pods []any) ([]*corev1.Pod, error) {
+	selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("selector of job %s/%s: %w", j.Namespace, j.Name, err)
+	}
+	return owner.Claim[*corev1.Pod]{Owner: j, Kind: kind, Selector: selector, Finalizer: batchv1.JobTrackingFinalizer,
+		Fit: func(*corev1.Pod) bool { return !finished(j) },
+		Live: func() (metav1.Object, error) {
+			return r.Client.BatchV1().Jobs(j.Namespace).Get(ctx, j.Name, metav1.GetOptions{})
+		},
+		Patch: controller.Patcher(ctx, r.Client.CoreV1().Pods(j.Namespace))}.Take(pods)
 }
 
 // report stores the status before any pod loses its finalizer by it.

@@ -63,7 +63,7 @@ func decide(j *batchv1.Job, pods []*corev1.Pod, now time.Time) plan {
 	if j.Status.FailedIndexes != nil {
 		s.lost = parseIndexes(*j.Status.FailedIndexes, s.completions)
 	}
-	if s.finished() {
+	if finished(j) {
 		for _, pod := range pods {
 			if tracks(pod) {
 				s.plan.release = append(s.plan.release, pod)
@@ -275,8 +275,11 @@ func (s *state) settle() {
 	s.plan.again = 0
 }
 
-func (s *state) finished() bool {
-	return s.is(batchv1.JobComplete) != nil || s.is(batchv1.JobFailed) != nil
+// finished: nothing of the Job changes any more.
+func finished(j *batchv1.Job) bool {
+	return slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool {
+		return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
+	})
 }
 
 func (s *state) ending() bool {

@@ -53,6 +53,8 @@ type Claim[T metav1.Object] struct {
 	Fit func(T) bool
 	// Live reads the owner from the API, past the cache: an adoption by an owner that is being deleted would orphan the object at once.
 	Live func() (metav1.Object, error)
+	// Finalizer comes with an adoption and goes with a release; empty: none does.
+	Finalizer string
 	// Patch applies a strategic merge patch to an object of T's kind.
 	Patch func(name string, patch []byte) (T, error)
 }
@@ -110,8 +112,15 @@ func (c Claim[T]) patch(o T, add bool) []byte {
 		ref = map[string]any{"apiVersion": c.Kind.GroupVersion().String(), "kind": c.Kind.Kind, "name": c.Owner.GetName(),
 			"uid": c.Owner.GetUID(), "controller": true, "blockOwnerDeletion": true}
 	}
-	// Encoding strings and booleans cannot fail.
-	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.GetUID(), "ownerReferences": []any{ref}}})
+	meta := map[string]any{"uid": o.GetUID(), "ownerReferences": []any{ref}}
+	if c.Finalizer != "" {
+		list := "finalizers"
+		if !add {
+			list = "$deleteFromPrimitiveList/" + list
+		}
+		meta[list] = []string{c.Finalizer}
+	}
+	patch, _ := json.Marshal(map[string]any{"metadata": meta}) // strings and booleans: it cannot fail
 	return patch
 }
 

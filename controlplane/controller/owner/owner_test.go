@@ -112,6 +112,25 @@ func TestTake(t *testing.T) {
 	}
 }
 
+// The finalizer comes and goes in the one write that makes and ends the hold.
+func TestTakeWithFinalizer(t *testing.T) {
+	patches := map[string]string{}
+	claim := Claim[*corev1.Pod]{Owner: set("me", false), Selector: Selector(set("me", false).Spec.Selector), Finalizer: "f",
+		Live: func() (metav1.Object, error) { return set("me", false), nil },
+		Patch: func(name string, patch []byte) (*corev1.Pod, error) {
+			patches[name] = string(patch)
+			return pod(name, "db", "me", false), nil
+		}}
+	if _, err := claim.Take([]any{pod("orphan", "db", "", false), pod("strayed", "web", "me", false)}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"orphan": `"finalizers":["f"]`, "strayed": `"$deleteFromPrimitiveList/finalizers":["f"]`} {
+		if !strings.Contains(patches[name], want) || !strings.Contains(patches[name], `"ownerReferences"`) {
+			t.Errorf("%s: %s; want %s in it", name, patches[name], want)
+		}
+	}
+}
+
 func TestKeys(t *testing.T) {
 	sets := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	if err := sets.Add(set("me", false)); err != nil {

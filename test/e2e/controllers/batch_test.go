@@ -2,6 +2,8 @@ package controllers
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -148,4 +150,45 @@ spec:
 	if events := labtest.Kubectl(t, c, "get", "events", "--field-selector", "involvedObject.name=tick"); !strings.Contains(events, "Created job tick-") {
 		t.Errorf("events tell nothing of it:\n%s", events)
 	}
+}
+
+// TestJobAdopts: a Job with a selector of its own takes over what a Job before it left behind, the pod that has succeeded too, and
+// runs only what is missing.
+func TestJobAdopts(t *testing.T) {
+	c := labtest.Cluster(t)
+	job := func(name string, completions int) string {
+		return fmt.Sprintf(`apiVersion: batch/v1
+kind: Job
+metadata: {name: %s}
+spec:
+  completions: %d
+  parallelism: 1
+  manualSelector: true
+  selector: {matchLabels: {app: heirloom}}
+  template:
+    metadata: {labels: {app: heirloom}}
+    spec: {restartPolicy: Never, terminationGracePeriodSeconds: 0, containers: [{name: c, image: "busybox:1.28", command: ["true"]}]}
+`, name, completions)
+	}
+	pods := func(of string) string {
+		return labtest.Kubectl(t, c, "get", "pods", "-l", "app=heirloom", "-o", `go-template={{range .items}}{{`+of+`}} {{end}}`)
+	}
+	labtest.Apply(t, c, job("testator", 1))
+	waitJob(t, "testator", "Complete")
+	before := strings.TrimSpace(pods(".metadata.name"))
+	labtest.Kubectl(t, c, "delete", "job", "testator", "--cascade=orphan")
+	labtest.Eventually(t, "nobody controls the pod", func() string { return strings.TrimSpace(pods("range .metadata.ownerReferences}}{{.name}}{{end")) })
+	labtest.Apply(t, c, job("heir", 2))
+	waitJob(t, "heir", "Complete")
+	names := strings.Fields(pods(".metadata.name"))
+	if len(names) != 2 || !slices.Contains(names, before) {
+		t.Errorf("pods %v; want %s and one more", names, before)
+	}
+	if got := pods("range .metadata.ownerReferences}}{{.name}}{{end"); got != "heir heir " {
+		t.Errorf("the pods are of %s", got)
+	}
+	if got := labtest.Kubectl(t, c, "get", "job", "heir", "-o", "jsonpath={.status.succeeded} {.status.uncountedTerminatedPods}"); got != "2 {}" {
+		t.Errorf("succeeded %s", got)
+	}
+	labtest.Eventually(t, "every pod is counted", func() string { return strings.TrimSpace(pods("range .metadata.finalizers}}{{.}}{{end")) })
 }
