@@ -238,7 +238,7 @@ func criCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			libraryLogs(log)
+			libraryLogs(cmd.Context(), log)
 			o.told.log(log)
 			o.plane = planeOptions{} // the other commands' flags have left their defaults: here are no Services
 			i, err := claim(o)

@@ -36,7 +36,7 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	libraryLogs(log)
+	libraryLogs(ctx, log)
 	o.told.log(log)
 	if os.Geteuid() != 0 {
 		return errors.New("a node needs root: run it with sudo")
@@ -116,20 +116,31 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 	return group.Wait()
 }
 
-// libraryLogs sends what Kubernetes' libraries log through klog to ours. Their information is our debugging.
-func libraryLogs(log *slog.Logger) {
-	klog.SetSlogLogger(slog.New(demoted{log.Handler()}))
+// libraryLogs sends what Kubernetes' libraries log through klog to ours. Their information is our debugging, and so is all that they
+// say once we were told to end: each watch complains that its server is gone.
+func libraryLogs(ctx context.Context, log *slog.Logger) {
+	klog.SetSlogLogger(slog.New(demoted{log.Handler(), ctx.Done()}))
 }
 
-// demoted turns a library's Info into Debug.
-type demoted struct{ slog.Handler }
+// demoted turns a library's Info into Debug, and everything after the end.
+type demoted struct {
+	slog.Handler
+	ending <-chan struct{}
+}
 
 func (d demoted) Enabled(ctx context.Context, l slog.Level) bool {
+	select {
+	case <-d.ending:
+		l = slog.LevelDebug
+	default:
+	}
 	if l == slog.LevelInfo {
 		l = slog.LevelDebug
 	}
 	return d.Handler.Enabled(ctx, l)
 }
 
-func (d demoted) WithAttrs(a []slog.Attr) slog.Handler { return demoted{d.Handler.WithAttrs(a)} }
-func (d demoted) WithGroup(g string) slog.Handler      { return demoted{d.Handler.WithGroup(g)} }
+func (d demoted) WithAttrs(a []slog.Attr) slog.Handler {
+	return demoted{d.Handler.WithAttrs(a), d.ending}
+}
+func (d demoted) WithGroup(g string) slog.Handler { return demoted{d.Handler.WithGroup(g), d.ending} }
