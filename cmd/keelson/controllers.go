@@ -40,6 +40,15 @@ func (p *plane) certificates(d controller.Deps) (*controller.Loop, error) {
 	})
 }
 
+// oldTokens lists Secrets as the controller manager itself: upstream's role of its own lets it only change them.
+func (p *plane) oldTokens(d controller.Deps) (*controller.Loop, error) {
+	reader, err := kubernetes.NewForConfig(p.as(user.KubeControllerManager))
+	if err != nil {
+		return nil, err
+	}
+	return accounttoken.NewCleaner(d, reader.CoreV1())
+}
+
 // accountTokens works as the controller manager itself, which upstream's roles give the right to write Secrets.
 func (p *plane) accountTokens(d controller.Deps) (loop *controller.Loop, err error) {
 	if d.Client, err = kubernetes.NewForConfig(p.as(user.KubeControllerManager)); err != nil {

@@ -29,6 +29,7 @@ import (
 	"keelson.dev/keelson/controlplane/controller"
 	"keelson.dev/keelson/controlplane/controller/aggregation"
 	"keelson.dev/keelson/controlplane/controller/bootstraptoken"
+	"keelson.dev/keelson/controlplane/controller/certificates"
 	"keelson.dev/keelson/controlplane/controller/cronjob"
 	"keelson.dev/keelson/controlplane/controller/csi"
 	"keelson.dev/keelson/controlplane/controller/daemonset"
@@ -46,10 +47,12 @@ import (
 	"keelson.dev/keelson/controlplane/controller/policystatus"
 	"keelson.dev/keelson/controlplane/controller/provision"
 	"keelson.dev/keelson/controlplane/controller/replicaset"
+	"keelson.dev/keelson/controlplane/controller/resourceclaim"
 	"keelson.dev/keelson/controlplane/controller/rootca"
 	accounts "keelson.dev/keelson/controlplane/controller/serviceaccount"
 	"keelson.dev/keelson/controlplane/controller/servicecidr"
 	"keelson.dev/keelson/controlplane/controller/statefulset"
+	"keelson.dev/keelson/controlplane/controller/storageversion"
 	"keelson.dev/keelson/controlplane/controller/ttl"
 	"keelson.dev/keelson/controlplane/controller/volumeprotection"
 	"keelson.dev/keelson/controlplane/informer"
@@ -224,8 +227,10 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		}},
 		{"resourcequota-controller", p.quotas},
 		{"certificate-controller", p.certificates},
+		{"podcertificaterequestcleaner", certificates.NewPodCleaner},
 		{"service-account-controller", accounts.New},
 		{"tokens-controller", p.accountTokens},
+		{"legacy-service-account-token-cleaner", p.oldTokens},
 		{"token-cleaner", bootstraptoken.NewCleaner},
 		{"bootstrap-signer", bootstraptoken.NewSigner},
 		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
@@ -257,6 +262,8 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"volumeattributesclass-protection-controller", volumeprotection.NewClasses},
 		{"pv-protection-controller", volumeprotection.NewVolumes},
 		{"ephemeral-volume-controller", ephemeralvolume.New},
+		{"resource-claim-controller", resourceclaim.New},
+		{"storage-version-migrator-controller", p.migrator},
 		{"validatingadmissionpolicy-status-controller", p.policyStatus},
 	}
 	var loops []*controller.Loop
@@ -291,6 +298,15 @@ func (p *plane) policyStatus(d controller.Deps) (*controller.Loop, error) {
 	}
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(finder))
 	return policystatus.New(policystatus.Deps{Deps: d, Discovery: finder, Mapper: mapper})
+}
+
+// migrator touches objects of every kind.
+func (p *plane) migrator(d controller.Deps) (*controller.Loop, error) {
+	client, finder, err := p.metadataClients("storage-version-migrator-controller")
+	if err != nil {
+		return nil, err
+	}
+	return storageversion.New(storageversion.Deps{Deps: d, Discovery: finder, Metadata: client})
 }
 
 // metadataClients returns clients that see every kind, of a service account in kube-system.

@@ -193,6 +193,20 @@ func (o tokenObjects) Secret(ctx context.Context, ns, name string, fresh bool) (
 	return read[*corev1.Secret](ctx, o, "secrets", ns, name, fresh)
 }
 
+func (o tokenObjects) LabelSecret(ctx context.Context, s *corev1.Secret, key, value string) error {
+	change := func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
+		next := old.DeepCopyObject().(*corev1.Secret)
+		if next.Labels == nil {
+			next.Labels = map[string]string{}
+		}
+		next.Labels[key] = value
+		return next, nil
+	}
+	_, _, err := o.stores[corev1.Resource("secrets")].Update(apirequest.WithNamespace(ctx, s.Namespace), s.Name, rest.DefaultUpdatedObjectInfo(nil, change),
+		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	return err
+}
+
 func (o tokenObjects) Node(ctx context.Context, name string, fresh bool) (*corev1.Node, error) {
 	return read[*corev1.Node](ctx, o, "nodes", "", name, fresh)
 }

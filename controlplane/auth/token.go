@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 )
@@ -40,6 +41,8 @@ type Objects interface {
 	Pod(ctx context.Context, namespace, name string, fresh bool) (*corev1.Pod, error)
 	Secret(ctx context.Context, namespace, name string, fresh bool) (*corev1.Secret, error)
 	Node(ctx context.Context, name string, fresh bool) (*corev1.Node, error)
+	// LabelSecret sets a label of a Secret.
+	LabelSecret(ctx context.Context, s *corev1.Secret, key, value string) error
 }
 
 // Tokens issues and verifies ServiceAccount tokens (JWT, ES256).
@@ -171,9 +174,15 @@ func (t *Tokens) check(ctx context.Context, b Binding) (serviceaccount.ServiceAc
 		return t.objects.ServiceAccount(ctx, b.Namespace, b.ServiceAccount.Name, fresh)
 	})
 	if err == nil && b.Secret != nil {
+		var secret *corev1.Secret
 		err = alive("secret", *b.Secret, func(fresh bool) (metav1.Object, error) {
-			return t.objects.Secret(ctx, b.Namespace, b.Secret.Name, fresh)
+			s, err := t.objects.Secret(ctx, b.Namespace, b.Secret.Name, fresh)
+			secret = s
+			return s, err
 		})
+		if err == nil {
+			err = t.used(ctx, secret, time.Now())
+		}
 	}
 	if err == nil && b.Pod != nil {
 		err = alive("pod", *b.Pod, func(fresh bool) (metav1.Object, error) {
@@ -189,6 +198,31 @@ func (t *Tokens) check(ctx context.Context, b Binding) (serviceaccount.ServiceAc
 		info.NodeName, info.NodeUID = b.Node.Name, string(b.Node.UID)
 	}
 	return info, err
+}
+
+// The labels of tokens in Secrets (KEP-2799): by them those that nobody uses are found, and refused for a year before they go.
+const (
+	LastUsedLabel     = "kubernetes.io/legacy-token-last-used"
+	InvalidSinceLabel = "kubernetes.io/legacy-token-invalid-since"
+)
+
+// used writes on a Secret that its token was used today, or refuses a token that was found to be of no use.
+func (t *Tokens) used(ctx context.Context, s *corev1.Secret, now time.Time) error {
+	if s.Type != corev1.SecretTypeServiceAccountToken {
+		return nil
+	}
+	if s.Labels[InvalidSinceLabel] != "" {
+		return fmt.Errorf("the token in secret %s/%s for service account %s/%s has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '%s' label from the secret to temporarily allow use of this token",
+			s.Namespace, s.Name, s.Namespace, s.Annotations[corev1.ServiceAccountNameKey], InvalidSinceLabel)
+	}
+	today := now.UTC().Format(time.DateOnly)
+	if s.Labels[LastUsedLabel] == today {
+		return nil
+	}
+	if err := t.objects.LabelSecret(ctx, s, LastUsedLabel, today); err != nil {
+		utilruntime.HandleError(fmt.Errorf("note the use of the token in secret %s/%s: %w", s.Namespace, s.Name, err)) // the next use is noted
+	}
+	return nil
 }
 
 // alive looks in the cache, and only if the object is not there as it should be, at the store.

@@ -83,6 +83,8 @@ func clientOf(c kubernetes.Interface, gv schema.GroupVersion) rest.Interface {
 		return c.ResourceV1().RESTClient()
 	case "scheduling.k8s.io/v1":
 		return c.SchedulingV1().RESTClient()
+	case "storagemigration.k8s.io/v1":
+		return c.StoragemigrationV1().RESTClient()
 	case "storage.k8s.io/v1":
 		return c.StorageV1().RESTClient()
 	}

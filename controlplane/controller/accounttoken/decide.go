@@ -9,9 +9,10 @@ import (
 type action string
 
 const (
-	nothing action = "nothing"
-	fill    action = "fill"
-	remove  action = "remove"
+	nothing    action = "nothing"
+	fill       action = "fill"
+	remove     action = "remove"
+	invalidate action = "invalidate" // refuse the token from now on
 )
 
 // decide says what a Secret needs; account is nil if there is none of that name.

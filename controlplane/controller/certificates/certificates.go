@@ -1,5 +1,5 @@
 // Package certificates handles CertificateSigningRequests: it approves those of kubelets whose requester may have them,
-// signs what is approved for the cluster's own signers, and removes old ones.
+// signs what is approved for the cluster's own signers, and removes old ones, those of pods' certificates too.
 //
 // plan.go is pure: a request in, one decision out. The authority that signs is the caller's.
 package certificates

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
+	"time"
 
 	"keelson.dev/keelson/test/lab/labtest"
 )
@@ -37,6 +38,22 @@ type: kubernetes.io/service-account-token
 	if who := labtest.Kubectl(t, c, as...); !strings.Contains(who, "system:serviceaccount:default:robot") {
 		t.Errorf("whoami: %s", who)
 	}
+	// Its use is noted; what is marked as of no use is refused.
+	if used := labtest.Kubectl(t, c, "get", "secret", "robot", "-o", `jsonpath={.metadata.labels.kubernetes\.io/legacy-token-last-used}`); len(used) != len(time.DateOnly) {
+		t.Errorf("last used %q", used)
+	}
+	labtest.Kubectl(t, c, "label", "secret", "robot", "kubernetes.io/legacy-token-invalid-since=2026-01-01")
+	labtest.Eventually(t, "the token is refused", func() string {
+		if out, _, err := c.Kubectl(t.Context(), as...); err == nil {
+			return out
+		}
+		return ""
+	})
+	labtest.Kubectl(t, c, "label", "secret", "robot", "kubernetes.io/legacy-token-invalid-since-")
+	labtest.Eventually(t, "the token is good again", func() string {
+		_, errs, _ := c.Kubectl(t.Context(), as...)
+		return errs
+	})
 	labtest.Kubectl(t, c, "delete", "serviceaccount", "robot")
 	labtest.Eventually(t, "gone with its account", func() string {
 		return labtest.Kubectl(t, c, "get", "secret", "robot", "--ignore-not-found", "-o", "name")
