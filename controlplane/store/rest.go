@@ -65,7 +65,7 @@ func (g optionsGetter) GetRESTOptions(gr schema.GroupResource, example runtime.O
 			if err != nil || r.Uncached {
 				return raw, destroy, err
 			}
-			return cached(raw, destroy, cacher.Config{
+			return g.store.cached(raw, destroy, cacher.Config{
 				Storage:             raw,
 				Versioner:           storage.APIObjectVersioner{},
 				GroupResource:       config.GroupResource,
@@ -113,14 +113,14 @@ func (s *Store) raw(config *storagebackend.ConfigForResource, prefix string, new
 	return out, sync.OnceFunc(st.Close), nil
 }
 
-func cached(raw storage.Interface, destroy factory.DestroyFunc, cfg cacher.Config) (storage.Interface, factory.DestroyFunc, error) {
+func (s *Store) cached(raw storage.Interface, destroy factory.DestroyFunc, cfg cacher.Config) (storage.Interface, factory.DestroyFunc, error) {
 	c, err := cacher.NewCacherFromConfig(cfg)
 	if err != nil {
 		destroy()
 		return nil, nil, err
 	}
 	d := cacher.NewCacheDelegator(c, raw)
-	return patient{d}, sync.OnceFunc(func() {
+	return patient{d, cfg.GroupResource, s.etcd.Server.KV().Rev}, sync.OnceFunc(func() {
 		d.Stop()
 		c.Stop()
 		destroy()

@@ -14,12 +14,12 @@ func numbered(n int) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{ResourceVersion: strconv.Itoa(n)}}
 }
 
-// TestBacklogOfASlowReader: the source is never blocked by a reader who is less than the limit behind, and no event is lost
-// or out of order, also when the source ends before the reader has read.
+// TestBacklogOfASlowReader: at the beginning of a watch the source is never blocked by a reader who is less than the limit behind, and
+// no event is lost or out of order, also when the source ends before the reader has read.
 func TestBacklogOfASlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := watch.NewFake() // unbuffered: it blocks like a watch cache's watcher whose few places are full
-		b := newBacklog(source, 500)
+		b := newBacklog(source, backlogConfig{limit: 500, began: 1000})
 		for n := range 500 {
 			source.Modify(numbered(n))
 		}
@@ -35,18 +35,45 @@ func TestBacklogOfASlowReader(t *testing.T) {
 			t.Error("more than the limit was taken from the source")
 		default:
 		}
-		n := 0
-		for e := range b.ResultChan() {
-			if got := e.Object.(*corev1.Pod).ResourceVersion; got != strconv.Itoa(n) {
-				t.Fatalf("event %s, want %d", got, n)
-			}
-			n++
-		}
-		if n != 501 {
-			t.Errorf("%d events, want 501", n)
-		}
+		expectNumbered(t, b, 501)
 		<-full
 		b.Stop()
+		b.Stop()
+	})
+}
+
+// expectNumbered reads a watch to its end.
+func expectNumbered(t *testing.T, w watch.Interface, want int) {
+	t.Helper()
+	n := 0
+	for e := range w.ResultChan() {
+		if got := e.Object.(*corev1.Pod).ResourceVersion; got != strconv.Itoa(n) {
+			t.Fatalf("event %s, want %d", got, n)
+		}
+		n++
+	}
+	if n != want {
+		t.Errorf("%d events, want %d", n, want)
+	}
+}
+
+// TestBacklogEnds: after its beginning a watch never keeps its source waiting: one whose reader is the limit behind is ended, and gives
+// what waits without a gap.
+func TestBacklogEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source, ended := watch.NewFake(), 0
+		b := newBacklog(source, backlogConfig{limit: 500, began: 99, ended: func() { ended++ }})
+		for n := range 600 { // 100 of the beginning, which do not count
+			if source.IsStopped() {
+				t.Fatalf("ended after %d events", n)
+			}
+			source.Modify(numbered(n))
+			synctest.Wait()
+		}
+		if !source.IsStopped() || ended != 1 {
+			t.Errorf("500 behind: source stopped %v, said %d times", source.IsStopped(), ended)
+		}
+		expectNumbered(t, b, 600)
 		b.Stop()
 	})
 }
@@ -55,7 +82,7 @@ func TestBacklogOfASlowReader(t *testing.T) {
 func TestBacklogStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := watch.NewFake()
-		b := newBacklog(source, 10)
+		b := newBacklog(source, backlogConfig{limit: 10})
 		source.Add(numbered(1))
 		b.Stop()
 		if !source.IsStopped() {
