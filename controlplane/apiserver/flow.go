@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	serverfilters "k8s.io/apiserver/pkg/server/filters"
-	"k8s.io/apiserver/pkg/storage"
 	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/apiserver/pkg/util/flowcontrol/request"
 	"k8s.io/client-go/kubernetes"
@@ -23,18 +21,8 @@ func (s *Server) share(c *genericapiserver.Config, client kubernetes.Interface) 
 
 // withShares is the filter of share. What a list costs is estimated by how many objects there are.
 func (s *Server) withShares(h http.Handler, c *genericapiserver.Config) http.Handler {
-	estimate := request.NewWorkEstimator(s.stats, c.FlowControl.GetInterestedWatchCount, request.DefaultWorkEstimatorConfig(), c.FlowControl.GetMaxSeats)
+	estimate := request.NewWorkEstimator((&counts{stores: s.stores}).of, c.FlowControl.GetInterestedWatchCount, request.DefaultWorkEstimatorConfig(), c.FlowControl.GetMaxSeats)
 	return serverfilters.WithPriorityAndFairness(h, c.LongRunningFunc, c.FlowControl, estimate, c.RequestTimeout/4)
-}
-
-// stats counts the objects of a resource ("deployments.apps") when it is asked, where the library counts all of them
-// every minute, asked or not.
-func (s *Server) stats(resource string) (storage.Stats, error) {
-	st := s.stores[schema.ParseGroupResource(resource)]
-	if st == nil {
-		return storage.Stats{}, request.ObjectCountNotFoundErr // compared by ==, so unwrapped
-	}
-	return st.Storage.Storage.Stats(context.Background())
 }
 
 // bootstrapFlows makes the built-in flow schemas and priority levels.

@@ -64,6 +64,11 @@ func pods(t *testing.T, s *Store, uncached bool) storage.Interface {
 // podsOf is pods with a codec and an encryption that the test has a hand on.
 func podsOf(t *testing.T, s *Store, uncached bool, codec runtime.Codec, transformer value.Transformer) storage.Interface {
 	t.Helper()
+	return podsAt(t, s, uncached, codec, transformer, podKey)
+}
+
+func podsAt(t *testing.T, s *Store, uncached bool, codec runtime.Codec, transformer value.Transformer, key func(runtime.Object) (string, error)) storage.Interface {
+	t.Helper()
 	getter := s.RESTOptions(func(schema.GroupResource, runtime.Object) (Resource, error) {
 		return Resource{Codec: codec, Versioner: examplev1.SchemeGroupVersion, Prefix: "pods", Uncached: uncached, Secret: true}, nil
 	})
@@ -72,7 +77,7 @@ func podsOf(t *testing.T, s *Store, uncached bool, codec runtime.Codec, transfor
 		t.Fatal(err)
 	}
 	o.StorageConfig.Transformer = transformer
-	st, destroy, err := o.Decorator(o.StorageConfig, "/pods/", podKey, func() runtime.Object { return &example.Pod{} },
+	st, destroy, err := o.Decorator(o.StorageConfig, "/pods/", key, func() runtime.Object { return &example.Pod{} },
 		func() runtime.Object { return &example.PodList{} }, podAttrs, nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +141,20 @@ func TestUpstreamSuite(t *testing.T) {
 				run(t.Context(), t, pods(t, s, uncached))
 			})
 		}
+	}
+}
+
+// TestStats: how many objects there are and how large they are is known, which is what a list is charged by.
+func TestStats(t *testing.T) {
+	key := func(obj runtime.Object) (string, error) { // that of this part of the suite, whose pods are in no namespace
+		return "/pods//" + obj.(*example.Pod).Name, nil
+	}
+	for _, uncached := range []bool{true, false} {
+		t.Run(fmt.Sprintf("uncached=%v", uncached), func(t *testing.T) {
+			s := open(t, t.TempDir())
+			codec := exampleCodecs.LegacyCodec(examplev1.SchemeGroupVersion)
+			storagetesting.RunTestStats(t.Context(), t, podsAt(t, s, uncached, codec, plain, key), codec, plain, !uncached)
+		})
 	}
 }
 
