@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // Runtime does what the streams are for.
@@ -175,5 +176,13 @@ type forwarder struct {
 }
 
 func (f forwarder) PortForward(_ context.Context, sandboxID, _ string, port int32, conn io.ReadWriteCloser) error {
-	return f.runtime.PortForward(f.ctx, sandboxID, port, conn)
+	err := f.runtime.PortForward(f.ctx, sandboxID, port, conn)
+	if s, ok := conn.(httpstream.Stream); ok && err != nil {
+		// The library resets the data stream when it is told of an error, and calls
+		// us before it has accepted that stream: the client would see a refused
+		// stream and never ask for the error. A write, even of nothing, waits until
+		// the stream is accepted.
+		_, _ = s.Write(nil)
+	}
+	return err
 }

@@ -51,7 +51,7 @@ func serve(t *testing.T, rt Runtime) *Server {
 	return s
 }
 
-func execURL(t *testing.T, s *Server, r *runtimeapi.ExecRequest) *url.URL {
+func execURL(t *testing.T, s *Server, r any) *url.URL {
 	t.Helper()
 	text, err := s.URL(r)
 	if err != nil {
