@@ -92,32 +92,21 @@ func (m *Manager) attach(ctx context.Context, c *container, s Streams) error {
 // if it lets go of them.
 func (m *Manager) askAttach(ctx context.Context, c *container, out *execIO) (<-chan string, error) {
 	defer out.closeTheirs()
-	cause := make(chan string, 1)
 	if len(out.theirs) == 0 {
-		return cause, nil
+		return nil, nil
 	}
-	m.mu.Lock()
-	m.serial++
-	id := fmt.Sprintf("%d-%d", os.Getpid(), m.serial)
-	m.attached[id] = cause
-	m.mu.Unlock()
+	id := m.streamID()
+	var cause <-chan string
+	asked := func(k *keeper.Client) { cause = expect(m, m.attached, id, k) }
 	req := keeper.Attach{ID: c.id, AttachID: id, Stdio: out.stdio}
-	if _, err := m.link.call(ctx, true, keeper.OpAttach, req, nil, out.theirs...); err != nil {
+	if _, err := m.link.callTelling(ctx, true, asked, keeper.OpAttach, req, nil, out.theirs...); err != nil {
 		m.detached(id, "")
 		return nil, execError(err)
 	}
 	return cause, nil
 }
 
-func (m *Manager) detached(id, cause string) {
-	m.mu.Lock()
-	ch, ok := m.attached[id]
-	delete(m.attached, id)
-	m.mu.Unlock()
-	if ok {
-		ch <- cause // buffered, and only the first one gets here
-	}
-}
+func (m *Manager) detached(id, cause string) { tell(m, m.attached, id, cause) }
 
 // input opens a way into the container: a copy of its terminal's master, or
 // the writing end of its stdin; /dev/null if there is nothing to write to.

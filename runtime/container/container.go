@@ -17,6 +17,7 @@ var (
 	ErrExists     = errors.New("container exists")
 	ErrNotRunning = errors.New("container is not running")
 	ErrStart      = errors.New("container cannot start") // its own fault: command, mount, limits
+	ErrUnknown    = errors.New("its exit code is lost: the keeper was killed before it could tell")
 )
 
 // ManagerConfig says where a Manager keeps its things.

@@ -55,15 +55,16 @@ func (m *Manager) exec(ctx context.Context, id string, cfg ExecConfig) (int32, e
 	defer e.pidfd.Close()
 	if err := io.begin(cfg); err != nil {
 		killTree(e.pid, e.pidfd)
-		e.wait()
+		_, _ = e.wait()
 		return -1, err
 	}
-	ended := make(chan int32, 1)
-	go func() { ended <- e.wait() }() // ends with the exec, which ctx ends
+	var code int32
+	ended := make(chan struct{})
+	go func() { code, err = e.wait(); close(ended) }() // ends with the exec, which ctx ends
 	select {
-	case code := <-ended:
+	case <-ended:
 		io.finish()
-		return code, nil
+		return code, err
 	case <-ctx.Done():
 		killTree(e.pid, e.pidfd)
 		<-ended
@@ -82,18 +83,19 @@ type runningExec struct {
 
 func (m *Manager) launchExec(ctx context.Context, c *container, cfg ExecConfig, io *execIO) (*runningExec, error) {
 	cfg.Process.Terminal = cfg.TTY
-	execID, code := m.expectExec()
+	execID := m.streamID()
 	path := filepath.Join(c.dir, "exec-"+execID)
 	defer os.Remove(path)
 	if err := m.writeExec(ctx, c, path, cfg); err != nil {
-		m.execExited(execID, -1)
 		return nil, err
 	}
 	atExecWritten.Reach()
 	req := keeper.Exec{ID: c.id, ExecID: execID, Process: path, TTY: cfg.TTY, Stdio: io.stdio}
+	var code <-chan int32
+	asked := func(k *keeper.Client) { code = expect(m, m.execs, execID, k) }
 	// Not under ctx: a process that was started must be known to be killed.
 	var r keeper.Running
-	files, err := m.link.call(m.ctx, false, keeper.OpExec, req, &r, io.theirs...)
+	files, err := m.link.callTelling(m.ctx, false, asked, keeper.OpExec, req, &r, io.theirs...)
 	io.closeTheirs()
 	if err != nil || len(files) == 0 {
 		m.execExited(execID, -1)
@@ -144,71 +146,90 @@ func execError(err error) error {
 	return err
 }
 
-func (m *Manager) expectExec() (string, <-chan int32) {
-	code := make(chan int32, 1)
+// awaited is what a keeper is to tell, over the connection on which it was
+// asked.
+type awaited[T any] struct {
+	from *keeper.Client
+	told chan T
+}
+
+// streamID names an exec or an attachment.
+func (m *Manager) streamID() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.serial++
-	id := strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(m.serial, 10)
-	m.execs[id] = code
-	return id, code
+	return strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(m.serial, 10)
 }
 
-func (m *Manager) execExited(id string, code int32) {
+// expect is called before each keeper that is asked: what one that is lost was
+// to tell does not end what the next one will.
+func expect[T any](m *Manager, in map[string]awaited[T], id string, from *keeper.Client) <-chan T {
+	told := make(chan T, 1)
 	m.mu.Lock()
-	ch, ok := m.execs[id]
-	delete(m.execs, id)
+	defer m.mu.Unlock()
+	in[id] = awaited[T]{from, told}
+	return told
+}
+
+// tell gives a value to who expects it: to the first caller's only.
+func tell[T any](m *Manager, in map[string]awaited[T], id string, value T) {
+	m.mu.Lock()
+	a, ok := in[id]
+	delete(in, id)
 	m.mu.Unlock()
 	if ok {
-		ch <- code // buffered, and only the first one gets here
+		a.told <- value // buffered
 	}
 }
 
-// loseStreams is for when the keeper is gone: attachments end with it. Execs
-// go on, but how they end is to be learnt from their pidfds.
+func (m *Manager) execExited(id string, code int32) { tell(m, m.execs, id, code) }
+
+// loseStreams is for when a keeper is gone: attachments end with it. Execs go
+// on, but how they end is to be learnt from their pidfds.
 func (m *Manager) loseStreams() {
 	m.mu.Lock()
-	execs, attached := m.execs, m.attached
-	m.execs, m.attached = map[string]chan int32{}, map[string]chan string{}
-	m.mu.Unlock()
-	for _, ch := range execs {
-		close(ch)
+	defer m.mu.Unlock()
+	for id, a := range m.execs {
+		if a.from.Lost() {
+			delete(m.execs, id)
+			close(a.told)
+		}
 	}
-	for _, ch := range attached {
-		ch <- "the keeper was killed"
+	for id, a := range m.attached {
+		if a.from.Lost() {
+			delete(m.attached, id)
+			a.told <- "the keeper was killed" // buffered
+		}
 	}
 }
 
-// wait waits for an exec's end and says its exit code.
-func (e *runningExec) wait() int32 {
+// wait waits for an exec's end and says its exit code, or ErrUnknown.
+func (e *runningExec) wait() (int32, error) {
 	if code, ok := <-e.code; ok {
-		return code
+		return code, nil
 	}
 	raw, err := e.pidfd.SyscallConn()
 	if err != nil {
-		return CodeUnknown
+		return CodeUnknown, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	code := int32(CodeUnknown)
-	_ = raw.Read(func(fd uintptr) bool { // woken by each change of the pidfd
-		word, ok := keeper.WaitStatusOf(int(fd))
-		if ok {
-			code = keeper.ExitCode(word)
+	code, err := int32(CodeUnknown), ErrUnknown
+	readErr := raw.Read(func(fd uintptr) bool { // woken by each change of the pidfd
+		set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(set, 0); err != nil || n == 0 {
+			return false
 		}
-		return ok || hungUp(int(fd))
+		// Asked after the poll: once it says that the process was reaped, there is
+		// nothing more to come.
+		word, ok := keeper.WaitStatusOf(int(fd))
+		if !ok { // before Linux 6.15 it comes to us, see orphans.go
+			var waitErr error
+			word, waitErr = keeper.Wait(int(fd))
+			ok = waitErr == nil
+		}
+		if ok {
+			code, err = keeper.ExitCode(word), nil
+		}
+		return ok || set[0].Revents&unix.POLLHUP != 0
 	})
-	return code
-}
-
-// hungUp says that nothing more is to be learnt from a pidfd: its process was
-// reaped.
-func hungUp(pidfd int) bool {
-	set := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(set, 0)
-	if err != nil || n == 0 {
-		return false
-	}
-	if set[0].Revents&unix.POLLHUP != 0 {
-		return true
-	}
-	return false
+	return code, errors.Join(err, readErr)
 }

@@ -143,11 +143,17 @@ func (l *link) get(ctx context.Context) (*keeper.Client, error) {
 // If again, it is also asked anew when it died before it answered: for what
 // may be done twice.
 func (l *link) call(ctx context.Context, again bool, op keeper.Op, in, out any, files ...*os.File) ([]*os.File, error) {
+	return l.callTelling(ctx, again, func(*keeper.Client) {}, op, in, out, files...)
+}
+
+// callTelling is call, and tells which keeper is about to be asked.
+func (l *link) callTelling(ctx context.Context, again bool, asked func(*keeper.Client), op keeper.Op, in, out any, files ...*os.File) ([]*os.File, error) {
 	for {
 		client, err := l.get(ctx)
 		if err != nil {
 			return nil, err
 		}
+		asked(client)
 		got, err := client.Call(ctx, op, in, out, files...)
 		retry := errors.Is(err, keeper.ErrNotSent) || again && errors.Is(err, keeper.ErrGone)
 		if !retry {

@@ -37,8 +37,8 @@ type Manager struct {
 
 	mu         sync.Mutex
 	containers map[string]*container
-	execs      map[string]chan int32 // by exec id: where its exit code goes
-	attached   map[string]chan string
+	execs      map[string]awaited[int32]  // by exec id: its exit code
+	attached   map[string]awaited[string] // why it was let go of
 	serial     uint64
 }
 
@@ -107,7 +107,7 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	groups.Systemd = cfg.Systemd
 	m := &Manager{
 		cfg: cfg, boot: boot, groups: groups, hub: newHub(),
-		containers: map[string]*container{}, execs: map[string]chan int32{}, attached: map[string]chan string{},
+		containers: map[string]*container{}, execs: map[string]awaited[int32]{}, attached: map[string]awaited[string]{},
 	}
 	if err := m.learnHost(); err != nil {
 		return nil, fmt.Errorf("open containers: %w", err)

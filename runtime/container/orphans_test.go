@@ -52,3 +52,17 @@ func TestOrphansOnOldKernels(t *testing.T) {
 		}
 	}
 }
+
+// TestExecOnOldKernels kills the keeper under an exec that ends as a child of
+// this process.
+func TestExecOnOldKernels(t *testing.T) {
+	runtimetest.Need(t)
+	container.ForceOrphans(true)
+	t.Cleanup(func() {
+		container.ForceOrphans(false)
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	})
+	n := runtimetest.New(t)
+	n.Run(n.Sh("c", "sleep 100000"))
+	n.KillDuringExec("c")
+}

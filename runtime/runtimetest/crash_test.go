@@ -18,29 +18,6 @@ import (
 	"keelson.dev/keelson/runtime/logfile"
 )
 
-// killKeeper kills the node's keeper and waits until it is gone.
-func (n *Node) killKeeper() {
-	n.T.Helper()
-	pid := n.KeeperPid()
-	if pid == 0 {
-		n.T.Fatal("there is no keeper to kill")
-	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		n.T.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		n.T.Fatal(err)
-	}
-	set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	for {
-		if count, err := unix.Poll(set, -1); err == nil && count > 0 {
-			return
-		}
-	}
-}
-
 func TestKillKeeper(t *testing.T) {
 	n := New(t)
 	ctx := t.Context()
@@ -55,7 +32,7 @@ func TestKillKeeper(t *testing.T) {
 	}
 	// Exec, as it goes through the keeper, says that a new one is up.
 	for round := range 20 {
-		n.killKeeper()
+		n.KillKeeper()
 		out, _, code, err := n.exec("sleeper", "echo alive", container.ExecConfig{})
 		if err != nil || code != 0 || out != "alive\n" {
 			t.Fatalf("round %d: exec after kill: %q, code %d, %v", round, out, code, err)
@@ -81,6 +58,14 @@ func TestKillKeeper(t *testing.T) {
 	if s, err := n.State("tty"); err != nil || s.Status != container.Running {
 		t.Errorf("terminal container: %+v, %v", s, err)
 	}
+}
+
+// TestKillKeeperDuringExec: an exec's exit code outlives the keeper that
+// started it.
+func TestKillKeeperDuringExec(t *testing.T) {
+	n := New(t)
+	n.sleeper("c")
+	n.KillDuringExec("c")
 }
 
 // TestKillKeeperUnderLoad kills keepers while much is written, so that kills
@@ -127,7 +112,7 @@ func TestKillKeeperAtEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == count/2 {
-			n.killKeeper()
+			n.KillKeeper()
 		}
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", s.Pid), nil, 0o644); err != nil {
 			t.Fatal(err)
@@ -301,7 +286,7 @@ func TestKillBoth(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.kill()
-	n.killKeeper()
+	n.KillKeeper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", gone.Pid), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
