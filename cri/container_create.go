@@ -104,7 +104,7 @@ func (s *Server) makeContainer(ctx context.Context, rec podstore.Container) (_ *
 	var back undo.Stack
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, takeBack(ctx, s, s.containers, rec.ID, &back))
+			err = errors.Join(err, takeBack(ctx, s, s.containers, rec.ID, &back, func(ctx context.Context) error { return s.dismantle(ctx, &rec) }))
 		}
 	}()
 	pod, err := s.readySandbox(rec.SandboxID)
@@ -172,6 +172,9 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 		return nil, fmt.Errorf("image %s: %w", cfg.GetImage().GetImage(), err)
 	}
 	rec.ImageID, rec.ImageRef = img.ID, imageRef(img)
+	if o := sc.GetSelinuxOptions(); !s.host.SELinux && o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() != "" {
+		s.log.Warn("SELinux options are not applied: this node's kernel does not enforce SELinux", "container", rec.ID, "name", cfg.GetMetadata().GetName(), "pod", pod.ID)
+	}
 	sig, sigName, err := translate.StopSignal(cfg.GetStopSignal(), img.Config)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"keelson.dev/keelson/cri/podstore"
 )
@@ -12,10 +13,11 @@ import (
 // recover brings records and reality together after a start: what a dead daemon
 // left half made is taken back, what has no record is removed, and a pod whose
 // namespaces are gone is stopped. It runs before the first call is answered. A
-// failure is logged and costs its own object only.
+// failure is logged and costs its own object only; what no call will come for is
+// tried again.
 func (s *Server) recover(ctx context.Context) {
 	for _, rec := range s.containers.Unfinished() {
-		s.complain("take back a half-made container", rec.ID, s.dismantle(ctx, rec))
+		s.settle("take back a half-made container", rec.ID, func(ctx context.Context) error { return s.dismantle(ctx, rec) })
 	}
 	for _, rec := range s.containers.List() {
 		if _, err := s.deps.Containers.State(rec.ID); missing(err) {
@@ -23,17 +25,17 @@ func (s *Server) recover(ctx context.Context) {
 		}
 	}
 	for _, rec := range s.sandboxes.Unfinished() {
-		s.complain("take back a half-made sandbox", rec.ID, s.discardSandbox(ctx, rec.ID))
+		s.settle("take back a half-made sandbox", rec.ID, func(ctx context.Context) error { return s.discardSandbox(ctx, rec.ID) })
 	}
 	for _, st := range s.deps.Containers.List() {
 		if _, err := s.containers.Get(st.ID); err != nil {
 			orphan := &podstore.Container{ID: st.ID, SandboxID: st.SandboxID}
-			s.complain("remove a container without a record", st.ID, s.dismantle(ctx, orphan))
+			s.settle("remove a container without a record", st.ID, func(ctx context.Context) error { return s.dismantle(ctx, orphan) })
 		}
 	}
 	for _, sb := range s.deps.Sandboxes.List() {
 		if _, err := s.sandboxes.Get(sb.ID); err != nil {
-			s.complain("remove a sandbox without a record", sb.ID, s.discardSandbox(ctx, sb.ID))
+			s.settle("remove a sandbox without a record", sb.ID, func(ctx context.Context) error { return s.discardSandbox(ctx, sb.ID) })
 		}
 	}
 	for _, rec := range s.sandboxes.List() {
@@ -50,6 +52,34 @@ func (s *Server) complain(what, id string, err error) {
 		return
 	}
 	s.log.Info("recovery: "+what, "id", id)
+}
+
+// settle does what no call asks for: now, or again later.
+func (s *Server) settle(what, id string, do func(context.Context) error) {
+	err := do(s.life)
+	s.complain(what, id, err)
+	if err != nil {
+		s.again(what, id, do)
+	}
+}
+
+// again tries until it works: an address or a mount that could not be given back
+// is not lost until the next start. It ends with the server.
+func (s *Server) again(what, id string, do func(context.Context) error) {
+	s.readers.Go(func() {
+		for pause := 500 * time.Millisecond; ; pause = min(2*pause, time.Minute) {
+			select {
+			case <-s.life.Done():
+				return
+			case <-time.After(pause):
+			}
+			err := do(s.life)
+			s.complain(what, id, err)
+			if err == nil {
+				return
+			}
+		}
+	})
 }
 
 func (s *Server) discardSandbox(ctx context.Context, id string) error {

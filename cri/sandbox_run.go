@@ -87,7 +87,7 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 	var back undo.Stack
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, takeBack(ctx, s, s.sandboxes, rec.ID, &back))
+			err = errors.Join(err, takeBack(ctx, s, s.sandboxes, rec.ID, &back, func(ctx context.Context) error { return s.discardSandbox(ctx, rec.ID) }))
 		}
 	}()
 	back.Push("files", func(context.Context) error { return os.RemoveAll(s.podDir(rec.ID)) })
@@ -143,15 +143,16 @@ func (s *Server) box(ctx context.Context, rec *podstore.Sandbox, sysctls map[str
 	return nil
 }
 
-// takeBack undoes a failed creation, and the record last: if something could not
-// be undone, the record stays for the next start, and only the name is free.
+// takeBack undoes a failed creation, and the record last. If something could not
+// be undone, only the name is free: the record stays, and again is tried until it
+// works, here or at the next start.
 func takeBack[T interface {
 	Delete(id string) error
 	Abandon(id string)
-}](ctx context.Context, s *Server, records T, id string, back *undo.Stack) error {
+}](ctx context.Context, s *Server, records T, id string, back *undo.Stack, again func(context.Context) error) error {
 	if err := back.Rollback(ctx); err != nil {
-		s.log.Error("a failed creation could not be taken back whole; the next start will", "id", id, "err", err)
 		records.Abandon(id)
+		s.again("take a failed creation back", id, again)
 		return err
 	}
 	return records.Delete(id)

@@ -44,6 +44,7 @@ type lease = ipam.Lease[record]
 type entry struct {
 	lease lease
 	ports []hostport.Mapping
+	going bool // its ports could not be taken back yet: Teardown is to be called again
 }
 
 type wakes struct{ drop, refill chan struct{} }
@@ -176,7 +177,8 @@ func (n *Network) recover(old []lease) error {
 func (n *Network) pin(name string) string { return filepath.Join(n.cfg.RunDir, "netns", name) }
 
 // Setup gives the sandbox a namespace, an address and its host ports. Asking again for the same sandbox returns what it has.
-// Errors: ipam.ErrExhausted among others; after one, and when ctx ends, nothing of it is left.
+// Errors: ipam.ErrExhausted among others; after one, and when ctx ends, nothing of it is left, unless the packet filter failed
+// at the way back too: then its address and ports are Teardown's.
 func (n *Network) Setup(ctx context.Context, pod Pod) (Attachment, error) {
 	if pod.SandboxID == "" {
 		return Attachment{}, errors.New("network: setup without a sandbox ID")
@@ -187,6 +189,9 @@ func (n *Network) Setup(ctx context.Context, pod Pod) (Attachment, error) {
 	}
 	defer done()
 	if e := n.entry(pod.SandboxID); e != nil {
+		if e.going {
+			return Attachment{}, fmt.Errorf("network: sandbox %s is not off the network yet; tear it down first", pod.SandboxID)
+		}
 		return n.attachment(e.lease), nil
 	}
 	l, err := n.obtain(ctx, pod.NetNS)
@@ -195,13 +200,16 @@ func (n *Network) Setup(ctx context.Context, pod Pod) (Attachment, error) {
 	}
 	l.Record = record{State: making, Sandbox: pod.SandboxID, Pod: pod.Namespace + "/" + pod.Name, UID: pod.UID, Ports: pod.PortMappings, Given: pod.NetNS != ""}
 	if err := n.dress(ctx, l, pod); err != nil {
-		n.drop(l)
+		if n.entry(pod.SandboxID) == nil { // else a rule may still lead to the address: nobody else may have it
+			n.drop(l)
+		}
 		return Attachment{}, fmt.Errorf("network: pod %s: %w", l.Record.Pod, err)
 	}
 	return n.attachment(l), nil
 }
 
-// dress makes a wired namespace the pod's: parameters, policy, host ports, record. On an error it has taken the ports back.
+// dress makes a wired namespace the pod's: parameters, policy, host ports, record. On an error it has taken the ports back, or
+// the sandbox's entry is there and going.
 func (n *Network) dress(ctx context.Context, l lease, pod Pod) error {
 	ports, err := mappings(l.Record.Pod, l.Addr, pod.PortMappings)
 	if err != nil {
@@ -230,8 +238,7 @@ func (n *Network) dress(ctx context.Context, l lease, pod Pod) error {
 		err = n.addresses.Write(l)
 	}
 	if err != nil {
-		// The caller's context may be what ended; the way back must not depend on it.
-		return errors.Join(err, n.removePorts(context.WithoutCancel(ctx), pod.SandboxID))
+		return errors.Join(err, n.takePortsBack(ctx, pod.SandboxID))
 	}
 	atReady.Reach()
 	return nil

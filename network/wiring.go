@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -102,7 +103,7 @@ func sysctls(m map[string]string) error {
 	return nil
 }
 
-// addPorts makes e the sandbox's entry and applies its host ports. After an error it is not.
+// addPorts makes e the sandbox's entry and applies its host ports. After an error it is not, or it is going.
 func (n *Network) addPorts(ctx context.Context, sandbox string, e *entry) error {
 	n.mu.Lock()
 	var all []hostport.Mapping
@@ -121,12 +122,22 @@ func (n *Network) addPorts(ctx context.Context, sandbox string, e *entry) error 
 		return nil
 	}
 	if err := n.applyPorts(ctx); err != nil {
-		return errors.Join(err, n.removePorts(context.WithoutCancel(ctx), sandbox))
+		return errors.Join(err, n.takePortsBack(ctx, sandbox))
 	}
 	return n.forgetUDP(e.ports)
 }
 
-// removePorts takes the entry out and its host ports with it. After an error of the filter the entry is still there.
+// backLimit bounds the way back of a setup: a filter that hangs must not hold its caller.
+var backLimit = 10 * time.Second
+
+// takePortsBack is removePorts for a setup that failed: ctx may be what ended, and the way back must not depend on it.
+func (n *Network) takePortsBack(ctx context.Context, sandbox string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backLimit)
+	defer cancel()
+	return n.removePorts(ctx, sandbox)
+}
+
+// removePorts takes the entry out and its host ports with it. After an error of the filter the entry is still there, and going.
 func (n *Network) removePorts(ctx context.Context, sandbox string) error {
 	n.mu.Lock()
 	e := n.pods[sandbox]
@@ -137,6 +148,7 @@ func (n *Network) removePorts(ctx context.Context, sandbox string) error {
 	}
 	if err := n.applyPorts(ctx); err != nil {
 		n.mu.Lock()
+		e.going = true
 		n.pods[sandbox] = e
 		n.mu.Unlock()
 		return err
