@@ -2,12 +2,14 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"keelson.dev/keelson/image"
 )
@@ -93,6 +95,9 @@ func (s *Server) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest
 		}
 	}
 	img, err := s.deps.Images.Pull(ctx, ref, auth)
+	if errors.Is(err, image.ErrSignature) { // the kubelet knows it by how it begins
+		return nil, fmt.Errorf("%w: pull %s: %w", crierrors.ErrSignatureValidationFailed, ref, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", ref, err)
 	}

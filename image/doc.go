@@ -5,6 +5,7 @@
 //
 //	reference  what the user wrote -> one normal form             (pure)
 //	manifest   manifests, indexes, configs -> checked values      (pure)
+//	policy     policy.json: which images may be used, by whose signature
 //	registry   the OCI distribution client: hosts.toml, auth, resume
 //	content    content-addressed blobs on disk
 //	unpack     one compressed layer -> files below one directory

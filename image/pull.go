@@ -70,6 +70,9 @@ func (s *Store) pull(ctx context.Context, ref reference.Reference, auth *Auth) (
 		return "", fmt.Errorf("failed to resolve reference %q: %w", ref, err)
 	}
 	atResolved.Reach()
+	if err := p.allowed(ctx, auth); err != nil {
+		return "", err
+	}
 	p.names = []reference.Reference{ref, ref.WithDigest(p.target.Digest)}
 	if err := p.content(ctx); err != nil {
 		return "", fmt.Errorf("failed to pull image %q: %w", ref, err)

@@ -32,6 +32,7 @@ type Config struct {
 	CertsDirs []string     // folders of <registry host>/hosts.toml
 	Log       *slog.Logger // default discards
 
+	Policy        string                                // a policy.json: which images may be pulled (image/policy); default all
 	DockerConfigs []string                              // config.json files: credentials for pulls that bring none
 	Proxy         func(*http.Request) (*url.URL, error) // e.g. http.ProxyFromEnvironment; default none
 	Platform      v1.Platform                           // what to choose from an index; default this machine

@@ -51,7 +51,7 @@ func newBench(t *testing.T) *bench {
 }
 
 func (b *bench) config() image.Config {
-	return image.Config{Root: b.root, CertsDirs: []string{b.certs}, Log: slog.New(slog.NewTextHandler(testWriter{b.T}, nil)),
+	return image.Config{Root: b.root, CertsDirs: []string{b.certs}, Policy: filepath.Join(b.certs, "policy.json"), Log: slog.New(slog.NewTextHandler(testWriter{b.T}, nil)),
 		Registry: registry.Config{Backoff: time.Millisecond, Retries: 3, ProgressTimeout: 5 * time.Second}}
 }
 

@@ -68,7 +68,7 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	if err := errors.Join(os.MkdirAll(o.place.agent(), 0o711), os.Chmod(o.place.agent(), 0o711)); err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
-	if n.images, err = image.Open(image.Config{Root: o.place.images(), CertsDirs: o.place.certs(), Log: log.With("part", "image")}); err != nil {
+	if n.images, err = image.Open(image.Config{Root: o.place.images(), CertsDirs: o.place.certs(), Policy: o.place.policy(), Log: log.With("part", "image")}); err != nil {
 		return nil, fmt.Errorf("open the image store: %w", err)
 	}
 	n.closers = append(n.closers, n.images.Close)

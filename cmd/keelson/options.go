@@ -69,7 +69,7 @@ func (o *options) paths(f *pflag.FlagSet) {
 	f.StringVar(&p.Run, "run-dir", "/run/keelson", "state that must not (a tmpfs)")
 	f.StringVar(&p.KubeletRoot, "kubelet-dir", "/var/lib/kubelet", "pods' volumes, plugins")
 	f.StringVar(&p.PodLogs, "pod-logs-dir", "/var/log/pods", "containers' logs")
-	f.StringVar(&p.Config, "config-dir", "/etc/keelson", "registries (certs.d), static pods (manifests), settings (config.yaml)")
+	f.StringVar(&p.Config, "config-dir", "/etc/keelson", "registries (certs.d), image policy (policy.json), static pods (manifests), settings (config.yaml)")
 	f.StringVar(&p.ConfigFile, "config", "", "flags' values, `name: value` in YAML (default <config-dir>/config.yaml and config.yaml.d/*.yaml); a variable KEELSON_NAME wins over it, a flag over both")
 	f.StringVar(&p.Kubeconfig, "kubeconfig", "", "admin kubeconfig (default <config-dir>/keelson.yaml)")
 	f.StringVar(&o.logging.Format, "log-format", "text", "text or json")
@@ -90,6 +90,7 @@ func (p places) server() string    { return filepath.Join(p.Data, "server") }
 func (p places) images() string    { return filepath.Join(p.Data, "agent", "images") }
 func (p places) volumes() string   { return filepath.Join(p.Data, "agent", "volumes") }
 func (p places) manifests() string { return filepath.Join(p.Config, "manifests") }
+func (p places) policy() string    { return filepath.Join(p.Config, "policy.json") }
 func (p places) certs() []string {
 	return []string{filepath.Join(p.Config, "certs.d"), "/etc/containerd/certs.d"}
 }
