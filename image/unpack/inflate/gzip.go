@@ -70,6 +70,10 @@ const (
 	flagComment = 1 << 4
 )
 
+// errReserved is of flags that RFC 1952 2.3.1.2 has a reader refuse: what they
+// would mean for the bytes after them is not known.
+var errReserved = fmt.Errorf("%w: reserved flags in the header", ErrCorrupt)
+
 // header reads a member's header; io.EOF when there is no further member.
 func (r *Reader) header() error {
 	d := &r.d
@@ -94,8 +98,11 @@ func (r *Reader) header() error {
 	if err := d.bytes(h[:]); err != nil {
 		return err
 	}
-	if h[0] != 0x8b || h[1] != 8 || h[2]&0xe0 != 0 {
+	if h[0] != 0x8b || h[1] != 8 {
 		return fmt.Errorf("%w: header", ErrCorrupt)
+	}
+	if h[2]&0xe0 != 0 {
+		return errReserved
 	}
 	if err := r.skipFields(h); err != nil {
 		return err

@@ -167,6 +167,12 @@ func agree(t *testing.T, z []byte) {
 	if werr == nil {
 		want, werr = io.ReadAll(io.LimitReader(r, 4<<20))
 	}
+	if errors.Is(err, errReserved) { // compress/gzip passes over them
+		if werr == nil && !bytes.HasPrefix(want, got) {
+			t.Fatalf("the bytes before the error differ; input %x", z)
+		}
+		return
+	}
 	if (err == nil) != (werr == nil) {
 		// Padding is what we allow and compress/gzip does not.
 		if err == nil && z[len(z)-1] == 0 && (errors.Is(werr, gzip.ErrHeader) || werr == io.ErrUnexpectedEOF) && bytes.Equal(got, want) {
