@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -143,7 +142,7 @@ func (k *Kubelet) wire(d Deps) error {
 		SeccompDefault: !cfg.NoSeccompDefault, NodeMemory: machine.MemoryBytes,
 	}, act.Deps{
 		CRI: p.cri, API: p.cluster, Tree: p.tree, SubPath: d.Volumes.SubPath, Log: k.log, Devices: p.devices.Container,
-		Events: p.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.Node.Name}),
+		Events: k.recorder(),
 	})
 	p.workers = podworker.New(k, k.log)
 	p.metrics.registry.MustRegister(gauges{k})
@@ -228,6 +227,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if !k.cfg.Shutdown.Off {
 		run("machine's shutdown", shutdown.New(k.shutdown(), machine{k}).Run)
 	}
+	insist("pod cgroups", func(ctx context.Context) error { return p.tree.Watch(ctx, k.cgroupsBack) })
 	insist("device plugins", p.devices.Run)
 	insist("pod resources", (&podresources.Server{
 		Socket: filepath.Join(k.cfg.Paths.Root, "pod-resources", "kubelet.sock"), Pods: nodeView{k}.Pods, Devices: p.devices, Log: k.log,

@@ -22,7 +22,9 @@ type Config struct {
 	Guard       Guard        // optional: network policy
 	Spares      int          // attachments made in advance; 0 means none
 	Log         *slog.Logger // optional
-	Filter      Filter       // optional; default iptables with the chain prefix KEELSON
+	// Repaired is told in words what others had removed and Watch put back; optional.
+	Repaired func(parts string)
+	Filter   Filter // optional; default iptables with the chain prefix KEELSON
 }
 
 // Filter is the packet filter as the network needs it; netfilter's IPTables and Fake are ones.
@@ -66,6 +68,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Repaired == nil {
+		c.Repaired = func(string) {}
 	}
 	if c.Guard == nil {
 		c.Guard = open{}

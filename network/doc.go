@@ -17,6 +17,9 @@
 //   - The node's own rules are the jumps and chains of netfilter's prefix, one bridge and one route.
 //   - No call of one sandbox runs beside another of the same.
 //
+// What others take away comes back: Watch hears from the kernel (rtnetlink) that a link, an address, a route or forwarding went, looks at
+// the whole, and makes what is missing of it. A pod whose link was deleted gets a new one with its old address; its connections go on.
+//
 // Ownership: a Network owns two goroutines, which Close ends and waits for: one drops what is leaving, one keeps the pool of spare
 // attachments filled. Lock order: the sandbox's turn, then mu; mu is never held over I/O.
 package network

@@ -108,13 +108,8 @@ func (n *Network) open() error {
 	if err != nil {
 		return err
 	}
-	if err := n.links.EnsureNode(n.addresses.Gateway(), n.cfg.PodCIDR, n.cfg.MTU); err != nil {
+	if err := n.ensureNode(); err != nil {
 		return err
-	}
-	if n.cfg.DNS.IsValid() {
-		if err := n.links.AddAddress(n.cfg.DNS); err != nil {
-			return err
-		}
 	}
 	if err := n.recover(old); err != nil {
 		return err

@@ -56,8 +56,7 @@ func (n *Network) build(ctx context.Context, given string) (lease, error) {
 }
 
 func (n *Network) wire(ctx context.Context, l lease, given string) error {
-	name, gw := n.links.Name(l.Slot), n.addresses.Gateway()
-	w := link.Wire{Host: n.host, HostName: name, Pod: l.Addr, Gateway: gw, MTU: n.cfg.MTU}
+	name, w := n.links.Name(l.Slot), n.wireOf(l)
 	pin := n.pin(l.Addr.String())
 	pinned := netns.Create
 	if given != "" {
@@ -83,11 +82,15 @@ func (n *Network) wire(ctx context.Context, l lease, given string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := n.links.Connect(name, l.Addr, gw); err != nil {
+	if err := n.links.Connect(name, l.Addr, w.Gateway); err != nil {
 		return err
 	}
 	atConnected.Reach()
 	return nil
+}
+
+func (n *Network) wireOf(l lease) link.Wire {
+	return link.Wire{Host: n.host, HostName: n.links.Name(l.Slot), Pod: l.Addr, Gateway: n.addresses.Gateway(), MTU: n.cfg.MTU}
 }
 
 // sysctls writes parameters of the calling thread's namespace.

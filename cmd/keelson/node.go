@@ -39,8 +39,9 @@ type node struct {
 	policy     *policy.Engine      // nil for the runtime alone
 	network    *network.Network
 	cri        *cri.Server
-	drivers    *csi.Plugin          // nil for the runtime alone
-	admin      func(*http.ServeMux) // adds to the admin socket; may be nil
+	drivers    *csi.Plugin               // nil for the runtime alone
+	admin      func(*http.ServeMux)      // adds to the admin socket; may be nil
+	tell       func(reason, what string) // makes an Event of the Node; nil for the runtime alone. Set before the tasks run.
 	closers    []func() error
 	log        *slog.Logger
 }
@@ -82,7 +83,8 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 	if n.sandboxes, err = sandbox.New(sandbox.ManagerConfig{StateDir: filepath.Join(run, "sandboxes"), KeeperPath: keeperPath, Systemd: systemd, Log: log.With("part", "runtime")}); err != nil {
 		return nil, fmt.Errorf("open the sandboxes: %w", err)
 	}
-	n.filter = netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge), Log: log.With("part", "network")})
+	n.filter = netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge), Log: log.With("part", "network"),
+		Repaired: func() { n.repaired("packet filter rules") }})
 	var guard network.Guard
 	if o.plane.ServiceCIDR != "" {
 		if n.policy, err = newPolicy(o, n.filter, log); err != nil {
@@ -90,7 +92,7 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 		}
 		guard = n.policy
 	}
-	if n.network, err = openNetwork(o, n.filter, guard, log); err != nil {
+	if n.network, err = openNetwork(o, n.filter, guard, n.repaired, log); err != nil {
 		return nil, fmt.Errorf("open the network: %w", err)
 	}
 	n.closers = append(n.closers, n.network.Close)
@@ -141,7 +143,7 @@ func passable(dirs ...string) error {
 	return nil
 }
 
-func openNetwork(o *options, filter *netfilter.IPTables, guard network.Guard, log *slog.Logger) (*network.Network, error) {
+func openNetwork(o *options, filter *netfilter.IPTables, guard network.Guard, repaired func(string), log *slog.Logger) (*network.Network, error) {
 	pods, err := netip.ParsePrefix(o.node.PodCIDR)
 	if err != nil {
 		return nil, fmt.Errorf("--pod-cidr: %w", err)
@@ -156,7 +158,7 @@ func openNetwork(o *options, filter *netfilter.IPTables, guard network.Guard, lo
 			return nil, fmt.Errorf("--cluster-dns: %w", err)
 		}
 	}
-	return network.New(network.Config{DNS: dns, Guard: guard, Spares: spareLinks, Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
+	return network.New(network.Config{DNS: dns, Guard: guard, Repaired: repaired, Spares: spareLinks, Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
 		RunDir: filepath.Join(o.place.Run, "network"), Filter: filter, Log: log.With("part", "network")})
 }
 
@@ -166,7 +168,7 @@ func removeNetwork(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	n, err := openNetwork(o, netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge)}), nil, log)
+	n, err := openNetwork(o, netfilter.NewIPTables(netfilter.Config{Prefix: chainPrefix(o.node.Bridge)}), nil, nil, log)
 	if err != nil {
 		return err
 	}
@@ -183,6 +185,13 @@ func chainPrefix(bridge string) string {
 	return fmt.Sprintf("K%06X", h.Sum32()&0xffffff)
 }
 
+// repaired tells that others had removed something of the node's, which is back.
+func (n *node) repaired(what string) {
+	if n.tell != nil {
+		n.tell("NetworkRepaired", "Somebody removed what pods need of this node; keelson has put it back: "+what)
+	}
+}
+
 // tasks serve the node's sockets.
 func (n *node) tasks(o *options) []task {
 	return []task{
@@ -194,6 +203,7 @@ func (n *node) tasks(o *options) []task {
 			return n.cri.Serve(ctx, l)
 		}},
 		{"rule repair", n.filter.Watch},
+		{"network repair", n.network.Watch},
 		{"image folder", func(ctx context.Context) error {
 			// Beside the serving: a large archive or a slow registry holds up nobody, and a bad one stops nothing.
 			images, err := n.images.ImportFolder(ctx, o.place.images())

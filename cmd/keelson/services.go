@@ -52,6 +52,9 @@ func (n *node) services(o *options, client kubernetes.Interface, shared, system 
 	nodes := shared.Core().V1().Nodes().Lister()
 	events := record.NewBroadcaster()
 	teller := conflicts{events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "service-proxy", Host: o.node.Name}), shared.Core().V1().Services().Lister()}
+	n.tell = func(reason, what string) {
+		teller.events.Event(nodeReference(nodes, o.node.Name), corev1.EventTypeWarning, reason, what)
+	}
 	addresses, err := newBalancer(o, teller.tell, log)
 	if err != nil {
 		return nil, err
@@ -88,6 +91,15 @@ func (n *node) services(o *options, client kubernetes.Interface, shared, system 
 			events.Shutdown()
 			return nil
 		}}}, nil
+}
+
+// nodeReference names the Node in its events; by its UID too, once it is known.
+func nodeReference(nodes corelisters.NodeLister, name string) *corev1.ObjectReference {
+	ref := &corev1.ObjectReference{Kind: "Node", Name: name, APIVersion: "v1"}
+	if n, err := nodes.Get(name); err == nil {
+		ref.UID = n.UID
+	}
+	return ref
 }
 
 // staying tells whether a node is not about to be removed. One that is not known (yet) stays.

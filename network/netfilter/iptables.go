@@ -20,7 +20,9 @@ type Config struct {
 	Save, Restore string
 	// Wait is how long to wait for the xtables lock of the legacy variant; default 5 s.
 	Wait time.Duration
-	Log  *slog.Logger // optional
+	// Repaired is told when Watch has put back what others removed; optional.
+	Repaired func()
+	Log      *slog.Logger // optional
 }
 
 // IPTables applies rulesets with iptables-save and iptables-restore. Safe for concurrent use.
@@ -60,6 +62,9 @@ func NewIPTables(cfg Config) *IPTables {
 	}
 	if cfg.Wait == 0 {
 		cfg.Wait = 5 * time.Second
+	}
+	if cfg.Repaired == nil {
+		cfg.Repaired = func() {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -128,7 +128,11 @@ func (t *IPTables) repair(ctx context.Context) error {
 		return err
 	}
 	t.cfg.Log.Warn("somebody removed our packet filter rules; putting them back")
-	return t.Resync(ctx)
+	if err := t.Resync(ctx); err != nil {
+		return err
+	}
+	t.cfg.Repaired()
+	return nil
 }
 
 // whole tells whether every chain that we wrote, every rule in number, and every hook is still there.
