@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,9 +32,13 @@ import (
 	"keelson.dev/keelson/network/netfilter"
 	"keelson.dev/keelson/network/policy"
 	"keelson.dev/keelson/proxy"
+	"keelson.dev/keelson/proxy/conntrack"
 )
 
 const dnsPort = 53
+
+// tableEvery is how often we look whether the kernel's table of connections fills.
+const tableEvery = 10 * time.Second
 
 // services makes the node's Service proxy and cluster DNS, fed by shared informers; those of system are of kube-system alone.
 // Events go to client.
@@ -83,8 +88,9 @@ func (n *node) services(o *options, client kubernetes.Interface, shared, system 
 	if err := names.Follow(system.Core().V1().ConfigMaps().Informer()); err != nil {
 		return nil, err
 	}
-	p.Serve(names.Collectors()...)
-	return []task{{"service proxy", p.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}, {"load balancer addresses", addresses.Run},
+	p.Serve(append(names.Collectors(), conntrack.Figures("/proc"))...)
+	table := &conntrack.Alarm{Proc: "/proc", Share: 0.9, Every: tableEvery, Tell: n.tell}
+	return []task{{"service proxy", p.Run}, {"connection table", table.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}, {"load balancer addresses", addresses.Run},
 		{"load balancer events", func(ctx context.Context) error {
 			events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: client.CoreV1().Events("")})
 			<-ctx.Done()
