@@ -147,6 +147,28 @@ func TestForgottenContainer(t *testing.T) {
 	}
 }
 
+// ND10: the end of a container that a reboot took the record of is told when the next one runs, whether or not somebody looked between.
+func TestHostile_ND10(t *testing.T) {
+	in := input(corev1.RestartPolicyAlways, "a")
+	at := corev1.ContainerStateRunning{StartedAt: metav1.NewTime(noon)}
+	in.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "a", ContainerID: "keelson://old", RestartCount: 4, State: corev1.ContainerState{Running: &at}}}
+	between := Compute(in)
+	for _, seen := range []bool{false, true} {
+		if seen {
+			in.Pod.Status = between
+		}
+		in.Observed.Containers = []observe.Container{running("a", 5)}
+		s := Compute(in).ContainerStatuses[0]
+		if last := s.LastTerminationState.Terminated; s.RestartCount != 5 || s.State.Running == nil || last == nil || last.Reason != "ContainerStatusUnknown" || last.ContainerID != "keelson://old" {
+			t.Errorf("seen between: %v: status = %+v", seen, s)
+		}
+		in.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{s}
+		if again := Compute(in).ContainerStatuses[0]; again.LastTerminationState.Terminated == nil || again.LastTerminationState.Terminated.ContainerID != "keelson://old" {
+			t.Errorf("the next look: %+v", again.LastTerminationState)
+		}
+	}
+}
+
 // UIDs beyond 2^31 and failures of the node.
 func TestFailure(t *testing.T) {
 	in := input(corev1.RestartPolicyAlways, "a")

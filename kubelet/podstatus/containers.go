@@ -59,8 +59,8 @@ func (b builder) status(c *corev1.Container, kind plan.Kind, old *corev1.Contain
 	s.State = b.state(now)
 	if len(all) > 1 && all[1].State == observe.Exited {
 		s.LastTerminationState.Terminated = b.terminated(all[1])
-	} else if old != nil && old.LastTerminationState.Terminated != nil && old.RestartCount == s.RestartCount {
-		s.LastTerminationState = old.LastTerminationState // the record before it is gone, its story is not
+	} else if old != nil {
+		s.LastTerminationState = lastKnown(old, s.ContainerID) // the record before it is gone, its story is not
 	}
 	if w, waits := b.Waiting[c.Name]; waits && now.State != observe.Running {
 		if s.State.Terminated != nil {
@@ -75,6 +75,22 @@ func (b builder) status(c *corev1.Container, kind plan.Kind, old *corev1.Contain
 	s.VolumeMounts = volumeMounts(c, now)
 	b.flags(c, kind, &s, &now)
 	return s
+}
+
+// lastKnown is how the container before the one of that ID ended, from what the status said: the runtime knows nothing of it after
+// a reboot of the machine.
+func lastKnown(old *corev1.ContainerStatus, now string) corev1.ContainerState {
+	switch last := old.LastTerminationState.Terminated; {
+	case old.ContainerID == now:
+		return old.LastTerminationState
+	case old.State.Terminated != nil:
+		return old.State
+	case last != nil && last.ContainerID == old.ContainerID:
+		return old.LastTerminationState
+	case old.State.Running != nil:
+		return corev1.ContainerState{Terminated: unknown(old.ContainerID, "The container could not be located when the pod was restarted")}
+	}
+	return corev1.ContainerState{}
 }
 
 // user is the identity as the API takes it: it refuses groups beyond 2^31, and a status that it refuses would hide all the

@@ -233,6 +233,9 @@ func (c *Cluster) Kill() error {
 	return nil
 }
 
+// Use has later starts run another build of keelson.
+func (c *Cluster) Use(binary string) { c.binary = binary }
+
 // Stop ends the server as an administrator does. Pods go on.
 func (c *Cluster) Stop() error {
 	if err := c.server.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
