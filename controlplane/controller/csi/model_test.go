@@ -45,6 +45,8 @@ type model struct {
 	watchers []func(string)
 	gone     bool
 	grown    []string
+	made     *spec.CreateVolumeRequest // the last one
+	alone    bool                      // the node has nothing to do when a volume grows
 }
 
 func (m *model) lock() func() { m.mu.Lock(); return m.mu.Unlock }
@@ -146,7 +148,7 @@ func (m *model) GetCapacity(_ context.Context, r *spec.GetCapacityRequest) (*spe
 
 func (m *model) CreateVolume(_ context.Context, r *spec.CreateVolumeRequest) (*spec.CreateVolumeResponse, error) {
 	defer m.lock()()
-	m.volumes[r.Name] = r.GetCapacityRange().GetRequiredBytes()
+	m.volumes[r.Name], m.made = r.GetCapacityRange().GetRequiredBytes(), r
 	return &spec.CreateVolumeResponse{Volume: &spec.Volume{VolumeId: r.Name, CapacityBytes: m.volumes[r.Name]}}, nil
 }
 
@@ -171,7 +173,7 @@ func (m *model) ControllerUnpublishVolume(_ context.Context, r *spec.ControllerU
 func (m *model) ControllerExpandVolume(_ context.Context, r *spec.ControllerExpandVolumeRequest) (*spec.ControllerExpandVolumeResponse, error) {
 	defer m.lock()()
 	m.volumes[r.VolumeId] = r.GetCapacityRange().GetRequiredBytes()
-	return &spec.ControllerExpandVolumeResponse{CapacityBytes: m.volumes[r.VolumeId], NodeExpansionRequired: true}, nil
+	return &spec.ControllerExpandVolumeResponse{CapacityBytes: m.volumes[r.VolumeId], NodeExpansionRequired: !m.alone}, nil
 }
 
 // run runs a controller with the driver and an API that holds these objects.
