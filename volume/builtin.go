@@ -71,7 +71,7 @@ func (hostPath) Serves(v *corev1.Volume) bool { return v.HostPath != nil }
 // ServesPersistent implements PersistentPlugin.
 func (hostPath) ServesPersistent(pv *corev1.PersistentVolume) bool { return pv.Spec.HostPath != nil }
 
-func (hostPath) Mount(_ context.Context, r Request) (Mounted, error) {
+func (hostPath) Mount(ctx context.Context, r Request) (Mounted, error) {
 	source := r.Volume.HostPath
 	if r.Persistent != nil {
 		source = r.Persistent.Spec.HostPath
@@ -80,7 +80,8 @@ func (hostPath) Mount(_ context.Context, r Request) (Mounted, error) {
 	if source.Type != nil {
 		typ = *source.Type
 	}
-	if err := hostpath.Check(source.Path, typ); err != nil {
+	check := func() (struct{}, error) { return struct{}{}, hostpath.Check(source.Path, typ) }
+	if _, err := mount.Patient(ctx, source.Path, check, nil); err != nil {
 		return Mounted{}, err
 	}
 	return Mounted{HostPath: source.Path, Block: wantsBlock(r.Persistent)}, nil

@@ -22,7 +22,7 @@ func (m *Manager) SubPath(ctx context.Context, pod *corev1.Pod, container string
 		return "", err
 	}
 	defer done()
-	f, err := mount.OpenIn(v.HostPath, subPath, !v.Live)
+	f, err := mount.Patient(ctx, filepath.Join(v.HostPath, subPath), func() (*os.File, error) { return mount.OpenIn(v.HostPath, subPath, !v.Live) }, func(f *os.File) { f.Close() })
 	if err != nil {
 		return "", fmt.Errorf("volume %q: subPath: %w", volumeName, err)
 	}
@@ -42,8 +42,8 @@ func (m *Manager) bind(f *os.File, target string) error {
 	if err := mount.RemoveTree(target); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	var st unix.Statx_t // what is known already: its server may have gone since
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
 		return err
 	}
 	parent := filepath.Dir(target)

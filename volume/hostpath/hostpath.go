@@ -12,10 +12,13 @@ import (
 // Check opens what path leads to and compares it with the type; the OrCreate types make what is missing (its parents only for
 // a directory). The path is the node's own: symlinks in it are followed.
 func Check(path string, typ corev1.HostPathType) error {
+	kind, err := look(path)
 	if typ == corev1.HostPathUnset {
+		if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.EIO) { // nothing that a container could mount
+			return fmt.Errorf("hostPath: look at %s: its filesystem's server is gone: %w", path, err)
+		}
 		return nil
 	}
-	kind, err := look(path)
 	if errors.Is(err, unix.ENOENT) {
 		switch typ {
 		case corev1.HostPathDirectoryOrCreate:
