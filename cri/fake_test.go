@@ -84,6 +84,9 @@ type (
 )
 
 func (fakeImages) Pull(_ context.Context, ref string, _ *image.Auth) (image.Image, error) {
+	if ref == "unsigned" {
+		return image.Image{}, fmt.Errorf("%w: no signature", image.ErrSignature)
+	}
 	return fakeImages{}.Get(ref)
 }
 

@@ -553,3 +553,13 @@ func countSteps(w *world, name string) (n int) {
 	}
 	return n
 }
+
+// TestHostile_IM39: the kubelet tells a refused image from one that cannot be had
+// by how the message begins, and puts the rest into its event.
+func TestHostile_IM39(t *testing.T) {
+	s := start(t, newWorld(), t.TempDir())
+	_, err := s.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "unsigned"}})
+	if told := status.Convert(toStatus(err)).Message(); !strings.HasPrefix(told, "SignatureValidationFailed: ") || !strings.Contains(told, "no signature") {
+		t.Errorf("the kubelet is told %q", told)
+	}
+}
