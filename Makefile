@@ -89,6 +89,10 @@ bench-cri: test-deps build bench-deps ## The CRI table, ours beside a peer: make
 bench-api: build ## Measure the API server, beside another cluster if named: make bench-api PEER=kubeconfig
 	$(GO) run ./test/benchapi -json bin/bench-api.json $(if $(PEER),-peer '$(PEER)')
 
+.PHONY: test-scale
+test-scale: build ## The API server with 100,000 objects, 1,000 watchers and lists of 10,000 pods
+	$(GO) run ./test/benchapi -scale
+
 .PHONY: critest
 critest: test-deps build ## Run a critest of yours against our runtime: make critest CRITEST=/path/to/critest
 	$(GO) test -count=1 -timeout 60m -v -run '^TestCritest$$' ./test/critest -critest '$(CRITEST)'

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/test/lab"
 )
@@ -48,7 +49,7 @@ func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, 
 	}
 	var rows []row
 	add := func(what, unit string, v float64) { rows = append(rows, row{What: what, Unit: unit, Ours: v}) }
-	have := 0
+	have, used := 0, 0.0
 	for _, n := range append([]int{0}, s.objects...) {
 		var ns string
 		if n > have {
@@ -59,7 +60,6 @@ func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, 
 			if err := fill(ctx, k, ns, n-have, func(i int) *corev1.ConfigMap { return object(fmt.Sprintf("m-%d", offset+i)) }); err != nil {
 				return rows, err
 			}
-			have = n
 		}
 		ready, err := again()
 		if err != nil {
@@ -71,14 +71,69 @@ func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, 
 			return rows, err
 		}
 		add(fmt.Sprintf("memory (PSS) of the server with %d objects", n), "MiB", mib)
+		if n > have {
+			add(fmt.Sprintf("memory for each object from %d to %d", have, n), "kB", (mib-used)*1024/float64(n-have))
+		}
+		have, used = n, mib
 		began := time.Now()
 		list, err := k.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{ResourceVersion: "0", Limit: 0})
 		if err != nil {
 			return rows, err
 		}
 		add(fmt.Sprintf("list of %d objects", len(list.Items)), "ms", float64(time.Since(began).Microseconds())/1000)
+		for _, op := range operations {
+			v, err := t.rate(ctx, s.length, runtime.ContentTypeProtobuf, 16, op.do)
+			if err != nil {
+				return rows, fmt.Errorf("%s with %d objects: %w", op.name, n, err)
+			}
+			add(fmt.Sprintf("%s with %d objects elsewhere, protobuf, c=16", op.name, n), "1/s", v)
+		}
 	}
-	return rows, nil
+	v, err := manyPods(ctx, k)
+	add(fmt.Sprintf("list of %d pods, p50", pods), "ms", v)
+	return rows, err
+}
+
+// pods of a large list.
+const pods = 10_000
+
+// manyPods is the time of a list of them, the newest as it is by default, the middle of several.
+func manyPods(ctx context.Context, k *kubernetes.Clientset) (float64, error) {
+	ns, _, err := namespace(ctx, k)
+	if err != nil {
+		return 0, err
+	}
+	for { // pods are refused until the namespace has its account, which a controller makes
+		if _, err = k.CoreV1().ServiceAccounts(ns).Get(ctx, "default", metav1.GetOptions{}); err == nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	err = spread(pods, func(i int) error {
+		_, err := k.CoreV1().Pods(ns).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p-%d", i)},
+			Spec: corev1.PodSpec{SchedulerName: "nobody", Containers: []corev1.Container{{Name: "c", Image: "busybox"}}}}, metav1.CreateOptions{})
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	var took []time.Duration
+	for range 5 {
+		began := time.Now()
+		list, err := k.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return 0, err
+		}
+		if len(list.Items) != pods {
+			return 0, fmt.Errorf("a list of %d pods, want %d", len(list.Items), pods)
+		}
+		took = append(took, time.Since(began))
+	}
+	return float64(median(took).Microseconds()) / 1000, nil
 }
 
 // pss of a process in MiB, after it has had time to settle.

@@ -151,15 +151,23 @@ func namespace(ctx context.Context, k *kubernetes.Clientset) (name string, remov
 	}, nil
 }
 
-// fill makes n objects by 32 writers.
+// fill makes n objects.
 func fill(ctx context.Context, k *kubernetes.Clientset, ns string, n int, make func(int) *corev1.ConfigMap) error {
+	return spread(n, func(i int) error {
+		_, err := k.CoreV1().ConfigMaps(ns).Create(ctx, make(i), metav1.CreateOptions{})
+		return err
+	})
+}
+
+// spread has 32 workers do n things.
+func spread(n int, do func(i int) error) error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var group sync.WaitGroup
 	for range 32 {
 		group.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && failed.Load() == nil; i = int(next.Add(1)) - 1 {
-				if _, err := k.CoreV1().ConfigMaps(ns).Create(ctx, make(i), metav1.CreateOptions{}); err != nil {
+				if err := do(i); err != nil {
 					failed.Store(&err)
 				}
 			}
@@ -172,30 +180,31 @@ func fill(ctx context.Context, k *kubernetes.Clientset, ns string, n int, make f
 	return nil
 }
 
-// watchers and changes of the fan-out.
-const (
-	watchers = 200
-	changes  = 50
-)
+// changes of the fan-out.
+const changes = 50
 
 // fanOut is the time from a change to its arrival at the last of many watchers, the middle of several.
 func fanOut(ctx context.Context, ours, peer *target) ([]row, error) {
-	r := row{What: fmt.Sprintf("change to the last of %d watchers, p50", watchers), Unit: "ms"}
-	var err error
-	if r.Ours, err = ours.spread(ctx); err != nil {
-		return nil, err
-	}
-	if peer != nil {
-		v, err := peer.spread(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("peer: %w", err)
+	var rows []row
+	for _, watchers := range []int{200, 1000} {
+		r := row{What: fmt.Sprintf("change to the last of %d watchers, p50", watchers), Unit: "ms"}
+		var err error
+		if r.Ours, err = ours.arrival(ctx, watchers); err != nil {
+			return nil, err
 		}
-		r.Peer = &v
+		if peer != nil {
+			v, err := peer.arrival(ctx, watchers)
+			if err != nil {
+				return nil, fmt.Errorf("peer: %w", err)
+			}
+			r.Peer = &v
+		}
+		rows = append(rows, r)
 	}
-	return []row{r}, nil
+	return rows, nil
 }
 
-func (t *target) spread(ctx context.Context) (float64, error) {
+func (t *target) arrival(ctx context.Context, watchers int) (float64, error) {
 	k, err := t.client(runtime.ContentTypeProtobuf)
 	if err != nil {
 		return 0, err

@@ -31,6 +31,7 @@ type settings struct {
 	peer, out string
 	length    time.Duration // of each measurement of throughput
 	objects   []int         // memory is measured at these
+	scale     bool          // only what grows: watchers and objects
 }
 
 func main() {
@@ -39,6 +40,7 @@ func main() {
 	flag.StringVar(&s.peer, "peer", "", "kubeconfig of another cluster to measure beside")
 	flag.StringVar(&s.out, "json", "", "write the figures to this file too")
 	flag.DurationVar(&s.length, "length", 2*time.Second, "length of each measurement of throughput")
+	flag.BoolVar(&s.scale, "scale", false, "only what grows: watchers, objects, large lists")
 	flag.Parse()
 	s.objects = []int{10_000}
 	if *many > s.objects[0] {
@@ -74,9 +76,11 @@ func run(ctx context.Context, s settings) (err error) {
 			return fmt.Errorf("peer: %w", err)
 		}
 	}
-	rows, err := throughput(ctx, s, ours, peer)
-	if err != nil {
-		return err
+	var rows []row
+	if !s.scale {
+		if rows, err = throughput(ctx, s, ours, peer); err != nil {
+			return err
+		}
 	}
 	fan, err := fanOut(ctx, ours, peer)
 	if err != nil {
