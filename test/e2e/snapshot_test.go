@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"context"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"keelson.dev/keelson/test/lab"
@@ -70,5 +73,104 @@ func TestSnapshotAndRestore(t *testing.T) {
 	}
 	if err := c.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// elsewhere is an instance with data of its own that is not started yet; remove may be called before the test's end.
+func elsewhere(t *testing.T, flags ...string) (c *lab.Cluster, remove func()) {
+	t.Helper()
+	needRoot(t)
+	c, err := lab.New(lab.Options{Flags: flags})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove = sync.OnceFunc(func() {
+		if err := c.Remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(remove)
+	return c, remove
+}
+
+func ready(t *testing.T, c *lab.Cluster) {
+	t.Helper()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The file goes to another machine: a damaged one is refused by name and nothing is made of it, a whole one gives the objects back,
+// and it replaces another cluster only if that is said.
+func TestSnapshotElsewhere(t *testing.T) {
+	c, remove := elsewhere(t)
+	ready(t, c)
+	kubectl(t, c, "create", "configmap", "saved", "--from-literal=k=v")
+	flags := []string{"--pod-cidr", c.PodCIDR, "--cluster-cidr", c.PodCIDR, "--service-cidr", kubectl(t, c, "get", "servicecidr", "kubernetes", "-o", "jsonpath={.spec.cidrs[0]}")}
+	dir := t.TempDir()
+	out, err := c.Run(t.Context(), "snapshot", "save", "--snapshot-dir", dir)
+	if err != nil {
+		t.Fatalf("save: %v\n%s", err, out)
+	}
+	file := strings.Fields(out)[0]
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	damaged := filepath.Join(dir, "keelson-20200101T000000Z-r1.snapshot")
+	if err := os.WriteFile(damaged, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err = c.Run(t.Context(), "snapshot", "ls", "--snapshot-dir", dir)
+	states := map[string]string{}
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) == 6 {
+			states[f[0]] = f[5]
+		}
+	}
+	if err == nil || states[file] != "ok" || states[damaged] != "damaged" {
+		t.Errorf("ls with a damaged file: %v\n%s", err, out)
+	}
+
+	remove() // the others have its ranges
+	other, remove := elsewhere(t, flags...)
+	if out, err := other.Run(t.Context(), "snapshot", "restore", damaged); err == nil || !strings.Contains(out, damaged) {
+		t.Errorf("a damaged file is restored, or not named: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(filepath.Join(other.Dir, "data", "server")); !os.IsNotExist(err) {
+		t.Errorf("of a damaged file something was made: %v", err)
+	}
+	if out, err := other.Run(t.Context(), "snapshot", "restore", file); err != nil {
+		t.Fatalf("restore on a clean machine: %v\n%s", err, out)
+	}
+	ready(t, other)
+	kubectl(t, other, "get", "configmap", "saved")
+
+	remove()
+	third, _ := elsewhere(t, flags...)
+	ready(t, third)
+	kubectl(t, third, "create", "configmap", "own", "--from-literal=k=v")
+	if err := third.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := third.Run(t.Context(), "snapshot", "restore", file); err == nil || !strings.Contains(out, "--force") {
+		t.Errorf("another cluster is replaced without a word: %v\n%s", err, out)
+	}
+	ready(t, third)
+	kubectl(t, third, "get", "configmap", "own")
+	if err := third.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := third.Run(t.Context(), "snapshot", "restore", "--force", file); err != nil || !strings.Contains(out, "what was there is in") {
+		t.Fatalf("restore by force: %v\n%s", err, out)
+	}
+	ready(t, third)
+	kubectl(t, third, "get", "configmap", "saved")
+	if got := refused(t, third, "", "get", "configmap", "own"); !strings.Contains(got, "not found") {
+		t.Errorf("what was replaced is there: %s", got)
 	}
 }
