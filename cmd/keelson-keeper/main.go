@@ -64,6 +64,8 @@ func run(dir, build string, log *slog.Logger) error {
 // becomeParent sets what a parent of many needs: orphans come to it, memory
 // stays small, and a write to a closed pipe is an error, not its death.
 func becomeParent() error {
+	// ps and top call it so; a program executed by its descriptor has the descriptor's number for a name.
+	_ = os.WriteFile("/proc/self/comm", []byte("keelson-keeper"), 0)
 	debug.SetGCPercent(25)
 	debug.SetMemoryLimit(24 << 20)
 	// Notified, not ignored: what is ignored stays so in the containers.

@@ -282,6 +282,9 @@ func TestKillBoth(t *testing.T) {
 	d.run(n.Sh("sleeps", "sleep 1000"))
 	gone := d.run(n.Sh("gone", "while ! [ -e /tmp/go ]; do sleep 0.01; done; exit 45"))
 	keeper := n.KeeperPid()
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", keeper)); string(name) != "keelson-keeper\n" {
+		t.Errorf("ps calls the keeper %q, %v", name, err)
+	}
 	if err := unix.Kill(keeper, unix.SIGSTOP); err != nil { // it must not see the daemon's end
 		t.Fatal(err)
 	}
