@@ -17,6 +17,9 @@ import (
 // is right: overlayfs then skips its syncs (an unmount without it takes
 // milliseconds, up to hundreds under load).
 func (s *Store) overlay(base string, rec Record) error {
+	if s.inOneString.Load() && s.oldest(base, rec) == nil {
+		return nil
+	}
 	lower, closeLower, err := s.lowerFDs(rec)
 	if err != nil {
 		return err
@@ -26,17 +29,30 @@ func (s *Store) overlay(base string, rec Record) error {
 	if errors.Is(err, unix.EINVAL) && !rec.ReadOnly {
 		err = newMount(base, lower, false, false)
 	}
-	if err == nil || len(rec.UIDs) > 0 || !(errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)) {
+	if err == nil || !(errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)) {
 		return err
 	}
-	old := s.oldMount(base, rec, true)
-	if errors.Is(old, unix.EINVAL) && !rec.ReadOnly {
-		old = s.oldMount(base, rec, false)
-	}
-	if old != nil {
+	switch old := s.oldest(base, rec); {
+	case old == nil:
+		s.inOneString.Store(true) // each attempt with the new API is a line in the kernel's log
+		return nil
+	case errors.Is(old, errors.ErrUnsupported):
+		return err
+	default:
 		return fmt.Errorf("%w (with the new mount API: %w)", old, err)
 	}
-	return nil
+}
+
+// oldest mounts with mount(2), for kernels that do not take layers one by one. Shifted layers have no path that it could take.
+func (s *Store) oldest(base string, rec Record) error {
+	if len(rec.UIDs) > 0 {
+		return errors.ErrUnsupported
+	}
+	err := s.oldMount(base, rec, true)
+	if errors.Is(err, unix.EINVAL) && !rec.ReadOnly {
+		err = s.oldMount(base, rec, false)
+	}
+	return err
 }
 
 // lowerFDs opens the layers, topmost first, shifted if rec has id maps. A lone

@@ -26,6 +26,8 @@ type Store struct {
 	bin  chan struct{} // wakes the janitor
 	stop chan struct{}
 	wg   sync.WaitGroup
+	// inOneString: this kernel (before 6.7) does not take layers one by one.
+	inOneString atomic.Bool
 }
 
 // Open makes the directories and starts the janitor. Root and containers/ can be
