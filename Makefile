@@ -32,7 +32,7 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What a fresh Debian or Ubuntu lacks: to build (gcc, libseccomp), to run (iptables, conntrack), to test (busybox, nginx, nft, a D-Bus daemon, mkfs).
-BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git
+BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git zstd
 RUN_PACKAGES   := iptables conntrack iproute2 kmod ca-certificates
 TEST_PACKAGES  := busybox-static nginx-light nftables dbus e2fsprogs curl util-linux procps psmisc
 

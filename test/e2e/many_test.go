@@ -334,13 +334,9 @@ func otherBuild(from, to string) error {
 		return err
 	}
 	defer reader.Close()
-	var out bytes.Buffer
-	z, err := zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(16<<20), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	r, w := tar.NewReader(reader), tar.NewWriter(z)
-	for {
+	dir := filepath.Dir(to)
+	args := []string{"run", "../../cmd/keelson-pack", filepath.Join(dir, "packed")}
+	for r := tar.NewReader(reader); ; {
 		h, err := r.Next()
 		if err == io.EOF {
 			break
@@ -353,30 +349,35 @@ func otherBuild(from, to string) error {
 			return err
 		}
 		if h.Name == "keelson-keeper" {
-			// Its note: twelve bytes of lengths, "Go" and two zeros, the ID.
-			note, err := section(program, ".note.go.buildid")
-			if err != nil {
-				return err
+			// The ID's note is twelve bytes of lengths, "Go" and two zeros, the ID. What C++ would unwind its stack by makes the room.
+			for name, from := range map[string]int{".note.go.buildid": 16, ".eh_frame": 0} {
+				data, err := section(program, name)
+				if err != nil {
+					return err
+				}
+				clear(data[from:])
 			}
-			clear(note[16:])
 		}
-		if err := w.WriteHeader(h); err != nil {
+		path := filepath.Join(dir, h.Name)
+		if err := os.WriteFile(path, program, 0o755); err != nil {
 			return err
 		}
-		if _, err := w.Write(program); err != nil {
-			return err
-		}
+		args = append(args, path)
 	}
-	if err := errors.Join(w.Close(), z.Close()); err != nil {
+	if text, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("pack the other programs: %w: %s", err, text)
+	}
+	other, err := os.ReadFile(filepath.Join(dir, "packed"))
+	if err != nil {
 		return err
 	}
 	// What is free at the end becomes a frame that is skipped.
-	free := len(packed) - out.Len()
+	free := len(packed) - len(other)
 	if free < 8 {
-		return fmt.Errorf("the other archive has %d bytes, there is room for %d", out.Len(), len(packed))
+		return fmt.Errorf("the other archive has %d bytes, there is room for %d", len(other), len(packed))
 	}
-	copy(whole[at:], out.Bytes())
-	pad := whole[at+out.Len() : at+len(packed)]
+	copy(whole[at:], other)
+	pad := whole[at+len(other) : at+len(packed)]
 	clear(pad)
 	binary.LittleEndian.PutUint32(pad, 0x184D2A50)
 	binary.LittleEndian.PutUint32(pad[4:], uint32(free-8))
