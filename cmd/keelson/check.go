@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ func probes() []probe {
 	return []probe{
 		{"root", true, probeRoot},
 		{"kernel", true, probeKernel},
-		{"cgroups", true, probeCgroups},
+		{"cgroups", true, probeCgroups("/sys/fs/cgroup")},
 		{"overlayfs", true, probeFilesystem("overlay")},
 		{"iptables", true, probeProgram("iptables-restore", "iptables")},
 		{"conntrack", false, probeProgram("conntrack", "conntrack")},
@@ -94,24 +95,27 @@ func probeKernel(*options) (string, string, error) {
 	return release, "", nil
 }
 
-func probeCgroups(*options) (string, string, error) {
-	const mend = "boot with cgroup v2: systemd.unified_cgroup_hierarchy=1; on a Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt"
-	want := []string{"cpu", "memory", "pids"}
-	if data, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
-		have := strings.Fields(string(data))
+// probeCgroups looks at the hierarchies below root: one of v2, or one of v1 for each controller.
+func probeCgroups(root string) func(*options) (string, string, error) {
+	return func(*options) (string, string, error) {
+		const mend = "boot with cgroup v2: systemd.unified_cgroup_hierarchy=1; on a Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt"
+		want := []string{"cpu", "memory", "pids"}
+		if data, err := os.ReadFile(filepath.Join(root, "cgroup.controllers")); err == nil {
+			have := strings.Fields(string(data))
+			for _, c := range want {
+				if !slices.Contains(have, c) {
+					return "", mend, fmt.Errorf("cgroup v2 without the %s controller", c)
+				}
+			}
+			return "v2: " + strings.Join(have, " "), "", nil
+		}
 		for _, c := range want {
-			if !slices.Contains(have, c) {
-				return "", mend, fmt.Errorf("cgroup v2 without the %s controller", c)
+			if _, err := os.Stat(filepath.Join(root, c)); err != nil {
+				return "", mend, fmt.Errorf("no %s controller under %s", c, root)
 			}
 		}
-		return "v2: " + strings.Join(have, " "), "", nil
+		return "v1 (works; v2 is better: pressure figures, atomic kill)", "", nil
 	}
-	for _, c := range want {
-		if _, err := os.Stat("/sys/fs/cgroup/" + c); err != nil {
-			return "", mend, fmt.Errorf("no %s controller under /sys/fs/cgroup", c)
-		}
-	}
-	return "v1 (works; v2 is better: pressure figures, atomic kill)", "", nil
 }
 
 func probeFilesystem(name string) func(*options) (string, string, error) {

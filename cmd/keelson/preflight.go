@@ -18,10 +18,27 @@ import (
 
 // preflight takes from the machine what the server's process needs, and refuses while nothing has been started yet.
 func preflight(o *options, log *slog.Logger) error {
+	if err := lacks(probes(), o); err != nil {
+		return err
+	}
 	if err := limits(log); err != nil {
 		return err
 	}
 	return portsFree(o)
+}
+
+// lacks is what a node cannot do without and the machine has not, each with its mend. A port or disk that is full is told by who needs it.
+func lacks(probes []probe, o *options) error {
+	var errs []error
+	for _, p := range probes {
+		if !p.required || p.name == "ports" || p.name == "disk" {
+			continue
+		}
+		if _, mend, err := p.look(o); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w: %s", p.name, err, mend))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 const (

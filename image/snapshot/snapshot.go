@@ -45,8 +45,33 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	}
 	s := &Store{dir: dir, log: log, bin: make(chan struct{}, 1), stop: make(chan struct{})}
 	s.bin <- struct{}{} // what an earlier run left
+	if err := s.usable(); err != nil {
+		return nil, fmt.Errorf("%s is on a filesystem that cannot hold containers' files: %w: put the data on ext4, xfs or btrfs (--data-dir)", dir, err)
+	}
 	s.wg.Go(s.janitor)
 	return s, nil
+}
+
+// usable mounts what every container needs, once: overlayfs does not take each filesystem for its upper layer, itself among them.
+func (s *Store) usable() error {
+	base := filepath.Join(s.dir, "probe", "container")
+	root := filepath.Join(base, "rootfs")
+	_ = unix.Unmount(root, unix.MNT_DETACH) // of a run that was killed
+	for _, name := range []string{"upper", "work", "rootfs"} {
+		if err := os.MkdirAll(filepath.Join(base, name), 0o700); err != nil {
+			return err
+		}
+	}
+	switch err := s.overlay(base, Record{}); {
+	case errors.Is(err, fs.ErrPermission): // without root nothing is mounted anyway
+	case err != nil:
+		return errors.Join(err, s.discard(filepath.Dir(base)))
+	default:
+		if err := unix.Unmount(root, 0); err != nil {
+			return err
+		}
+	}
+	return s.discard(filepath.Dir(base))
 }
 
 // Close stops the janitor; mounts stay.

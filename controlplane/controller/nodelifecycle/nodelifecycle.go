@@ -27,8 +27,10 @@ type watcher struct {
 	controller.Deps
 	nodes, pods, leases cache.SharedIndexInformer
 
-	mu   sync.Mutex
-	seen map[string]sight // by node
+	mu       sync.Mutex
+	seen     map[string]sight // by node
+	cutOff   bool             // nobody is heard of
+	reunited time.Time        // when somebody was heard of again after that
 }
 
 // sight is the last change of a node's Lease, by our clock.
@@ -45,7 +47,12 @@ func New(d controller.Deps) (*controller.Loop, error) {
 	loop := controller.NewLoop("nodelifecycle", d.Log, 2, w.reconcile)
 	return loop, errors.Join(
 		w.pods.AddIndexers(cache.Indexers{byNode: func(obj any) ([]string, error) { return []string{obj.(*corev1.Pod).Spec.NodeName}, nil }}),
-		controller.Watch(loop, w.nodes, func(n, _ *corev1.Node) []string { return []string{n.Name} }),
+		controller.Watch(loop, w.nodes, func(n, _ *corev1.Node) []string {
+			if w.reunites(n) {
+				return w.nodes.GetIndexer().ListKeys()
+			}
+			return []string{n.Name}
+		}),
 		controller.Watch(loop, w.leases, func(l, _ *coordinationv1.Lease) []string {
 			if l.Namespace != corev1.NamespaceNodeLease {
 				return nil
@@ -159,6 +166,7 @@ func (w *watcher) evict(ctx context.Context, node *corev1.Node) (time.Duration, 
 	if err != nil {
 		return 0, err
 	}
+	taints := w.counted(node.Spec.Taints)
 	var next time.Duration
 	var errs []error
 	now := time.Now()
@@ -167,7 +175,7 @@ func (w *watcher) evict(ctx context.Context, node *corev1.Node) (time.Duration, 
 		if pod.DeletionTimestamp != nil || pod.Annotations[corev1.MirrorPodAnnotationKey] != "" {
 			continue
 		}
-		until, forever := stay(pod, node.Spec.Taints, now)
+		until, forever := stay(pod, taints, now)
 		switch {
 		case forever:
 		case until.After(now):
@@ -179,7 +187,7 @@ func (w *watcher) evict(ctx context.Context, node *corev1.Node) (time.Duration, 
 	return next, errors.Join(errs...)
 }
 
-// allSilent: with more than one node, none of which is heard of, it is probably us who are cut off.
+// allSilent: none of the nodes is heard of, so it is probably us who are cut off.
 func (w *watcher) allSilent() bool {
 	nodes := w.nodes.GetIndexer().List()
 	for _, obj := range nodes {
@@ -187,7 +195,35 @@ func (w *watcher) allSilent() bool {
 			return false
 		}
 	}
-	return len(nodes) > 0
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cutOff = len(nodes) > 0
+	return w.cutOff
+}
+
+// reunites tells whether node is the first that is heard of after a silence of all.
+func (w *watcher) reunites(node *corev1.Node) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.cutOff || statusOf(node, corev1.NodeReady) == corev1.ConditionUnknown {
+		return false
+	}
+	w.cutOff, w.reunited = false, time.Now()
+	return true
+}
+
+// counted are a node's taints as pods' patience counts them: what fell into a silence of all counts from its end, for the others are
+// about to be heard of too.
+func (w *watcher) counted(taints []corev1.Taint) []corev1.Taint {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	taints = slices.Clone(taints)
+	for i, t := range taints {
+		if t.Key == corev1.TaintNodeUnreachable && t.TimeAdded != nil && t.TimeAdded.Time.Before(w.reunited) {
+			taints[i].TimeAdded = &metav1.Time{Time: w.reunited}
+		}
+	}
+	return taints
 }
 
 func (w *watcher) remove(ctx context.Context, pod *corev1.Pod) error {
