@@ -247,6 +247,88 @@ func leftovers(t *testing.T, c *lab.Cluster, addresses map[string]string) string
 	return ""
 }
 
+// ND23: pods come and go by the score, again and again. What the node holds afterwards does not grow with how often.
+func TestHostile_ND23(t *testing.T) {
+	needRoot(t)
+	c := ownCluster(t, lab.Options{})
+	pods, none := labtest.Client(t, c).CoreV1().Pods("default"), int64(0)
+	var first map[string]int
+	for range 4 {
+		crowd(t, c)
+		if err := pods.DeleteCollection(t.Context(), metav1.DeleteOptions{GracePeriodSeconds: &none}, metav1.ListOptions{LabelSelector: "app=crowd"}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the crowd is gone", func() string {
+			left, err := pods.List(t.Context(), metav1.ListOptions{LabelSelector: "app=crowd"})
+			if err != nil {
+				return err.Error()
+			}
+			if held := census(t, c); len(left.Items) > 0 || held["processes"] > 0 || held["pods' folders"] > 0 || held["containers' files"] > 0 {
+				return fmt.Sprintf("%d pods, %v", len(left.Items), held)
+			}
+			return ""
+		})
+		if first == nil {
+			first = census(t, c)
+			t.Log("after the first crowd: ", first)
+		}
+	}
+	// Three more crowds: what is lost for each pod would be there three times as often as there is room for what varies.
+	eventually(t, "nothing has grown", func() string {
+		for what, n := range census(t, c) {
+			if n > first[what]+*many {
+				return fmt.Sprintf("%d %s, %d after the first crowd", n, what, first[what])
+			}
+		}
+		return ""
+	})
+}
+
+// census counts what an instance holds.
+func census(t *testing.T, c *lab.Cluster) map[string]int {
+	t.Helper()
+	keeper, err := c.Keeper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{"processes": len(processes(t, c))}
+	for what, pattern := range map[string]string{
+		"descriptors of the daemon": fmt.Sprintf("/proc/%d/fd/*", c.Pid()),
+		"descriptors of the keeper": fmt.Sprintf("/proc/%d/fd/*", keeper),
+		"threads of the keeper":     fmt.Sprintf("/proc/%d/task/*", keeper),
+		"links":                     "/sys/class/net/" + c.Bridge + "*",
+		"pods' folders":             c.Dir + "/kubelet/pods/*",
+		"pods' logs":                c.Dir + "/logs/*",
+		"address records":           c.Dir + "/run/network/ipam/*",
+		"containers' files":         c.Dir + "/data/agent/images/containers/*",
+		"cgroups":                   fmt.Sprintf("/sys/fs/cgroup/pids/keelson-lab-%d/kubepods/*/*", c.Port),
+	} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[what] = len(found)
+	}
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", c.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out["mounts"] = strings.Count(string(table), " "+c.Dir+"/")
+	for line := range strings.Lines(kubectl(t, c, "get", "--raw", "/metrics")) {
+		if n, is := strings.CutPrefix(line, "go_goroutines "); is {
+			var goroutines float64
+			if _, err := fmt.Sscan(n, &goroutines); err != nil {
+				t.Fatal(err)
+			}
+			out["goroutines"] = int(goroutines)
+		}
+	}
+	if out["goroutines"] == 0 || out["descriptors of the daemon"] == 0 {
+		t.Fatalf("the census is blind: %v", out)
+	}
+	return out
+}
+
 // ND16: another build of the server, with another keeper inside, takes over a node full of pods, and the first one takes it back after a
 // kill: no pod is restarted, each process is the one that it was.
 func TestHostile_ND16(t *testing.T) {
