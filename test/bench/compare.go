@@ -242,6 +242,9 @@ func dense(ctx context.Context, r *runner) (rows []row, err error) {
 		}
 		asked = append(asked, time.Since(began))
 	}
+	if err := settled(ctx, own); err != nil {
+		return nil, err
+	}
 	quiet, err := idle(ctx, own, criIdle)
 	after := measure(own)
 	return []row{
