@@ -21,6 +21,8 @@ const (
 	settleAfter = 3 * time.Second
 	// calm is for how long no garbage was collected when a burst is over.
 	calm = 10 * time.Second
+	// worth is how many bytes at least make it worth a collection, which takes tens of milliseconds.
+	worth = 16 << 20
 )
 
 // settle gives back the memory that only the start needed, and again after each burst of work.
@@ -39,7 +41,7 @@ func settle(ctx context.Context, log *slog.Logger) error {
 				after.Reset(calm)
 			}
 		case <-after.C:
-			if held() > least+least/4 {
+			if held() > least+max(least/4, worth) {
 				giveBack(log)
 				least = held()
 			}

@@ -221,7 +221,7 @@ func removeCgroups(root string) error {
 	for _, top := range podsCgroups(root) {
 		if unit := filepath.Base(top); strings.HasSuffix(unit, ".slice") && systemd() {
 			// With the folders alone gone, systemd would go on to list the slices and those below them.
-			errs = append(errs, systemctl("stop " + unit))
+			errs = append(errs, systemctl("stop "+unit))
 		}
 		var dirs []string
 		_ = filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
