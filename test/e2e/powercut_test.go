@@ -50,8 +50,7 @@ func TestHostile_ND11(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		err := errors.Join(c.Kill(), unix.Unmount(data, unix.MNT_DETACH), c.Remove(context.Background()))
-		if err != nil {
+		if err := errors.Join(c.Kill(), c.Remove(context.Background())); err != nil { // which unmounts the data too
 			t.Error(err)
 		}
 	})
