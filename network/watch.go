@@ -16,8 +16,9 @@ import (
 const (
 	// settle is how long we wait after something was removed: who removes one thing usually removes more.
 	settle = 200 * time.Millisecond
-	// slowest is the longest pause between two tries to put back what cannot be put back.
-	slowest = time.Minute
+	// slowest is the longest pause between two tries to put back what cannot be put back; short enough that what can be again is
+	// back within ten seconds.
+	slowest = 5 * time.Second
 )
 
 // Watch puts back what somebody else removes from the node (the bridge, its addresses, routes, the node's ends of pods, forwarding),
@@ -50,12 +51,14 @@ func (n *Network) Watch(ctx context.Context) error {
 			return nil
 		case <-time.After(pause):
 		}
-		pause = settle
-		if err := n.repair(ctx); err != nil && ctx.Err() == nil {
-			n.cfg.Log.Error("the node's network was changed by others and cannot be repaired; trying again", "error", err)
-			wake(changed)
-			pause = min(2*pause, slowest)
+		err := n.repair(ctx)
+		if err == nil || ctx.Err() != nil {
+			pause = settle
+			continue
 		}
+		n.cfg.Log.Error("the node's network was changed by others and cannot be repaired; trying again", "error", err)
+		wake(changed)
+		pause = min(2*pause, slowest)
 	}
 }
 

@@ -20,16 +20,22 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// TestOrphansOnOldKernels kills the keeper and lets containers end as children
-// of this process.
-func TestOrphansOnOldKernels(t *testing.T) {
+// oldKernel returns a node whose lost children come to this process, as on kernels that do not tell how a stranger's child ended.
+func oldKernel(t *testing.T) *runtimetest.Node {
+	t.Helper()
 	runtimetest.Need(t)
 	container.ForceOrphans(true)
 	t.Cleanup(func() {
 		container.ForceOrphans(false)
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	})
-	n := runtimetest.New(t)
+	return runtimetest.New(t)
+}
+
+// TestOrphansOnOldKernels kills the keeper and lets containers end as children
+// of this process.
+func TestOrphansOnOldKernels(t *testing.T) {
+	n := oldKernel(t)
 	for i := range 3 {
 		id := fmt.Sprint("c", i)
 		n.Run(n.Sh(id, fmt.Sprintf("while ! [ -e /tmp/go ]; do sleep 0.01; done; exit %d", 70+i)))
@@ -56,13 +62,7 @@ func TestOrphansOnOldKernels(t *testing.T) {
 // TestExecOnOldKernels kills the keeper under an exec that ends as a child of
 // this process.
 func TestExecOnOldKernels(t *testing.T) {
-	runtimetest.Need(t)
-	container.ForceOrphans(true)
-	t.Cleanup(func() {
-		container.ForceOrphans(false)
-		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-	})
-	n := runtimetest.New(t)
+	n := oldKernel(t)
 	n.Run(n.Sh("c", "sleep 100000"))
 	n.KillDuringExec("c")
 }
