@@ -38,10 +38,25 @@ func (n *node) toys(endpoint string, devices ...*api.Device) *devicetest.Plugin 
 			return out
 		}}
 	n.t.Cleanup(p.Stop)
+	n.registers()
 	if err := p.Start(n.t.Context(), devices...); err != nil {
 		n.t.Fatalf("device plugin: %v", err)
 	}
 	return p
+}
+
+// registers waits until the kubelet takes registrations: a plugin that puts its socket into the folder sooner finds no
+// folder, or loses the socket to the kubelet's start.
+func (n *node) registers() {
+	n.t.Helper()
+	socket := filepath.Join(n.cfg.Paths.Root, "device-plugins", "kubelet.sock")
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			return
+		} else if time.Now().After(deadline) {
+			n.t.Fatalf("the kubelet takes no device plugins: %v", err)
+		}
+	}
 }
 
 // offers waits until the node has so many of the resource, and so many of them for pods.
