@@ -172,8 +172,8 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 		return nil, fmt.Errorf("image %s: %w", cfg.GetImage().GetImage(), err)
 	}
 	rec.ImageID, rec.ImageRef = img.ID, imageRef(img)
-	if o := sc.GetSelinuxOptions(); !s.host.SELinux && o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() != "" {
-		s.log.Warn("SELinux options are not applied: this node's kernel does not enforce SELinux", "container", rec.ID, "name", cfg.GetMetadata().GetName(), "pod", pod.ID)
+	if set := translate.SELinuxSet(sc.GetSelinuxOptions()); !s.host.SELinux && s.host.IgnoreSELinux && set != "" {
+		s.log.Warn("SELinux options are without effect: SELinux is off on this host", "option", set, "container", rec.ID, "name", cfg.GetMetadata().GetName(), "pod", pod.ID)
 	}
 	sig, sigName, err := translate.StopSignal(cfg.GetStopSignal(), img.Config)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 )
 
 // hostFacts reads once what the machine offers and does not change.
-func hostFacts(systemd bool) (translate.Host, error) {
-	h := translate.Host{Systemd: systemd}
+func hostFacts(systemd, ignoreSELinux bool) (translate.Host, error) {
+	h := translate.Host{Systemd: systemd, IgnoreSELinux: ignoreSELinux}
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/sys/fs/cgroup", &fs); err != nil {
 		return h, fmt.Errorf("look at /sys/fs/cgroup: %w", err)

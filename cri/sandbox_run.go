@@ -45,6 +45,9 @@ func (s *Server) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandbo
 	if err := s.checkHandler(req.GetRuntimeHandler()); err != nil {
 		return nil, err
 	}
+	if err := translate.CheckSELinux(cfg.GetLinux().GetSecurityContext().GetSelinuxOptions(), s.host); err != nil {
+		return nil, err
+	}
 	netSysctls, sysctls, err := translate.Sysctls(cfg)
 	if err != nil {
 		return nil, err

@@ -46,6 +46,8 @@ type Config struct {
 	StreamTLS  *tls.Config
 	// CDIDirs hold CDI specs; default /etc/cdi and /var/run/cdi.
 	CDIDirs []string
+	// IgnoreSELinux accepts SELinux options where SELinux is off, without effect.
+	IgnoreSELinux bool
 	// NRI says where node plugins connect; its zero value is nowhere.
 	NRI nri.Config
 	Log *slog.Logger
@@ -84,7 +86,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, deps: deps, log: cfg.Log}
 	var err error
-	if s.host, err = hostFacts(cfg.Systemd); err != nil {
+	if s.host, err = hostFacts(cfg.Systemd, cfg.IgnoreSELinux); err != nil {
 		return nil, err
 	}
 	used, err := deps.Images.Usage()

@@ -563,3 +563,27 @@ func TestHostile_IM39(t *testing.T) {
 		t.Errorf("the kubelet is told %q", told)
 	}
 }
+
+// TestSELinuxOff: what is asked for and cannot be had is refused, of pods before anything is made; who says so has it
+// ignored.
+func TestSELinuxOff(t *testing.T) {
+	w := newWorld()
+	s := start(t, w, t.TempDir())
+	s.host.SELinux = false
+	o := &runtimeapi.SELinuxOption{Level: "s0:c1,c2"}
+	pod, ctr := podConfig("web"), ctrConfig("c")
+	pod.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{SelinuxOptions: o}
+	if _, err := s.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: pod}); !errors.Is(err, errInvalid) || !strings.Contains(err.Error(), "SELinux") {
+		t.Errorf("a pod: %v", err)
+	}
+	nothingLeft(t, s, w)
+	id := runPod(t, s, podConfig("other"))
+	ctr.Linux.SecurityContext.SelinuxOptions = o
+	if _, err := s.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: id, Config: ctr}); !errors.Is(err, errInvalid) || !strings.Contains(err.Error(), "SELinux") {
+		t.Errorf("a container: %v", err)
+	}
+	s.host.IgnoreSELinux = true
+	if _, err := s.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: runPod(t, s, pod), Config: ctr}); err != nil {
+		t.Errorf("to be ignored: %v", err)
+	}
+}

@@ -139,7 +139,7 @@ func (k *Kubelet) wire(d Deps) error {
 	p.exec = act.New(act.Config{
 		Root: cfg.Paths.Root, LogRoot: cfg.Paths.PodLogs, LinkRoot: cfg.Paths.LogLinks,
 		NodeName: cfg.Node.Name, Hostname: cfg.Node.Hostname, DNS: k.dns(),
-		SeccompDefault: !cfg.NoSeccompDefault, NodeMemory: machine.MemoryBytes,
+		SeccompDefault: !cfg.NoSeccompDefault, SELinux: act.SELinuxOn(), NodeMemory: machine.MemoryBytes,
 	}, act.Deps{
 		CRI: p.cri, API: p.cluster, Tree: p.tree, SubPath: d.Volumes.SubPath, Log: k.log, Devices: p.devices.Container,
 		Events: k.recorder(),

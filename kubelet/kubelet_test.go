@@ -19,6 +19,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"keelson.dev/keelson/kubelet"
+	"keelson.dev/keelson/kubelet/act"
 )
 
 // A pod with a ConfigMap volume and environment goes the whole way: Pending, Running, Ready, deleted, nothing left.
@@ -402,4 +403,19 @@ func TestStaticPodWithoutAPI(t *testing.T) {
 		d.Client = dead
 	}, notReady)
 	n.until("api-node-1", "its container running", func(*corev1.Pod) bool { return n.runtime.Running("api-node-1", "c") == 1 })
+}
+
+// A pod with SELinux options runs on a node without SELinux, whose runtime refuses them, and says that they are without effect.
+func TestSELinuxOff(t *testing.T) {
+	if act.SELinuxOn() {
+		t.Skip("this host has SELinux")
+	}
+	n := start(t, nil)
+	p := pod("p", corev1.Container{Name: "c", Image: "nginx:1", SecurityContext: &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t"}}})
+	p.Spec.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: "s0:c1,c2"}}
+	n.create(p)
+	n.until("p", "Running", running)
+	if said := n.event("p", "SELinuxNotSupported"); !strings.Contains(said, "node-1") {
+		t.Errorf("event: %s", said)
+	}
 }

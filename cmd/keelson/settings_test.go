@@ -37,7 +37,7 @@ func TestHostile_ND21_precedence(t *testing.T) {
 	var o options
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"config.yaml": "# a node of ours\nmax-pods: 11\nbridge: file0\ndata-dir: /file\ntaint-control-plane: true\nshutdown-grace-period: 90s\nsnapshot-interval: 0\ntls-san: [a.example, \"b,c\"]\n" +
+		"config.yaml": "# a node of ours\nmax-pods: 11\nbridge: file0\ndata-dir: /file\ntaint-control-plane: true\nignore-selinux-options: true\nshutdown-grace-period: 90s\nsnapshot-interval: 0\ntls-san: [a.example, \"b,c\"]\n" +
 			"load-balancer-range: 192.0.2.1,192.0.2.2\nnode-name: '007'\ncluster-domain: same\n",
 		"config.yaml.d/20-later.yaml": "snapshot-keep: 8\n",
 		"config.yaml.d/10-first.yaml": "snapshot-keep: 7\nhealthz-port: 0\n",
@@ -56,7 +56,7 @@ func TestHostile_ND21_precedence(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ what, got, want any }{
-		{"a flag", o.node.Bridge, "flag0"}, {"a variable", o.place.Data, "/env"}, {"a number", o.node.MaxPods, 11}, {"true", o.plane.Taint, true},
+		{"a flag", o.node.Bridge, "flag0"}, {"a variable", o.place.Data, "/env"}, {"a number", o.node.MaxPods, 11}, {"true", o.plane.Taint, true}, {"a setting of the runtime", o.node.Runtime.IgnoreSELinux, true},
 		{"a time", o.node.Shutdown.String(), "1m30s"}, {"a time of 0", o.plane.SnapshotEvery.String(), "0s"}, {"the last file", o.plane.SnapshotKeep, 8},
 		{"zero", o.node.HealthzPort, 0}, {"the default", o.node.PodCIDR, "10.244.0.0/24"}, {"a quoted number", o.node.Name, "007"},
 	} {

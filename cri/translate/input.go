@@ -105,8 +105,11 @@ type Host struct {
 	Capabilities []string
 	// OOMScoreAdjMin is the least value the runtime may set.
 	OOMScoreAdjMin int
-	// AppArmor and SELinux tell whether the kernel enforces them.
+	// AppArmor and SELinux tell whether the kernel has them on.
 	AppArmor, SELinux bool
+	// IgnoreSELinux: where it is off, its options are without effect instead of
+	// an error.
+	IgnoreSELinux bool
 	// Hugetlb tells whether the hugetlb controller exists.
 	Hugetlb bool
 	// SwapAccounting tells whether the memory controller limits swap.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/moby/profiles/seccomp"
@@ -101,15 +102,14 @@ func setSeccomp(in Input, s *specs.Spec) error {
 }
 
 // setLSM: a profile that the host cannot enforce is an error, except the
-// runtime's default, which asks for what the host has. SELinux options are
-// no error where SELinux is off, as with every runtime: manifests set them for
-// the hosts that have it, upstream's conformance tests too, and would run nowhere
-// else. The server's log names such a container, and its Status says whether the
-// node has SELinux.
+// runtime's default, which asks for what the host has.
 func setLSM(in Input, s *specs.Spec) error {
 	sc := in.Config.GetLinux().GetSecurityContext()
 	p, err := Profile(sc.GetApparmor(), sc.GetApparmorProfile())
 	if err != nil {
+		return err
+	}
+	if err := CheckSELinux(sc.GetSelinuxOptions(), in.Host); err != nil {
 		return err
 	}
 	if privileged(in) {
@@ -126,6 +126,29 @@ func setLSM(in Input, s *specs.Spec) error {
 		s.Process.SelinuxLabel = selinuxLabel(sc.GetSelinuxOptions())
 	}
 	return nil
+}
+
+// CheckSELinux refuses options where SELinux is off, unless they are to be
+// ignored there. Upstream's kubelet passes on whatever a manifest says, and
+// manifests say it for the hosts that have SELinux.
+func CheckSELinux(o *runtimeapi.SELinuxOption, h Host) error {
+	if h.SELinux || h.IgnoreSELinux {
+		return nil
+	}
+	if set := SELinuxSet(o); set != "" {
+		return invalid("SELinux option %s is asked for, but SELinux is off on this host; turn it on, leave seLinuxOptions out, or run keelson with --ignore-selinux-options", set)
+	}
+	return nil
+}
+
+// SELinuxSet names the first option that is set, with its value; "" for none.
+func SELinuxSet(o *runtimeapi.SELinuxOption) string {
+	for _, f := range []struct{ name, value string }{{"type", o.GetType()}, {"level", o.GetLevel()}, {"user", o.GetUser()}, {"role", o.GetRole()}} {
+		if f.value != "" {
+			return fmt.Sprintf("%s %q", f.name, f.value)
+		}
+	}
+	return ""
 }
 
 func selinuxLabel(o *runtimeapi.SELinuxOption) string {

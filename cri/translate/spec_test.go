@@ -148,3 +148,42 @@ func TestSpecIsDeterministic(t *testing.T) {
 		}
 	}
 }
+
+// SELinux options where SELinux is off are an error that names the option and the way out; told to ignore them, the
+// container is the one that it is without them.
+func TestSELinuxOff(t *testing.T) {
+	raw, err := os.ReadFile("testdata/plain.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sc scenario
+	if err := json.Unmarshal(raw, &sc); err != nil {
+		t.Fatal(err)
+	}
+	in := sc.input(t)
+	plain, err := Spec(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, o := range map[string]*runtimeapi.SELinuxOption{
+		`type "container_t"`: {Type: "container_t", Level: "s0:c1,c2"}, `level "s0:c1,c2"`: {Level: "s0:c1,c2"},
+		`user "system_u"`: {User: "system_u"}, `role "system_r"`: {Role: "system_r"}, "": {},
+	} {
+		in.Config.Linux.SecurityContext.SelinuxOptions = o
+		for _, privileged := range []bool{false, true} {
+			in.Config.Linux.SecurityContext.Privileged = privileged
+			in.Host.IgnoreSELinux = false
+			_, err := Spec(in)
+			if refused := errors.Is(err, ErrInvalid) && strings.Contains(err.Error(), want) && strings.Contains(err.Error(), "--ignore-selinux-options"); refused != (want != "") {
+				t.Errorf("%v, privileged %t: %v", o, privileged, err)
+			}
+			in.Host.IgnoreSELinux = true
+			got, err := Spec(in)
+			if err != nil {
+				t.Errorf("%v, to be ignored: %v", o, err)
+			} else if !privileged && mustJSON(t, got) != mustJSON(t, plain) {
+				t.Errorf("%v, to be ignored: %s", o, mustJSON(t, got))
+			}
+		}
+	}
+}

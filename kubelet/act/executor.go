@@ -33,6 +33,8 @@ type Config struct {
 	DNS                DNS
 	// SeccompDefault gives containers without a profile the runtime's default one instead of none.
 	SeccompDefault bool
+	// SELinux tells whether the node has it; see SELinuxOn.
+	SELinux bool
 	// NodeMemory is the node's capacity in bytes, the scale of OOM scores.
 	NodeMemory int64
 }

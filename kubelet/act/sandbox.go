@@ -41,6 +41,7 @@ func (e *Executor) CreateSandbox(ctx context.Context, pod *corev1.Pod, attempt u
 	if err != nil {
 		return "", &Error{"CreatePodSandboxError", err}
 	}
+	e.tellSELinux(pod)
 	return res.GetPodSandboxId(), nil
 }
 
@@ -79,7 +80,7 @@ func (e *Executor) SandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.P
 		PortMappings: portMappings(pod),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent:    e.Tree.Parent(pod),
-			SecurityContext: sandboxSecurity(pod, e.cfg.SeccompDefault),
+			SecurityContext: e.sandboxSecurity(pod),
 			Sysctls:         sysctls(pod),
 			Overhead:        &runtimeapi.LinuxContainerResources{},
 			Resources:       podResources(pod),

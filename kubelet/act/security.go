@@ -36,7 +36,7 @@ func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
 	return out
 }
 
-func sandboxSecurity(pod *corev1.Pod, seccompDefault bool) *runtimeapi.LinuxSandboxSecurityContext {
+func (e *Executor) sandboxSecurity(pod *corev1.Pod) *runtimeapi.LinuxSandboxSecurityContext {
 	out := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(pod),
 		Privileged:       anyPrivileged(pod),
@@ -47,7 +47,7 @@ func sandboxSecurity(pod *corev1.Pod, seccompDefault bool) *runtimeapi.LinuxSand
 		return out
 	}
 	out.Seccomp = seccomp(sc.SeccompProfile, true)
-	out.SelinuxOptions = selinux(sc.SELinuxOptions)
+	out.SelinuxOptions = e.selinux(sc.SELinuxOptions)
 	out.RunAsUser, out.RunAsGroup = int64Value(sc.RunAsUser), int64Value(sc.RunAsGroup)
 	if out.RunAsUser == nil {
 		out.RunAsGroup = nil // CRI: a group without a user is an error
@@ -65,12 +65,15 @@ func podGroups(sc *corev1.PodSecurityContext) []int64 {
 }
 
 func anyPrivileged(pod *corev1.Pod) bool {
-	is := func(c corev1.Container) bool {
-		return c.SecurityContext != nil && c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged
-	}
-	return slices.ContainsFunc(pod.Spec.InitContainers, is) || slices.ContainsFunc(pod.Spec.Containers, is) ||
+	return anyContainer(pod, func(sc *corev1.SecurityContext) bool { return is(sc.Privileged) })
+}
+
+// anyContainer tells whether the security context of any container, of whatever kind, is such.
+func anyContainer(pod *corev1.Pod, such func(*corev1.SecurityContext) bool) bool {
+	hit := func(c corev1.Container) bool { return c.SecurityContext != nil && such(c.SecurityContext) }
+	return slices.ContainsFunc(pod.Spec.InitContainers, hit) || slices.ContainsFunc(pod.Spec.Containers, hit) ||
 		slices.ContainsFunc(pod.Spec.EphemeralContainers, func(e corev1.EphemeralContainer) bool {
-			return is(corev1.Container(e.EphemeralContainerCommon))
+			return hit(corev1.Container(e.EphemeralContainerCommon))
 		})
 }
 
@@ -79,13 +82,6 @@ func int64Value(p *int64) *runtimeapi.Int64Value {
 		return nil
 	}
 	return &runtimeapi.Int64Value{Value: *p}
-}
-
-func selinux(o *corev1.SELinuxOptions) *runtimeapi.SELinuxOption {
-	if o == nil {
-		return nil
-	}
-	return &runtimeapi.SELinuxOption{User: o.User, Role: o.Role, Type: o.Type, Level: o.Level}
 }
 
 // seccomp translates a profile; none means the default one or no confinement, as this node is configured.
@@ -168,7 +164,7 @@ func (e *Executor) containerSecurity(pod *corev1.Pod, c *corev1.Container, uid *
 		NamespaceOptions: namespaces(pod),
 		Seccomp:          seccomp(sc.SeccompProfile, e.cfg.SeccompDefault),
 		Apparmor:         apparmor(sc.AppArmorProfile),
-		SelinuxOptions:   selinux(sc.SELinuxOptions),
+		SelinuxOptions:   e.selinux(sc.SELinuxOptions),
 		RunAsUser:        int64Value(sc.RunAsUser), RunAsGroup: int64Value(sc.RunAsGroup),
 		Privileged:     is(sc.Privileged),
 		ReadonlyRootfs: is(sc.ReadOnlyRootFilesystem),

@@ -49,12 +49,23 @@ func checkContainer(pod *runtimeapi.PodSandboxConfig, cfg *runtimeapi.ContainerC
 	if p := sc.GetApparmor(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost || strings.HasPrefix(sc.GetApparmorProfile(), "localhost/") {
 		return invalid("no AppArmor here: profile %q", p.GetLocalhostRef())
 	}
+	if err := checkSELinux(sc.GetSelinuxOptions()); err != nil {
+		return err
+	}
 	if p := sc.GetSeccomp(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost {
 		if fi, err := os.Stat(p.GetLocalhostRef()); err != nil || !fi.Mode().IsRegular() {
 			return invalid("seccomp profile %q is not a file", p.GetLocalhostRef())
 		}
 	}
 	return checkLogPath(pod.GetLogDirectory(), cfg.GetLogPath())
+}
+
+// checkSELinux: here is none.
+func checkSELinux(o *runtimeapi.SELinuxOption) error {
+	if o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() != "" {
+		return invalid("no SELinux here: %v", o)
+	}
+	return nil
 }
 
 // checkLogPath: within the directory, and through no link.

@@ -40,6 +40,9 @@ func (r *Runtime) RunPodSandbox(_ context.Context, q *runtimeapi.RunPodSandboxRe
 	if err := checkUserns(cfg.GetLinux().GetSecurityContext().GetNamespaceOptions()); err != nil {
 		return nil, err
 	}
+	if err := checkSELinux(cfg.GetLinux().GetSecurityContext().GetSelinuxOptions()); err != nil {
+		return nil, err
+	}
 	if err := r.note("RunPodSandbox", cfg.GetMetadata().GetName()); err != nil {
 		return nil, err
 	}
