@@ -183,6 +183,7 @@ func TestDevicesOutliveTheKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.run()
+	n.registers()
 	n.offers("0", "0") // until the plugin comes back, which finds its socket gone
 	if _, err := os.Stat(filepath.Join(plugin.Dir, plugin.Endpoint)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the plugin's socket is still there (%v): plugins wait for its end to register again", err)
@@ -240,6 +241,7 @@ func TestDevicesAreHandedOnAndListed(t *testing.T) {
 func TestDevicePluginsThatErr(t *testing.T) {
 	n := start(t, func(*kubelet.Config) {})
 	dir := filepath.Join(n.cfg.Paths.Root, "device-plugins")
+	n.registers()
 	for what, p := range map[string]*devicetest.Plugin{
 		"a resource of Kubernetes": {Dir: dir, Endpoint: "a.sock", Resource: "kubernetes.io/toy"},
 		"no domain":                {Dir: dir, Endpoint: "a.sock", Resource: "cpu"},

@@ -223,6 +223,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	run("runtime events", p.cache.Run)
 	run("pod status writer", p.writer.Run)
 	run("pod watch", p.pods.Run)
+	if err := k.serve(ctx, run); err != nil { // before the node can be Ready: whoever sees it so may ask for a pod's log at once
+		cancel(err)
+	}
 	run("node status", func(ctx context.Context) error { return p.node.Run(ctx, func() { close(k.ready) }) })
 	if !k.cfg.Shutdown.Off {
 		run("machine's shutdown", shutdown.New(k.shutdown(), machine{k}).Run)
@@ -244,9 +247,6 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	run("mirror pods", k.mirrors)
 	if dir := k.cfg.Paths.Manifests; dir != "" {
 		run("static pods", source.NewFolder(dir, k.cfg.Node.Name, staticSink{k}, k.log).Run)
-	}
-	if err := k.serve(ctx, run); err != nil {
-		cancel(err)
 	}
 	k.housekeeping(run)
 	wg.Wait()

@@ -20,7 +20,7 @@ import (
 	"keelson.dev/keelson/kubelet/source"
 )
 
-// serve starts the HTTPS API and the plain health page, as configured.
+// serve starts the HTTPS API and the plain health page, as configured. When it returns, both are listened for.
 func (k *Kubelet) serve(ctx context.Context, run func(string, func(context.Context) error)) error {
 	if addr := k.cfg.Server.HealthAddr; addr != "" {
 		lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
@@ -40,7 +40,11 @@ func (k *Kubelet) serve(ctx context.Context, run func(string, func(context.Conte
 	if err != nil {
 		return err
 	}
-	run("API server", h.Run)
+	lis, err := h.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	run("API server", func(ctx context.Context) error { return h.Run(ctx, lis) })
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-helpers/apimachinery/lease"
 	"k8s.io/utils/clock"
@@ -273,17 +274,16 @@ func (r *Reporter) report(ctx context.Context, have *corev1.Node, due bool, repo
 	if !due && equality.Semantic.DeepEqual(ignoreHeartbeat(have.Status), ignoreHeartbeat(want.Status)) {
 		return have, nil
 	}
-	now, err := r.deps.Client.CoreV1().Nodes().UpdateStatus(ctx, want, metav1.UpdateOptions{})
-	if apierrors.IsConflict(err) {
-		fresh, get := r.deps.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{})
-		if get != nil {
-			return have, get
-		}
-		r.status(fresh, in, due)
-		now, err = r.deps.Client.CoreV1().Nodes().UpdateStatus(ctx, fresh, metav1.UpdateOptions{})
+	patch, err := statusPatch(have, want)
+	if err != nil {
+		return have, fmt.Errorf("compare the node's status: %w", err)
 	}
+	now, err := r.deps.Client.CoreV1().Nodes().Patch(ctx, r.cfg.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil {
 		return have, err
+	}
+	if IsReady(now) != IsReady(want) { // somebody gave the node up meanwhile, and the patch did not say otherwise
+		r.Wake()
 	}
 	*reported = time.Now()
 	return now, nil

@@ -2,18 +2,22 @@ package nodestatus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -96,6 +100,86 @@ func TestHostile_ND19(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What others change of the node while its status is reported stays: a whole object would put back the taints that it
+// was read with, which the API forbids a node, and so the report was lost.
+func TestReportLeavesTheRestAlone(t *testing.T) {
+	client := fake.NewClientset()
+	var taints atomic.Bool
+	client.PrependReactor("update", "nodes", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		n := a.(clienttesting.UpdateAction).GetObject().(*corev1.Node)
+		if a.GetSubresource() == "" || taints.Load() == (len(n.Spec.Taints) > 0) {
+			return false, nil, nil
+		}
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, n.Name, errors.New("not allowed to modify taints"))
+	})
+	r := reporter(t, client)
+	run(t, r, func() {
+		n, err := client.CoreV1().Nodes().Get(t.Context(), "n", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Spec.Taints = []corev1.Taint{{Key: "example.com/kept", Effect: corev1.TaintEffectNoSchedule}}
+		n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse})
+		n.Status.VolumesAttached = []corev1.AttachedVolume{{Name: "disk"}}
+		if _, err := client.CoreV1().Nodes().Update(t.Context(), n, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		taints.Store(true)
+		r.SetPressure(Pressure{Memory: "short"})
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if n, err = client.CoreV1().Nodes().Get(t.Context(), "n", metav1.GetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			states := map[corev1.NodeConditionType]corev1.ConditionStatus{}
+			for _, c := range n.Status.Conditions {
+				states[c.Type] = c.Status
+			}
+			if states[corev1.NodeMemoryPressure] == corev1.ConditionTrue {
+				if len(n.Spec.Taints) != 1 || states[corev1.NodeNetworkUnavailable] != corev1.ConditionFalse || len(n.Status.VolumesAttached) != 1 {
+					t.Errorf("taints %v, conditions %v, attached %v", n.Spec.Taints, states, n.Status.VolumesAttached)
+				}
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the pressure is not reported within 20 s: %+v", n.Status.Conditions)
+			}
+		}
+	})
+}
+
+// Addresses are replaced as a whole, also when there are two of a type; without a difference nothing is said of them.
+func TestStatusPatch(t *testing.T) {
+	address := func(ips ...string) corev1.NodeStatus {
+		s := corev1.NodeStatus{Capacity: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("5")}}
+		for _, ip := range ips {
+			s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+		}
+		return s
+	}
+	have := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u"}, Status: address("192.0.2.1", "2001:db8::1")}
+	for _, want := range []corev1.NodeStatus{address("192.0.2.1", "2001:db8::1"), address("192.0.2.1", "2001:db8::2"), address("2001:db8::1"), {}} {
+		patch, err := statusPatch(have, &corev1.Node{Status: want})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := json.Marshal(have)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := strategicpatch.StrategicMergePatch(before, patch, corev1.Node{})
+		if err != nil {
+			t.Fatalf("%s: %v", patch, err)
+		}
+		var got corev1.Node
+		if err := json.Unmarshal(raw, &got); err != nil {
+			t.Fatal(err)
+		}
+		if !equality.Semantic.DeepEqual(got.Status, want) || got.UID != "u" {
+			t.Errorf("%s makes %+v, want %+v", patch, got.Status, want)
+		}
+	}
 }
 
 func TestConditions(t *testing.T) {

@@ -96,15 +96,20 @@ func (s *Server) Handler() http.Handler {
 // Healthy says that the process answers.
 func Healthy(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 
-// Run serves until ctx ends; streams that are open then are cut.
-func (s *Server) Run(ctx context.Context) error {
+// Listen takes the address; callers wait from now on until Run serves them.
+func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
+	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the kubelet API on %s: %w", s.cfg.Addr, err)
+	}
+	return lis, nil
+}
+
+// Run serves on Listen's listener, which it closes, until ctx ends; streams that are open then are cut.
+func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 	conf := s.cfg.TLS.Clone()
 	conf.ClientAuth = tls.RequestClientCert // checked by the authenticator, which also takes tokens
 	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
-	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("listen for the kubelet API on %s: %w", s.cfg.Addr, err)
-	}
 	return Serve(ctx, &http.Server{
 		Handler: s.Handler(), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
