@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/record"
 
@@ -102,12 +103,11 @@ func newPlane(o *options, log *slog.Logger) (*plane, error) {
 		return nil, err
 	}
 	p := &plane{server: server, pool: pool, node: o.node.Name, disks: disks, log: log}
-	// Managed fields, which no reader of the informers wants, are dropped from the copies.
 	client, err := kubernetes.NewForConfig(p.as(user.KubeControllerManager))
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}
-	p.shared = informer.New(client, informer.Options{Transform: dropManagedFields})
+	p.shared = informer.New(client, informer.Options{Transform: p.shares()})
 	return p, nil
 }
 
@@ -159,7 +159,7 @@ func (p *plane) systemInformers() (informers.SharedInformerFactory, task, error)
 	if err != nil {
 		return nil, task{}, err
 	}
-	f := informer.New(client, informer.Options{Namespace: metav1.NamespaceSystem, Transform: dropManagedFields})
+	f := informer.New(client, informer.Options{Namespace: metav1.NamespaceSystem, Transform: p.shares()})
 	return f, task{"system informers", p.whenReady(func(ctx context.Context) error {
 		f.Start(ctx.Done())
 		<-ctx.Done()
@@ -320,11 +320,16 @@ func (p *plane) metadataClients(account string) (metadata.Interface, *discovery.
 	return client, finder, err
 }
 
-func dropManagedFields(obj any) (any, error) {
-	if o, ok := obj.(runtime.Object); ok {
-		if m, err := meta.Accessor(o); err == nil {
-			m.SetManagedFields(nil)
+// shares is the transformation of informers' objects: the server's own where it has them, without managed fields, which no reader wants.
+func (p *plane) shares() cache.TransformFunc {
+	shared := p.server.Shared()
+	return func(obj any) (any, error) {
+		obj, err := shared(obj)
+		if o, ok := obj.(runtime.Object); ok {
+			if m, err := meta.Accessor(o); err == nil {
+				m.SetManagedFields(nil)
+			}
 		}
+		return obj, err
 	}
-	return obj, nil
 }

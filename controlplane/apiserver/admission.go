@@ -46,7 +46,7 @@ func (s *Server) admit(c *genericapiserver.Config) error {
 type direct map[schema.GroupResource]runtime.Object
 
 func (s *Server) newInformers(client kubernetes.Interface, kinds direct) informers.SharedInformerFactory {
-	f := informer.New(client, informer.Options{})
+	f := informer.New(client, informer.Options{Transform: s.Shared()})
 	for gr, example := range kinds {
 		if s.stores[gr] == nil {
 			continue
