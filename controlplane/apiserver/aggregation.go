@@ -29,6 +29,7 @@ type aggregation struct {
 	aggregator *aggregator.Aggregator
 	builtin    map[string]bool // groups
 	announcing sync.Mutex      // one announcement at a time
+	defined    definedStorages
 }
 
 // aggregate makes the aggregator and tells it what is served here.

@@ -5,10 +5,15 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/apiserver/pkg/util/flowcontrol/request"
+	"k8s.io/client-go/tools/cache"
 )
 
 // countMemory is how long a count of objects is believed before it is taken again, when it is asked for.
@@ -18,22 +23,66 @@ const countMemory = 10 * time.Second
 // asked or not. A count goes through every key and waits for the watch cache to be up to date: only the first who asks waits for
 // one. Safe for concurrent use.
 type counts struct {
-	stores map[schema.GroupResource]*genericregistry.Store
-	each   sync.Map // of *count by group and resource
+	stores  map[schema.GroupResource]*genericregistry.Store
+	defined *definedStorages // of what definitions add
+	each    sync.Map         // of *count by group and resource
 }
 
 // of is the request.statsGetterFunc: resource is "deployments.apps".
 func (c *counts) of(resource string) (storage.Stats, error) {
 	gr := schema.ParseGroupResource(resource)
-	st := c.stores[gr]
-	if st == nil {
+	var objects interface {
+		Stats(context.Context) (storage.Stats, error)
+	}
+	if st := c.stores[gr]; st != nil {
+		objects = st.Storage.Storage
+	} else if objects = c.defined.of(gr); objects == nil {
 		return storage.Stats{}, request.ObjectCountNotFoundErr // compared by ==, so unwrapped
 	}
 	known, ok := c.each.Load(gr)
 	if !ok {
 		known, _ = c.each.LoadOrStore(gr, &count{})
 	}
-	return known.(*count).get(func() (storage.Stats, error) { return st.Storage.Storage.Stats(context.Background()) })
+	return known.(*count).get(func() (storage.Stats, error) { return objects.Stats(context.Background()) })
+}
+
+// definedStorages are the storages of custom resources, which come and go. Safe for concurrent use.
+type definedStorages struct{ all sync.Map } // of *definedStorage by group and resource
+
+type definedStorage struct{ storage.Interface }
+
+// of returns the newest storage of a resource, nil if there is none: each served version has one, of the same objects.
+func (d *definedStorages) of(gr schema.GroupResource) storage.Interface {
+	if st, ok := d.all.Load(gr); ok {
+		return st.(*definedStorage)
+	}
+	return nil
+}
+
+// recorded has d know the storages that are made with the options, for as long as they are there.
+type recorded struct {
+	generic.RESTOptionsGetter
+	d *definedStorages
+}
+
+// GetRESTOptions implements generic.RESTOptionsGetter.
+func (r recorded) GetRESTOptions(gr schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
+	o, err := r.RESTOptionsGetter.GetRESTOptions(gr, example)
+	decorate := o.Decorator
+	o.Decorator = func(config *storagebackend.ConfigForResource, prefix string, key func(runtime.Object) (string, error), one, list func() runtime.Object,
+		attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers) (storage.Interface, factory.DestroyFunc, error) {
+		st, destroy, err := decorate(config, prefix, key, one, list, attrs, triggers, indexers)
+		if err != nil {
+			return nil, nil, err
+		}
+		known := &definedStorage{st}
+		r.d.all.Store(gr, known)
+		return st, func() {
+			r.d.all.CompareAndDelete(gr, known)
+			destroy()
+		}, nil
+	}
+	return o, err
 }
 
 // count is what is known of one resource.

@@ -51,7 +51,7 @@ func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceD
 	config := crds.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: c},
 		ExtraConfig: crds.ExtraConfig{
-			CRDRESTOptionsGetter: s.store.RESTOptions(customLayout),
+			CRDRESTOptionsGetter: recorded{s.store.RESTOptions(customLayout), &s.defined},
 			// With several servers a definition is announced only when the others have had time to see it.
 			MasterCount:         s.store.Members(),
 			ServiceResolver:     s.kubelets,

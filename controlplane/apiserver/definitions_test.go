@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/util/flowcontrol/request"
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
 )
@@ -50,6 +52,7 @@ func TestDefinitions(t *testing.T) {
 	t.Run("conversion", d.conversion)
 	t.Run("refused", d.refused)
 	t.Run("names", d.names)
+	t.Run("counted", d.counted)
 	t.Run("deletion", d.deletion) // last: of vessels themselves
 }
 
@@ -449,6 +452,26 @@ func (d definitions) names(t *testing.T) {
 }
 
 // deletion: with a definition go its objects, and what is left when it comes again is nothing.
+// counted: what a list of custom resources costs is known by their number, until there are none.
+func (d definitions) counted(t *testing.T) {
+	must(t)(d.api.Create(t.Context(), vessel("counted", `{"masts":1}`), createOptions))
+	all, err := d.api.List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := d.count("vessels.keelson.test")
+	if err != nil || st.ObjectCount != int64(len(all.Items)) || st.EstimatedAverageObjectSizeBytes == 0 {
+		t.Errorf("counted: %+v %v, want %d", st, err, len(all.Items))
+	}
+	if _, err := d.count("nothing.keelson.test"); err != request.ObjectCountNotFoundErr {
+		t.Errorf("a resource that nobody has defined: %v", err)
+	}
+}
+
+func (d definitions) count(resource string) (storage.Stats, error) {
+	return (&counts{stores: d.stores, defined: &d.defined}).of(resource)
+}
+
 func (d definitions) deletion(t *testing.T) {
 	o := vessel("held", `{"masts":1}`)
 	o.SetFinalizers([]string{"keelson.test/hold"})
@@ -468,6 +491,10 @@ func (d definitions) deletion(t *testing.T) {
 	eventually(t, "the definition is gone", func() bool {
 		_, err := api.Get(t.Context(), "vessels.keelson.test", getOptions)
 		return apierrors.IsNotFound(err)
+	})
+	eventually(t, "nothing is counted any more", func() bool {
+		_, err := d.count("vessels.keelson.test")
+		return err == request.ObjectCountNotFoundErr
 	})
 	d.define(t, vesselDefinition(t))
 	if l, err := d.api.List(t.Context(), metav1.ListOptions{}); err != nil || len(l.Items) > 0 {
