@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"net/http"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/filters"
@@ -45,6 +46,18 @@ func (s *Server) innerChain(api http.Handler, c *genericapiserver.Config) http.H
 	refuse := filters.WithFailedAuthenticationAudit(filters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
 	h = filters.WithAuthentication(h, c.Authentication.Authenticator, refuse, c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
 	return filters.WithWarningRecorder(h)
+}
+
+// resolver takes a path that names no resource (/api/v1/watch) for one that is not there, where the library answers with an internal error.
+type resolver struct{ apirequest.RequestInfoResolver }
+
+// NewRequestInfo implements apirequest.RequestInfoResolver.
+func (r resolver) NewRequestInfo(req *http.Request) (*apirequest.RequestInfo, error) {
+	info, err := r.RequestInfoResolver.NewRequestInfo(req)
+	if err != nil {
+		return &apirequest.RequestInfo{Path: req.URL.Path, Verb: strings.ToLower(req.Method)}, nil
+	}
+	return info, nil
 }
 
 var _ apirequest.LongRunningRequestCheck = longRunning

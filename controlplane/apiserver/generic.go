@@ -37,6 +37,7 @@ func (s *Server) genericConfig() (*genericapiserver.Config, error) {
 	c.PublicAddress = s.cfg.AdvertiseAddress.AsSlice()
 	c.LoopbackClientConfig = s.loopback.config(systemUser)
 	c.LongRunningFunc = longRunning
+	c.RequestInfoResolver = resolver{genericapiserver.NewRequestInfoResolver(c)}
 	c.RequestTimeout = time.Minute
 	c.MinRequestTimeout = int(minWatch / time.Second)
 	// OpenAPI documents are served by us; see openapi.go.
