@@ -59,6 +59,8 @@ type Config struct {
 	Shutdown Shutdown
 	// StatusEvery is how often the node's status is reported although nothing changed. Default 5 min.
 	StatusEvery time.Duration
+	// ProbeMark is the mark (SO_MARK) of probes' connections, by which the packet filter knows them; 0 for none.
+	ProbeMark int
 	// LeaseEvery is how often the node's Lease is renewed. Default 10 s; the Lease holds four times as long.
 	LeaseEvery time.Duration
 }

@@ -150,7 +150,7 @@ func (k *Kubelet) wire(d Deps) error {
 	p.cache = observe.New(observe.Config{Wake: p.workers.Wake, Message: k.lastWords, Log: k.log}, p.cri)
 	k.usage = stats.New(stats.Config{Node: cfg.Node.Name, Root: cfg.Paths.Root, CRI: p.cri, Pods: nodeView{k}.Pods, Volumes: d.Measure})
 	p.metrics.registry.MustRegister(k.usage.Claims())
-	p.probes = probe.New(probe.Config{CRI: p.cri, Events: p.exec, Wake: p.workers.Wake})
+	p.probes = probe.New(probe.Config{CRI: p.cri, Events: p.exec, Wake: p.workers.Wake, Mark: cfg.ProbeMark})
 	p.puller = pull.New(pull.Config{Parallel: cfg.ParallelPulls, Ledger: filepath.Join(cfg.Paths.Root, "image-pulls")}, p.cri, p.cluster, p.exec)
 	p.writer = statuswriter.New(statuswriter.Config{
 		Client: d.Client, Target: k.target, Log: k.log,

@@ -21,6 +21,7 @@ type Config struct {
 	DNS         netip.Addr   // optional: the cluster DNS address, put on the bridge for package dns to listen on
 	Guard       Guard        // optional: network policy
 	Spares      int          // attachments made in advance; 0 means none
+	Reserved    []uint16     // TCP ports of the node's own API server and kubelet, which Reserve keeps reachable
 	Log         *slog.Logger // optional
 	// Repaired is told in words what others had removed and Watch put back; optional.
 	Repaired func(parts string)

@@ -17,6 +17,7 @@ import (
 	"keelson.dev/keelson/controlplane/auth"
 	"keelson.dev/keelson/kubelet"
 	"keelson.dev/keelson/kubelet/pluginwatch"
+	"keelson.dev/keelson/network"
 )
 
 const controlPlaneRole = "node-role.kubernetes.io/control-plane"
@@ -79,6 +80,7 @@ func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet
 		Server: kubelet.Server{Addr: net.JoinHostPort("0.0.0.0", strconv.Itoa(o.node.KubeletPort)), HealthAddr: health,
 			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, ClientCA: p.server.PKI().CA.PEM},
 		CRIEndpoint: "unix://" + o.place.socket(), ClusterDNS: []netip.Addr{dns}, ClusterDomain: o.plane.Domain, CgroupRoot: o.node.CgroupRoot, SystemdCgroups: systemd,
+		ProbeMark: network.HostMark,
 	}, kubelet.Deps{Client: client, Volumes: mounts{volumes}, Measure: volumes.Measure, Plugins: map[string]pluginwatch.Handler{pluginwatch.CSI: drivers},
 		InUse: drivers.InUse, Log: log.With("part", "kubelet")})
 	if err == nil {

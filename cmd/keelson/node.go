@@ -158,7 +158,11 @@ func openNetwork(o *options, filter *netfilter.IPTables, guard network.Guard, re
 			return nil, fmt.Errorf("--cluster-dns: %w", err)
 		}
 	}
-	return network.New(network.Config{DNS: dns, Guard: guard, Repaired: repaired, Spares: spareLinks, Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
+	var reserved []uint16
+	if o.plane.Port != 0 {
+		reserved = []uint16{uint16(o.plane.Port), uint16(o.node.KubeletPort)}
+	}
+	return network.New(network.Config{DNS: dns, Reserved: reserved, Guard: guard, Repaired: repaired, Spares: spareLinks, Bridge: o.node.Bridge, PodCIDR: pods, ClusterCIDR: cluster, StateDir: filepath.Join(o.place.agent(), "network"),
 		RunDir: filepath.Join(o.place.Run, "network"), Filter: filter, Log: log.With("part", "network")})
 }
 

@@ -89,7 +89,7 @@ func (n *node) services(o *options, client kubernetes.Interface, shared, system 
 		return nil, err
 	}
 	p.Serve(append(names.Collectors(), conntrack.Figures("/proc"))...)
-	table := &conntrack.Alarm{Proc: "/proc", Share: 0.9, Every: tableEvery, Tell: n.tell}
+	table := &conntrack.Alarm{Proc: "/proc", Share: 0.9, Every: tableEvery, Tell: n.tell, Reserve: n.reserve}
 	return []task{{"service proxy", p.Run}, {"connection table", table.Run}, {"cluster DNS", names.Run}, {"network policy", n.policy.Run}, {"load balancer addresses", addresses.Run},
 		{"load balancer events", func(ctx context.Context) error {
 			events.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: client.CoreV1().Events("")})
@@ -97,6 +97,18 @@ func (n *node) services(o *options, client kubernetes.Interface, shared, system 
 			events.Shutdown()
 			return nil
 		}}}, nil
+}
+
+// reserve keeps the API, the kubelet and probes going while the table of connections is nearly full.
+func (n *node) reserve(ctx context.Context, on bool) error {
+	err := n.network.Reserve(ctx, on)
+	switch {
+	case err != nil:
+		n.log.Error("what the node lives by cannot be kept out of the full table of connections", "error", err)
+	case on:
+		n.log.Warn("the table of connections is nearly full: connections of the API, the kubelet and probes are not tracked meanwhile")
+	}
+	return err
 }
 
 // nodeReference names the Node in its events; by its UID too, once it is known.

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -64,9 +66,10 @@ func (w *worker) exec(ctx context.Context, cmd []string, limit time.Duration) (r
 
 // client fetches without keeping connections and without checking certificates, which for a pod's own certificate
 // would prove nothing (documented for probes).
-func client() *http.Client {
+func (w *worker) client() *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
+			DialContext:       w.dialer().DialContext,
 			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 			DisableKeepAlives: true, DisableCompression: true, Proxy: nil,
 			MaxResponseHeaderBytes: 64 << 10,
@@ -98,7 +101,7 @@ func (w *worker) http(ctx context.Context, get *corev1.HTTPGetAction) (result, s
 		return unclear, err.Error()
 	}
 	headers(req, get.HTTPHeaders)
-	c := client()
+	c := w.client()
 	defer c.CloseIdleConnections()
 	res, err := c.Do(req)
 	if err != nil {
@@ -146,8 +149,7 @@ func (w *worker) tcp(ctx context.Context, sock *corev1.TCPSocketAction) (result,
 	if err != nil {
 		return unclear, err.Error()
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	conn, err := w.dialer().DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return failure, err.Error()
 	}
@@ -164,6 +166,9 @@ func (w *worker) grpc(ctx context.Context, g *corev1.GRPCAction) (result, string
 	addr := net.JoinHostPort(host, port)
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithUserAgent(userAgent), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			return w.dialer().DialContext(ctx, "tcp", addr)
+		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return failure, err.Error()
@@ -186,6 +191,17 @@ func (w *worker) grpc(ctx context.Context, g *corev1.GRPCAction) (result, string
 		return failure, fmt.Sprintf("service unhealthy (responded with %q)", res.GetStatus().String())
 	}
 	return success, ""
+}
+
+// dialer makes the probe's connection. A mark that we may not set (without privileges) is one that nobody asks for.
+func (w *worker) dialer() *net.Dialer {
+	d := &net.Dialer{}
+	if mark := w.m.cfg.Mark; mark != 0 {
+		d.Control = func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
+		}
+	}
+	return d
 }
 
 // address is where to ask: the pod's address unless the probe names a host.

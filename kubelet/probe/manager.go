@@ -26,6 +26,8 @@ type Config struct {
 	Events Events
 	// Wake is called, from any goroutine, when a pod's results changed. It must not block.
 	Wake func(types.UID)
+	// Mark (SO_MARK) of the probes' connections; 0 for none.
+	Mark int
 }
 
 // kind is one of the three probes of a container.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -259,4 +261,34 @@ func runContainer(t *testing.T, cri *criclient.Client) string {
 		t.Fatal(err)
 	}
 	return c.GetContainerId()
+}
+
+// NW1: connections of probes have the mark that the packet filter asks for.
+func TestMark(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := &worker{m: &Manager{cfg: Config{Mark: 5}}}
+	c, err := w.dialer().DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := 5
+	if os.Geteuid() != 0 {
+		want = 0 // and the probe is made all the same
+	}
+	if err := raw.Control(func(fd uintptr) {
+		if mark, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK); err != nil || mark != want {
+			t.Errorf("mark %d, %v; want %d", mark, err, want)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 }

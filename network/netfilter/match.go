@@ -24,7 +24,7 @@ func (t Tracer) matches(w *walk, m Match, base string) bool {
 		t.tri(m.SrcLocal, p.Src.Addr()) && t.tri(m.DstLocal, p.Dst.Addr()) &&
 		(m.Mark.Mask == 0 || p.Mark&m.Mark.Mask == m.Mark.Value) &&
 		(m.Recent.List == "" || m.Recent.Set || t.seen(w, m.Recent.List)) &&
-		(!m.SYN || (p.Proto == "tcp" && p.State&New != 0))
+		(m.SYN == Any || p.Proto == "tcp" && (m.SYN == Yes && p.State&New != 0 || m.SYN == No && p.Later))
 }
 
 func (t Tracer) seen(w *walk, list string) bool {

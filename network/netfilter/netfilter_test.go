@@ -20,12 +20,13 @@ func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func everyKind() Set {
 	m := []Match{
 		{In: "k-+", NotIn: true, Src: pfx("10.0.0.0/8"), NotSrc: true, Dst: pfx("10.1.0.0/16"), NotDst: true},
-		{Out: "eth0", Proto: "tcp", DstPorts: Ports{80, 90}, SrcPorts: Port(7), SYN: true},
+		{Out: "eth0", Proto: "tcp", DstPorts: Ports{80, 90}, SrcPorts: Port(7), SYN: Yes},
 		{Proto: "udp", DstPorts: Port(53), State: New | Established | Related | Invalid | Untracked},
 		{Proto: "sctp", DstPorts: Port(9), NotState: DNATed}, {Proto: "icmp"},
 		{SrcLocal: Yes}, {SrcLocal: No}, {DstLocal: Yes}, {DstLocal: No},
 		{Mark: Mark{1, 3}}, {Probability: 1.0 / 3},
 		{Recent: Recent{List: "x", Seconds: 10}}, {Recent: Recent{List: "x", Set: true}}, {DstBits: Bits{5, 63}},
+		{Proto: "tcp", SYN: No},
 	}
 	var any, nat []Rule
 	for _, x := range m {
@@ -40,8 +41,8 @@ func everyKind() Set {
 		Rule{Target: Target{Verb: DNAT, To: netip.MustParseAddrPort("10.0.0.1:0")}})
 	return Set{
 		Chains: []Chain{{Filter, "A", any}, {Filter, "B", nil}, {NAT, "A", nat}, {NAT, "P", []Rule{{Target: To(Masquerade)}}},
-			{Raw, "R", []Rule{{Target: To(NoTrack)}}},
-			{Mangle, "M", []Rule{{Match: Match{Proto: "tcp", SYN: true}, Target: To(ClampMSS)}}}},
+			{Raw, "R", []Rule{{Target: To(SocketMark)}, {Target: To(NoTrack)}}},
+			{Mangle, "M", []Rule{{Match: Match{Proto: "tcp", SYN: Yes}, Target: To(ClampMSS)}}}},
 		Hooks: []Hook{{Filter, "FORWARD", "A"}, {NAT, "PREROUTING", "A"}, {NAT, "POSTROUTING", "P"}, {Raw, "PREROUTING", "R"}, {Mangle, "FORWARD", "M"}},
 	}
 }
@@ -111,7 +112,7 @@ func TestHostsOwnRulesStay(t *testing.T) {
 				order = append(order, f[3])
 			}
 		}
-		if got := strings.Join(order, " "); got != "KEELSON-POL-F KEELSON-SVC-F KEELSON-HP-F KEELSON-NET-F" {
+		if got := strings.Join(order, " "); got != "KEELSON-POL-F KEELSON-SVC-F KEELSON-HP-F KEELSON-NET-F KEELSON-RSV-F" {
 			t.Errorf("order of owners: %s", got)
 		}
 		if err := a.Clear(t.Context()); err != nil {

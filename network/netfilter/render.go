@@ -62,7 +62,7 @@ func renderProto(put func(string, ...any), m Match) {
 		return
 	}
 	put("-p %s", m.Proto)
-	if m.SrcPorts.From == 0 && m.DstPorts.From == 0 && !m.SYN {
+	if m.SrcPorts.From == 0 && m.DstPorts.From == 0 && m.SYN == Any {
 		return
 	}
 	put("-m %s", m.Proto)
@@ -72,8 +72,11 @@ func renderProto(put func(string, ...any), m Match) {
 	if m.DstPorts.From != 0 {
 		put("--dport %s", m.DstPorts)
 	}
-	if m.SYN {
+	switch m.SYN {
+	case Yes:
 		put("--tcp-flags SYN,RST SYN")
+	case No:
+		put("! --syn")
 	}
 }
 
@@ -124,6 +127,8 @@ func renderTarget(put func(string, ...any), n names, o Owner, t Target, proto st
 		put("-j MASQUERADE --random-fully")
 	case NoTrack:
 		put("-j CT --notrack")
+	case SocketMark:
+		put("-m socket --restore-skmark")
 	case ClampMSS:
 		put("-j TCPMSS --clamp-mss-to-pmtu")
 	case Reject:

@@ -17,16 +17,17 @@ const (
 type Owner string
 
 // The owners. Owners lists them in the order in which a built-in chain calls them: policy decides before anybody accepts, and
-// the node's plain accepts come last.
+// the node's plain accepts come after all that could refuse.
 const (
 	Policy   Owner = "POL"
 	Service  Owner = "SVC"
 	HostPort Owner = "HP"
 	Node     Owner = "NET"
+	Reserve  Owner = "RSV"
 )
 
 // Owners is the order of the owners' chains inside every built-in chain.
-func Owners() []Owner { return []Owner{Policy, Service, HostPort, Node} }
+func Owners() []Owner { return []Owner{Policy, Service, HostPort, Node, Reserve} }
 
 // Set is everything that one owner wants in the packet filter. Chains it no longer names are removed.
 type Set struct {
@@ -73,7 +74,7 @@ type Match struct {
 	Mark          Mark    // (packet mark & Mask) == Value
 	Probability   float64 // 0 means always; else matches this share of the packets
 	Recent        Recent
-	SYN           bool // only the first packet of a TCP connection
+	SYN           Tri // TCP: Yes is the first packet of each side, No every packet but a client's first
 }
 
 // Bits matches (address & Mask) == Value on an IPv4 address in host order; a zero Mask matches all.
@@ -97,6 +98,10 @@ const (
 
 // Mark is a value under a mask; a zero Mask means "not asked".
 type Mark struct{ Value, Mask uint32 }
+
+// Answer marks packets of connections that the node's own programs began to its pods, by the mark of their sockets; [SocketMark] gives it
+// to what comes back. Nothing comes in with a mark.
+var Answer = Mark{Value: 0x20000, Mask: 0x20000}
 
 // State is a set of connection tracking states.
 type State uint8
@@ -134,7 +139,8 @@ const (
 	SetMark    Verb = "MARK"
 	NoTrack    Verb = "NOTRACK"
 	ClampMSS   Verb = "TCPMSS"
-	Continue   Verb = "" // no target: the match counts, or has an effect of its own (Recent.Set)
+	SocketMark Verb = "SKMARK" // PREROUTING: a packet for a connected socket of the node, by its untranslated addresses, takes that socket's mark
+	Continue   Verb = ""       // no target: the match counts, or has an effect of its own (Recent.Set)
 )
 
 // Target is a verb with its argument.

@@ -14,6 +14,7 @@ type Packet struct {
 	Proto    string
 	State    State // 0 means New
 	Mark     uint32
+	Later    bool // TCP: not a client's first packet, whatever connection tracking knows
 }
 
 // Host is what a tracer must know about the node beyond its rules.
@@ -21,6 +22,8 @@ type Host struct {
 	Local func(netip.Addr) bool   // is it an address of the node?
 	Out   func(netip.Addr) string // the interface that packets to it leave by
 	Seen  func(list string, src netip.Addr) bool
+	// Socket tells the mark of the node's connected socket that packets from src to dst are for; optional.
+	Socket func(src, dst netip.AddrPort) (mark uint32, is bool)
 }
 
 // Outcome is one possible end of a packet.
@@ -253,6 +256,12 @@ func (t Tracer) act(w *walk, tg Target, table Table) (bool, end) {
 		return true, translated
 	case SetMark:
 		w.p.Mark = w.p.Mark&^tg.Mark.Mask ^ tg.Mark.Value
+	case SocketMark:
+		if t.Host.Socket != nil {
+			if mark, is := t.Host.Socket(w.p.Src, w.p.Dst); is {
+				w.p.Mark = mark
+			}
+		}
 	case NoTrack:
 		w.o.NoTrack, w.p.State = true, Untracked
 	}

@@ -35,7 +35,8 @@ func Compile(s State) nf.Set {
 	if len(dispatch) == 0 {
 		return nf.Set{}
 	}
-	c.chains["POD"] = append([]nf.Rule{{Match: nf.Match{State: nf.Established | nf.Related}, Target: nf.To(nf.Return)}}, dispatch...)
+	c.chains["POD"] = append([]nf.Rule{{Match: nf.Match{State: nf.Established | nf.Related}, Target: nf.To(nf.Return)},
+		{Match: nf.Match{Mark: nf.Answer, State: nf.Untracked}, Target: nf.To(nf.Return), Comment: "answers to probes"}}, dispatch...)
 	out := nf.Set{Hooks: []nf.Hook{{Table: nf.Filter, Base: "FORWARD", Chain: "POD"}, {Table: nf.Filter, Base: "INPUT", Chain: "POD"}}}
 	for name, rules := range c.chains {
 		out.Chains = append(out.Chains, nf.Chain{Table: nf.Filter, Name: name, Rules: rules})

@@ -70,8 +70,11 @@ func dropped(table string) (sum uint64, err error) {
 type Alarm struct {
 	Proc  string                       // a mounted procfs; /proc
 	Share float64                      // of the limit from which on it is nearly full; 0.9. It is well again below four fifths of that.
-	Every time.Duration                // between looks
+	Every time.Duration                // between looks; a tenth of it while more than half of the table is used
 	Tell  func(reason, message string) // an Event of the Node
+	// Reserve keeps what the node lives by reachable although the table is nearly full, or ends that. It is called at the first look and when that
+	// changes, and at the next look again after an error. Optional.
+	Reserve func(ctx context.Context, on bool) error
 
 	near bool
 	last Fill
@@ -79,11 +82,10 @@ type Alarm struct {
 
 // Run looks until ctx ends.
 func (a *Alarm) Run(ctx context.Context) error {
-	t := time.NewTicker(a.Every)
-	defer t.Stop()
-	first := true
-	for {
+	first, reserved := true, false
+	for settled := false; ; {
 		f, err := ReadFill(a.Proc)
+		pause := a.Every
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // the module may come later
 		case err != nil:
@@ -95,11 +97,17 @@ func (a *Alarm) Run(ctx context.Context) error {
 			if reason, message := a.judge(f); reason != "" {
 				a.Tell(reason, message)
 			}
+			if a.Reserve != nil && !(settled && reserved == a.near) {
+				reserved, settled = a.near, a.Reserve(ctx, a.near) == nil
+			}
+			if f.Entries > f.Limit/2 {
+				pause = a.Every / 10
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-t.C:
+		case <-time.After(pause):
 		}
 	}
 }
@@ -120,7 +128,7 @@ func (a *Alarm) judge(f Fill) (reason, message string) {
 	case lost > 0 && a.near:
 		return "ConntrackTableFull", fmt.Sprintf("The table of connections is full (%d of %d) and the kernel has dropped %d packets: "+mend, f.Entries, f.Limit, lost, 2*f.Limit)
 	case a.near && !was:
-		return "ConntrackTableNearlyFull", fmt.Sprintf("%d of %d connections that this node can track are there; new ones will be dropped: "+mend, f.Entries, f.Limit, 2*f.Limit)
+		return "ConntrackTableNearlyFull", fmt.Sprintf("%d of %d connections that this node can track are there; new ones will be dropped, but for the API, the kubelet and probes: "+mend, f.Entries, f.Limit, 2*f.Limit)
 	}
 	return "", ""
 }

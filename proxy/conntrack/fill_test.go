@@ -97,8 +97,15 @@ func TestHostile_NW1_kernel(t *testing.T) {
 	}
 	const flows = 200
 	ctx, cancel := context.WithCancel(t.Context())
-	told, done := make(chan string, 10), make(chan error, 1)
-	a := &Alarm{Proc: "/proc", Share: (float64(empty.Entries) + flows/2) / float64(empty.Limit), Every: 10 * time.Millisecond, Tell: func(reason, message string) { told <- reason + " " + message }}
+	asked, told, done := 0, make(chan string, 10), make(chan error, 1)
+	a := &Alarm{Proc: "/proc", Share: (float64(empty.Entries) + flows/2) / float64(empty.Limit), Every: 10 * time.Millisecond, Tell: func(reason, message string) { told <- reason + " " + message },
+		Reserve: func(_ context.Context, on bool) error {
+			told <- fmt.Sprint("reserve ", on)
+			if asked++; asked == 1 {
+				return errors.New("asked again")
+			}
+			return nil
+		}}
 	go func() { done <- a.Run(ctx) }()
 	defer func() {
 		cancel()
@@ -106,6 +113,11 @@ func TestHostile_NW1_kernel(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	for range 2 { // again, after an error
+		if got := <-told; got != "reserve false" {
+			t.Errorf("told %q, want that there is no need for the reserve", got)
+		}
+	}
 	for port := range flows {
 		c, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", 20000+port))
 		if err != nil {
@@ -114,13 +126,15 @@ func TestHostile_NW1_kernel(t *testing.T) {
 		_, _ = c.Write([]byte("x")) // nobody answers; the kernel remembers all the same
 		c.Close()
 	}
-	select {
-	case got := <-told:
-		if !strings.HasPrefix(got, "ConntrackTableNearlyFull ") {
-			t.Errorf("told %q", got)
+	for _, want := range []string{"ConntrackTableNearlyFull ", "reserve true"} {
+		select {
+		case got := <-told:
+			if !strings.HasPrefix(got, want) {
+				t.Errorf("told %q, want %s", got, want)
+			}
+		case <-time.After(30 * time.Second):
+			f, err := ReadFill("/proc")
+			t.Fatalf("%s was not told; the table has %+v, %v; it had %+v", want, f, err, empty)
 		}
-	case <-time.After(30 * time.Second):
-		f, err := ReadFill("/proc")
-		t.Fatalf("nothing was told; the table has %+v, %v; it had %+v", f, err, empty)
 	}
 }
