@@ -120,7 +120,8 @@ type podStream struct {
 
 var _ rest.Connecter = podStream{}
 
-func (podStream) New() runtime.Object                                 { return &corev1.Pod{} }
+// New is what discovery calls the kind, and what admission is shown: the options, not the pod.
+func (s podStream) New() runtime.Object                               { return s.options() }
 func (podStream) Destroy()                                            {}
 func (podStream) ConnectMethods() []string                            { return []string{http.MethodGet, http.MethodPost} }
 func (s podStream) NewConnectOptions() (runtime.Object, bool, string) { return s.options(), false, "" }

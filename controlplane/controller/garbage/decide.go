@@ -1,6 +1,8 @@
 package garbage
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -23,8 +25,9 @@ func (a action) String() string {
 }
 
 type decision struct {
-	action action
-	drop   []types.UID
+	action  action
+	drop    []types.UID
+	unblock bool // of deleteForeground: its owners must not wait for it, since it waits for one that waits already: a circle
 }
 
 // ownerState is what is known of one owner; absent means that the API says so.
@@ -61,7 +64,7 @@ func decide(it item, dependents []item, owners []ownerState) decision {
 	case solid > 0:
 		return decision{action: nothing}
 	case blocking && len(dependents) > 0:
-		return decision{action: deleteForeground}
+		return decision{action: deleteForeground, unblock: slices.ContainsFunc(dependents, func(d item) bool { return d.deleting && d.foreground })}
 	}
 	return decision{action: deleteIt}
 }

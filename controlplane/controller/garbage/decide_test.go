@@ -17,6 +17,7 @@ func TestDecide(t *testing.T) {
 	solid, gone, waiting := ownerState{ref: owned("a", true)}, ownerState{ref: owned("b", true), absent: true}, ownerState{ref: owned("c", true), waiting: true}
 	child := []item{{uid: "child", owners: []metav1.OwnerReference{owned("it", true)}}}
 	loose := []item{{uid: "child", owners: []metav1.OwnerReference{owned("it", false)}}}
+	ring := []item{{uid: "child", owners: []metav1.OwnerReference{owned("it", true)}, deleting: true, foreground: true}}
 	for _, c := range []struct {
 		name   string
 		it     item
@@ -32,6 +33,7 @@ func TestDecide(t *testing.T) {
 		{"one of two waits", item{}, nil, []ownerState{solid, waiting}, dropOwners, []types.UID{"c"}},
 		{"owner waits, a leaf", item{}, nil, []ownerState{waiting}, deleteIt, nil},
 		{"owner waits, not a leaf", item{}, child, []ownerState{waiting}, deleteForeground, nil},
+		{"owner waits, and so does a dependent", item{}, ring, []ownerState{waiting}, deleteForeground, nil},
 		{"owners gone and waiting", item{}, child, []ownerState{waiting, gone}, deleteForeground, nil},
 		{"going in the background", item{deleting: true}, child, nil, nothing, nil},
 		{"orphans", item{uid: "it", deleting: true, orphan: true}, child, nil, orphanDependents, nil},
@@ -42,6 +44,9 @@ func TestDecide(t *testing.T) {
 		got := decide(c.it, c.deps, c.owners)
 		if got.action != c.want || !slices.Equal(got.drop, c.drop) {
 			t.Errorf("%s: %s %v, want %s %v", c.name, got.action, got.drop, c.want, c.drop)
+		}
+		if circle := len(c.deps) > 0 && c.deps[0].deleting; got.unblock != circle {
+			t.Errorf("%s: unblock %t, want %t", c.name, got.unblock, circle)
 		}
 	}
 }

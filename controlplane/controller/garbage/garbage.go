@@ -116,6 +116,11 @@ func (c *collector) act(ctx context.Context, it item, dependents []item, d decis
 		if !sameOwners(live.OwnerReferences, it.owners) {
 			return fmt.Errorf("owners of %s %s/%s changed: looking again", it.kind, it.namespace, it.name)
 		}
+		if d.unblock {
+			if changed, err := c.unblock(ctx, it, live); changed || err != nil {
+				return err // its change has it looked at again
+			}
+		}
 		policy := policyOf(live, d.action)
 		version := live.ResourceVersion
 		err = client.Delete(ctx, it.name, metav1.DeleteOptions{PropagationPolicy: &policy,
@@ -151,6 +156,20 @@ func policyOf(live *metav1.PartialObjectMetadata, a action) metav1.DeletionPropa
 		return metav1.DeletePropagationForeground
 	}
 	return metav1.DeletePropagationBackground
+}
+
+// unblock lets the owners of an object go without waiting for it.
+func (c *collector) unblock(ctx context.Context, it item, live *metav1.PartialObjectMetadata) (changed bool, err error) {
+	refs := slices.Clone(live.OwnerReferences)
+	for i, o := range refs {
+		if o.BlockOwnerDeletion != nil && *o.BlockOwnerDeletion {
+			refs[i].BlockOwnerDeletion, changed = new(bool), true
+		}
+	}
+	if !changed {
+		return false, nil
+	}
+	return true, c.patch(ctx, it, live, map[string]any{"ownerReferences": refs})
 }
 
 func sameOwners(a, b []metav1.OwnerReference) bool {

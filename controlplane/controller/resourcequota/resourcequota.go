@@ -77,7 +77,7 @@ func New(d Deps) (*controller.Loop, error) {
 		watchUse(k, loop, claims, func(c *corev1.PersistentVolumeClaim) string { return c.Namespace }))
 }
 
-// quotaChanged: of a quota itself, a new one, another spec, or one less to count.
+// quotaChanged: of a quota itself, a new one, another spec, a status that somebody wrote other limits into, or one less to count.
 func (k *keeper) quotaChanged(q, old *corev1.ResourceQuota) []string {
 	key := q.Namespace + "/" + q.Name
 	if old == nil {
@@ -88,7 +88,7 @@ func (k *keeper) quotaChanged(q, old *corev1.ResourceQuota) []string {
 		k.charged[key] = time.Now()
 		k.mu.Unlock()
 	}
-	if !equality.Semantic.DeepEqual(q.Spec, old.Spec) || len(q.Status.Hard) == 0 {
+	if !equality.Semantic.DeepEqual(q.Spec, old.Spec) || !equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) {
 		return []string{key}
 	}
 	return nil
