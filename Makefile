@@ -77,6 +77,10 @@ test: test-deps build ## Run every test that fits: unit, kernel, root, end to en
 test-crash: test-deps build ## End the daemon, the keeper and both at every failpoint
 	$(GO) test -count=1 -timeout 30m ./test/crash -full
 
+.PHONY: test-conformance
+test-conformance: test-deps build ## Ask a whole server what upstream's conformance suite asks
+	$(GO) test -count=1 -p 1 -timeout 30m ./test/e2e/conformance/...
+
 .PHONY: bench
 bench: test-deps build bench-deps ## Measure what the README claims: a table and JSON
 	$(GO) run ./test/bench -json bin/bench.json
