@@ -210,6 +210,14 @@ func TestHostile_PS8(t *testing.T) {
 	if len(got) == 0 || len(got) > 2048 || strings.Contains(got, "stderr") {
 		t.Errorf("fallback: %d bytes, beginning %.40q", len(got), got)
 	}
+	// A long line in two records, and a last one that the container did not end.
+	parts := "2026-11-22T17:00:00.000000000Z stdout P one \n2026-11-22T17:00:00.000000000Z stdout F line\n2026-11-22T17:00:00.000000000Z stdout P DONE\n"
+	if err := os.WriteFile(c.LogPath, []byte(parts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.TerminationMessage("u", c, corev1.TerminationMessageFallbackToLogsOnError); got != "one line\nDONE" {
+		t.Errorf("fallback to partial records: %q", got)
+	}
 	c.ExitCode = 0
 	if got := e.TerminationMessage("u", c, corev1.TerminationMessageFallbackToLogsOnError); got != "" {
 		t.Errorf("fallback without an error: %q", got)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -56,27 +57,27 @@ func readRegular(path string, n int64, end bool) []byte {
 	return b
 }
 
-// logTail strips the CRI prefix (time, stream, tag) of each line and keeps the last lines within the limits.
+// logTail strips the CRI prefix (time, stream, tag) of each record and keeps the last lines within the limits. A partial
+// record (tag P) has no newline of its own: the next one goes on with it, or the container ended without one.
 func logTail(b []byte) string {
-	lines := bytes.Split(bytes.TrimSuffix(b, []byte("\n")), []byte("\n"))
+	records := bytes.Split(bytes.TrimSuffix(b, []byte("\n")), []byte("\n"))
 	var out []string
-	size := 0
-	for i := len(lines) - 1; i >= 0 && len(out) < fallbackLines; i-- {
-		parts := bytes.SplitN(lines[i], []byte(" "), 4)
+	size, lines := 0, 0
+	for i := len(records) - 1; i >= 0; i-- {
+		parts := bytes.SplitN(records[i], []byte(" "), 4)
 		if len(parts) < 4 { // cut in half by the read
 			break
 		}
-		size += len(parts[3]) + 1
-		if size > fallbackBytes {
+		text := string(parts[3])
+		if !bytes.HasPrefix(parts[2], []byte("P")) {
+			text += "\n"
+			lines++
+		}
+		if size += len(text); size > fallbackBytes || lines > fallbackLines {
 			break
 		}
-		out = append(out, string(parts[3]))
+		out = append(out, text)
 	}
-	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
-		out[i], out[j] = out[j], out[i]
-	}
-	if len(out) == 0 {
-		return ""
-	}
-	return strings.ToValidUTF8(strings.Join(out, "\n")+"\n", "\uFFFD")
+	slices.Reverse(out)
+	return strings.ToValidUTF8(strings.Join(out, ""), "\uFFFD")
 }

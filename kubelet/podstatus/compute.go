@@ -114,12 +114,12 @@ func podIPs(out *corev1.PodStatus, in In) {
 	}
 }
 
-// settle makes container statuses fit a terminal pod: nothing runs and nothing is ready.
+// settle makes container statuses fit a terminal pod: nothing runs, and nothing is ready but init containers that did their work.
 func settle(list []corev1.ContainerStatus) {
 	no := false
 	for i := range list {
 		s := &list[i]
-		s.Ready, s.Started = false, &no
+		s.Ready, s.Started = s.Ready && s.State.Terminated != nil, &no
 		switch {
 		case s.State.Running != nil:
 			s.State = corev1.ContainerState{Terminated: unknown(s.ContainerID,

@@ -136,6 +136,25 @@ func TestInitContainers(t *testing.T) {
 	}
 }
 
+// In a pod that is over, init containers that did their work stay ready, and those that did not are named.
+func TestInitContainersOfFinishedPods(t *testing.T) {
+	in := input(corev1.RestartPolicyNever, "app")
+	in.Pod.Spec.InitContainers = []corev1.Container{{Name: "one"}, {Name: "two"}}
+	in.Over = true
+	in.Observed.Containers = []observe.Container{exited("one", 0, 0), exited("two", 0, 1)}
+	s := Compute(in)
+	if s.Phase != corev1.PodFailed || !s.InitContainerStatuses[0].Ready || s.InitContainerStatuses[1].Ready {
+		t.Errorf("phase %s, ready %v %v, want Failed, true false", s.Phase, s.InitContainerStatuses[0].Ready, s.InitContainerStatuses[1].Ready)
+	}
+	if c := get(&s, corev1.PodInitialized); c.Status != "False" || c.Message != "containers with incomplete status: [two]" {
+		t.Errorf("Initialized = %+v", c)
+	}
+	in.Observed.Containers = []observe.Container{exited("one", 0, 0), exited("two", 0, 0), exited("app", 0, 0)}
+	if s = Compute(in); s.Phase != corev1.PodSucceeded || !s.InitContainerStatuses[0].Ready || !s.InitContainerStatuses[1].Ready || s.ContainerStatuses[0].Ready {
+		t.Errorf("a pod that succeeded: %+v", s)
+	}
+}
+
 // A container that the runtime has forgotten keeps its restart count and says that its end is not known.
 func TestForgottenContainer(t *testing.T) {
 	in := input(corev1.RestartPolicyAlways, "a")

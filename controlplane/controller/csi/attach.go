@@ -23,6 +23,9 @@ import (
 // forceAfter is how long a node that does not answer keeps a volume that it last reported in use: upstream's.
 const forceAfter = 6 * time.Minute
 
+// namePrefix begins the names of attachments made here, as upstream's: a digest of volume, driver and node follows.
+const namePrefix = "csi-"
+
 // attach decides which volumes are attached to which nodes.
 type attach struct {
 	*base
@@ -147,7 +150,7 @@ func (a *attach) reconcile(ctx context.Context, key string) (time.Duration, erro
 		a.keep(have.UID, false) // somebody wants it after all
 	}
 	switch {
-	case pod == nil && have != nil:
+	case pod == nil && have != nil && madeHere(have):
 		return a.detach(ctx, have, pv)
 	case pod == nil || have != nil || !a.attaches(pv.Spec.CSI.Driver) || a.onNode(node, pv.Spec.CSI.Driver) == nil:
 		return 0, nil
@@ -158,12 +161,19 @@ func (a *attach) reconcile(ctx context.Context, key string) (time.Duration, erro
 	}
 	csi := pv.Spec.CSI
 	_, err := a.Client.StorageV1().VolumeAttachments().Create(ctx, &storagev1.VolumeAttachment{
-		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("csi-%x", sha256.Sum256([]byte(csi.VolumeHandle+csi.Driver+node)))},
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s%x", namePrefix, sha256.Sum256([]byte(csi.VolumeHandle+csi.Driver+node)))},
 		Spec:       storagev1.VolumeAttachmentSpec{Attacher: csi.Driver, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &pv.Name}}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return 0, nil // the informer will show it
 	}
 	return 0, err
+}
+
+// madeHere tells attachments of this controller from those that somebody else made and will take away. The name is what is left to go by once
+// the volume's object is gone.
+func madeHere(v *storagev1.VolumeAttachment) bool {
+	digest, ok := strings.CutPrefix(v.Name, namePrefix)
+	return ok && len(digest) == 2*sha256.Size
 }
 
 func (a *attach) attaches(driver string) bool {

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/controlplane/controller"
@@ -166,6 +167,22 @@ func TestAttach_Force(t *testing.T) {
 			state(t, client, "a", false, true)
 		}
 		eventually(t, "it is detached", func() bool { return attachment(t, client) == nil })
+	}
+}
+
+// TestForeignAttachments: an attachment that this controller made goes once nobody wants it, even without its volume; one that somebody else made stays.
+func TestForeignAttachments(t *testing.T) {
+	of := func(name, volume string) *storagev1.VolumeAttachment {
+		return &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, Spec: storagev1.VolumeAttachmentSpec{Attacher: "other.driver", NodeName: "a", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &volume}}}
+	}
+	ours, others := of(namePrefix+strings.Repeat("a", 64), "gone"), of("a-user-made-it", "never")
+	client, _ := run(t, start(t), []func(controller.Deps, Drivers) (*controller.Loop, error){NewAttachDetach}, append(on("a"), others, ours)...)
+	eventually(t, "ours goes", func() bool {
+		list, err := client.StorageV1().VolumeAttachments().List(t.Context(), metav1.ListOptions{})
+		return err == nil && !slices.ContainsFunc(list.Items, func(v storagev1.VolumeAttachment) bool { return v.Name == ours.Name })
+	})
+	if a := attachment(t, client); a == nil || a.Name != others.Name {
+		t.Errorf("what is left is %v, want the attachment that somebody else made", a)
 	}
 }
 
