@@ -25,7 +25,7 @@ func (m *Manager) builtin() []Plugin {
 		return &content{m: m, name: "kubernetes.io~" + name, serves: serves, tmpfs: tmpfs, files: f}
 	}
 	return []Plugin{
-		emptyDir{}, hostPath{}, &localVolume{m: m}, imageVolume{},
+		emptyDir{}, hostPath{}, &localVolume{m: m}, &nfs{}, imageVolume{},
 		files("configmap", func(v *corev1.Volume) bool { return v.ConfigMap != nil }, false, m.configMapFiles),
 		files("secret", func(v *corev1.Volume) bool { return v.Secret != nil }, true, m.secretFiles),
 		files("downward-api", func(v *corev1.Volume) bool { return v.DownwardAPI != nil }, true, m.downwardFiles),

@@ -29,6 +29,22 @@ func Is(path string) (bool, error) {
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
+// Listed tells the same by the mount table: no filesystem is asked, where Is may have to wait for the server of an NFS mount.
+func Listed(path string) (bool, error) {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	var found []*mountinfo.Info
+	if err == nil {
+		found, err = mountinfo.GetMounts(mountinfo.SingleEntryFilter(filepath.Join(dir, filepath.Base(path))))
+	}
+	if err != nil {
+		return false, fmt.Errorf("mount: look for %s: %w", path, err)
+	}
+	return len(found) > 0, nil
+}
+
 // Tmpfs mounts a tmpfs on the directory, made if missing, unless one is there. size 0 is the kernel's default, half of
 // the memory. Content never reaches swap where the kernel knows how (6.4).
 func Tmpfs(dir string, size int64, mode os.FileMode) error {
@@ -101,18 +117,18 @@ func Share(dir string) error {
 	return nil
 }
 
-// Unmount removes all mounts at path itself; without one it does nothing. A mount in use is detached: it ends with its last user.
+// Unmount removes all mounts at path itself; without one it does nothing. A mount in use is detached: it ends with its last user. No server is
+// asked, as Is may have to.
 func Unmount(path string) error {
 	for {
-		there, err := Is(path)
-		if !there || err != nil {
-			return err
-		}
-		err = unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EBUSY) {
 			err = unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 		}
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR): // no mount
+			return nil
+		case err != nil:
 			return fmt.Errorf("mount: unmount %s: %w", path, err)
 		}
 	}
