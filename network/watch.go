@@ -125,7 +125,7 @@ func (n *Network) repair(ctx context.Context) error {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("network of pod %s (%s): %w", l.Record.Pod, l.Addr, err))
 		case made && l.Record.Pod != "":
-			back = append(back, fmt.Sprintf("the link or route of pod %s (%s)", l.Record.Pod, l.Addr))
+			back = append(back, fmt.Sprintf("the link, route or settings of pod %s (%s)", l.Record.Pod, l.Addr))
 		}
 	}
 	if len(back) > 0 {

@@ -48,6 +48,11 @@ func TestHostile_ND22(t *testing.T) {
 		{"ip link del " + end, "pod default/a (" + podA + ")"},
 		{"ip route del unreachable 10.244.0.0/24", "the route of unused addresses of 10.244.0.0/24"},
 		{"echo 0 >/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward=1"},
+		{"echo 0 >/proc/sys/net/ipv4/conf/" + end + "/forwarding", "pod default/a (" + podA + ")"},
+		{"echo 0 >/proc/sys/net/ipv4/conf/" + end + "/route_localnet; echo 2 >/proc/sys/net/ipv4/conf/" + end + "/rp_filter", "pod default/a (" + podA + ")"},
+		{"echo 0 >/proc/sys/net/ipv6/conf/kltest0/disable_ipv6", "net.ipv6.conf.kltest0.disable_ipv6=1"},
+		{"ip neigh del " + podA + " dev " + end, "pod default/a (" + podA + ")"},
+		{"ip neigh replace " + podA + " dev " + end + " lladdr 02:00:00:00:00:09 nud permanent", "pod default/a (" + podA + ")"},
 		{"for l in $(ls /sys/class/net | grep ^kltest0-); do ip link del $l; done; ip link del kltest0; ip route flush table main", "the bridge kltest0"},
 	} {
 		netfiltertest.Run(t, "sh", "-c", row.script)
@@ -83,7 +88,7 @@ func TestHostile_ND22(t *testing.T) {
 		}
 	}
 	netfiltertest.Run(t, "ip", "route", "del", podA)
-	if parts := <-told; parts != "the link or route of pod default/a ("+podA+")" {
+	if parts := <-told; parts != "the link, route or settings of pod default/a ("+podA+")" {
 		t.Errorf("told %q after pods came and went", parts)
 	}
 }

@@ -95,15 +95,8 @@ func (l *Links) EnsureNode(gateway netip.Addr, pods netip.Prefix, mtu int) error
 	if dev.Type() != "bridge" {
 		return fmt.Errorf("link: %s exists and is a %s, not our bridge: choose another name or delete it", l.bridge, dev.Type())
 	}
-	for _, s := range [][2]string{
-		{"net/ipv4/ip_forward", "1"},
-		{"net/ipv4/conf/" + l.bridge + "/send_redirects", "0"},
-		{"net/ipv6/conf/" + l.bridge + "/accept_ra", "0"},
-		{"net/ipv6/conf/" + l.bridge + "/disable_ipv6", "1"},
-	} {
-		if err := Sysctl(s[0], s[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	if err := write(l.nodeSettings()); err != nil {
+		return err
 	}
 	if err := l.h.AddrReplace(dev, &netlink.Addr{IPNet: host(gateway)}); err != nil {
 		return fmt.Errorf("link: address %s on %s: %w", gateway, l.bridge, err)
@@ -148,14 +141,8 @@ func (l *Links) Connect(name string, pod, gateway netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("link: %s: %w", name, err)
 	}
-	for _, s := range [][2]string{
-		{"net/ipv4/conf/" + name + "/rp_filter", "1"},      // only the pod's own address may come in here
-		{"net/ipv4/conf/" + name + "/route_localnet", "1"}, // a host port answers on 127.0.0.1; guarded in the INPUT chain
-		{"net/ipv6/conf/" + name + "/disable_ipv6", "1"},   // no router advertisement reaches the node
-	} {
-		if err := Sysctl(s[0], s[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	if err := write(endSettings(name)); err != nil {
+		return err
 	}
 	if err := l.h.LinkSetUp(dev); err != nil {
 		return fmt.Errorf("link: %s up: %w", name, err)
@@ -250,6 +237,49 @@ func (f flush) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 		}
 	}
 	return false
+}
+
+// setting is a file below /proc/sys and what is to be in it. A kernel without the file needs none.
+type setting struct{ file, value string }
+
+// nodeSettings are what the node and its bridge are to have.
+func (l *Links) nodeSettings() []setting {
+	return []setting{
+		{"net/ipv4/ip_forward", "1"},
+		{"net/ipv4/conf/" + l.bridge + "/send_redirects", "0"},
+		{"net/ipv6/conf/" + l.bridge + "/accept_ra", "0"},
+		{"net/ipv6/conf/" + l.bridge + "/disable_ipv6", "1"},
+	}
+}
+
+// endSettings are what the node's end of a pod's link is to have.
+func endSettings(name string) []setting {
+	return []setting{
+		{"net/ipv4/conf/" + name + "/forwarding", "1"},
+		{"net/ipv4/conf/" + name + "/rp_filter", "1"},      // only the pod's own address may come in here
+		{"net/ipv4/conf/" + name + "/route_localnet", "1"}, // a host port answers on 127.0.0.1; guarded in the INPUT chain
+		{"net/ipv6/conf/" + name + "/disable_ipv6", "1"},   // no router advertisement reaches the node
+	}
+}
+
+func write(settings []setting) error {
+	for _, s := range settings {
+		if err := Sysctl(s.file, s.value); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// changed lists the settings that have another value.
+func changed(settings []setting) (out []string) {
+	for _, s := range settings {
+		b, err := os.ReadFile(filepath.Join("/proc/sys", s.file))
+		if err == nil && strings.TrimSpace(string(b)) != s.value {
+			out = append(out, strings.ReplaceAll(s.file, "/", ".")+"="+s.value)
+		}
+	}
+	return out
 }
 
 // Sysctl writes a kernel parameter of the calling thread's network namespace; name is separated by slashes.

@@ -36,6 +36,7 @@ type IPTables struct {
 	have    map[key][]string   // chains as last written by us
 	sets    map[Owner]Set      // what each owner wants, valid ones only
 	written map[Owner]prepared // the same, rendered
+	canary  *canary            // while Watch runs with legacy iptables
 
 	pidMu sync.Mutex
 	pids  []int // of our last programs, for Watch
@@ -271,6 +272,10 @@ func (t *IPTables) Clear(ctx context.Context) error {
 
 func (t *IPTables) restore(ctx context.Context, text string) error {
 	start := time.Now()
+	if t.canary != nil {
+		t.canary.look()
+		defer func() { t.canary.accept() }()
+	}
 	_, err := t.run(ctx, []byte(text), t.cfg.Restore, "--noflush", fmt.Sprintf("--wait=%d", int(t.cfg.Wait.Seconds())))
 	if err != nil {
 		return fmt.Errorf("%w%s", err, faultyLine(err, text))

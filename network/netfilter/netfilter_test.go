@@ -281,6 +281,51 @@ func TestHostile_NW7(t *testing.T) {
 	}
 }
 
+// ND22: legacy iptables tells of nothing, and what a script removes comes back all the same; what we do ourselves is no reason to look.
+func TestHostile_ND22(t *testing.T) {
+	netfiltertest.Need(t, "iptables-legacy")
+	defer func(every time.Duration) { legacyEvery = every }(legacyEvery)
+	legacyEvery = 10 * time.Millisecond
+	repaired := make(chan struct{}, 100)
+	ipt := NewIPTables(Config{Save: "iptables-legacy-save", Restore: "iptables-legacy-restore", Repaired: func() { repaired <- struct{}{} }})
+	defer ipt.Clear(context.Background())
+	if err := ipt.Apply(t.Context(), Service, everyKind()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- ipt.Watch(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, script := range []string{"iptables-legacy -t nat -F", "iptables-legacy -D FORWARD 1", "iptables-legacy -t raw -F KEELSON-SVC-R",
+		"iptables-legacy -F; iptables-legacy -X", "iptables-legacy -A INPUT -s 192.0.2.9 -j DROP; iptables-legacy -F KEELSON-SVC-A"} {
+		netfiltertest.Run(t, "sh", "-c", script)
+		select {
+		case <-repaired:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("after %q the rules did not come back", script)
+		}
+	}
+	for range 5 {
+		if err := ipt.Apply(t.Context(), Service, Set{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := ipt.Apply(t.Context(), Service, everyKind()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	netfiltertest.Run(t, "iptables-legacy", "-D", "INPUT", "-s", "192.0.2.9", "-j", "DROP") // none of ours
+	netfiltertest.Run(t, "iptables-legacy", "-F", "KEELSON-SVC-A")
+	<-repaired
+	if len(repaired) != 0 {
+		t.Error("our own changes were repaired")
+	}
+}
+
 func ExampleText() {
 	fmt.Print(Text(Service, Set{Chains: []Chain{{NAT, "A", []Rule{{Match: Match{Proto: "tcp", DstPorts: Port(80)},
 		Target: Target{Verb: DNAT, To: netip.MustParseAddrPort("10.244.0.5:8080")}}}}}, Hooks: []Hook{{NAT, "PREROUTING", "A"}}}))

@@ -24,7 +24,8 @@ const (
 const settle = 200 * time.Millisecond
 
 // Watch puts our rules back after somebody else removed them (a firewall that reloads, a flush by hand), until ctx ends. It
-// is told of changes by the kernel, through nf_tables; where iptables is the legacy variant there are no events, and it only waits.
+// is told of changes by the kernel, through nf_tables; the legacy variant of iptables makes no events, so its tables are looked at every few
+// seconds.
 func (t *IPTables) Watch(ctx context.Context) error {
 	sock, err := nl.Subscribe(unix.NETLINK_NETFILTER, nftGroup)
 	if err != nil {
@@ -34,9 +35,14 @@ func (t *IPTables) Watch(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	done := make(chan error, 1)
 	go func() { done <- t.receive(sock, changed); close(done) }() // ends when the socket is closed
+	looking := make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
+	go func() { t.changes(ctx, changed); close(looking) }() // ends with ctx
 	defer func() {
+		stop()
 		sock.Close()
 		<-done
+		<-looking
 	}()
 	for {
 		select {

@@ -69,7 +69,7 @@ func TestHostile_ND22(t *testing.T) {
 	waitPod(t, c, "three", "condition=Ready")
 	eventually(t, "the Node's Events", func() string {
 		out := kubectl(t, c, "describe", "node", c.NodeName)
-		for _, want := range []string{"NetworkRepaired", "the bridge " + c.Bridge, "the link or route of pod default/one", "CgroupsRepaired", "kubepods/burstable"} {
+		for _, want := range []string{"NetworkRepaired", "the bridge " + c.Bridge, "the link, route or settings of pod default/one", "CgroupsRepaired", "kubepods/burstable"} {
 			if !strings.Contains(out, want) {
 				return fmt.Sprintf("no %q in\n%s", want, out)
 			}
