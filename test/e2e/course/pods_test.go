@@ -25,8 +25,11 @@ func (s *class) pod(name string) *corev1.Pod {
 func (s *class) until(name, what string, ok func(*corev1.Pod) string) *corev1.Pod {
 	s.t.Helper()
 	var p *corev1.Pod
-	s.eventually(what, func() string {
-		p = s.pod(name)
+	s.eventually(what, func() (complaint string) {
+		var err error
+		if p, err = s.client.CoreV1().Pods(s.ns).Get(s.t.Context(), name, metav1.GetOptions{}); err != nil {
+			return err.Error() // it may be made anew
+		}
 		return ok(p)
 	})
 	return p
@@ -221,14 +224,15 @@ spec:
         - {name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1m}}}
         - {name: MEM, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
         - {name: BOTH, value: "$(POD) in $(NS) $$(NS) $(NONE)"}
-      volumeMounts: [{name: d, mountPath: /d}]
+      volumeMounts: [{name: d, mountPath: /d}, {name: e, mountPath: /own, subPathExpr: $(NS)/$(POD)}, {name: e, mountPath: /all}]
   volumes:
+    - {name: e, emptyDir: {}}
     - name: d
       downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}, {path: note, fieldRef: {fieldPath: "metadata.annotations['note']"}}]}
 `)
 	p := s.until("downward", "the pod is ready", isReady)
-	got := s.kubectl("exec", "downward", "--", "sh", "-c", "echo $POD $NS $IP $NODE $TIER $CPU $MEM $S_COLOUR; echo $BOTH; cat /d/labels; echo; cat /d/note")
-	want := fmt.Sprintf("downward %s %s %s front 500 64 blue\ndownward in %s $(NS) $(NONE)\ntier=\"front\"\none", s.ns, p.Status.PodIP, s.c.NodeName, s.ns)
+	got := s.kubectl("exec", "downward", "--", "sh", "-c", "echo $POD $NS $IP $NODE $TIER $CPU $MEM $S_COLOUR; echo $BOTH; cat /d/labels; echo; cat /d/note; touch /own/mine; cd /all; find * -type f")
+	want := fmt.Sprintf("downward %s %s %s front 500 64 blue\ndownward in %s $(NS) $(NONE)\ntier=\"front\"\none%s/downward/mine\n", s.ns, p.Status.PodIP, s.c.NodeName, s.ns, s.ns)
 	if got != want {
 		t.Errorf("the pod reads\n%s\nwant\n%s", got, want)
 	}

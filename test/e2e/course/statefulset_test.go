@@ -79,6 +79,24 @@ func TestLesson05StatefulSet(t *testing.T) {
 	s.waitReady("app=nginx", 2)
 	s.sameClaims(claims)
 	s.serves("web-1", "page of web-1")
+	// A partition keeps the pods below it as they are.
+	roll := func(partition int) {
+		s.kubectl("patch", "statefulset/web", "--type=merge", "-p", fmt.Sprintf(`{"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": %d}},
+			"template": {"metadata": {"annotations": {"round": "two"}}}}}`, partition))
+		s.rolledOut("statefulset/web")
+	}
+	old := s.pod("web-0").UID
+	roll(1)
+	if round := s.pod("web-1").Annotations["round"]; round != "two" {
+		t.Errorf("web-1, not below the partition, is of round %q", round)
+	}
+	if p := s.pod("web-0"); p.UID != old {
+		t.Error("web-0, below the partition, was replaced")
+	}
+	roll(0)
+	if p := s.pod("web-0"); p.UID == old || p.Annotations["round"] != "two" {
+		t.Error("without the partition web-0 was not replaced")
+	}
 }
 
 // ownClaims returns the volumes of the claims www-web-0.. by claim: each pod uses the claim of its own name, and each claim is bound to
