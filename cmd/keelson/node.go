@@ -248,6 +248,7 @@ func criCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "cri", Short: "Run the container runtime alone, on a CRI socket for any kubelet", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			profiles()
 			log, err := o.logging.logger()
 			if err != nil {
 				return err

@@ -11,7 +11,10 @@ import (
 )
 
 // A build with `-tags profile` serves Go's profiles on the unix socket that $KEELSON_PROFILE names. No other build has them.
-func init() {
+// It is the daemon's: its children, which inherit the variable, would take the socket from it.
+func init() { profiles = serveProfiles }
+
+func serveProfiles() {
 	path := os.Getenv("KEELSON_PROFILE")
 	if path == "" {
 		return

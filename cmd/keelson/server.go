@@ -29,9 +29,13 @@ func serverCommand(o *options) *cobra.Command {
 	return cmd
 }
 
+// profiles serves the process's profiles, in a build that has them.
+var profiles = func() {}
+
 // serve runs everything until ctx ends or a part fails. Pods outlive it.
 func serve(ctx context.Context, o *options) error {
 	began := time.Now()
+	profiles()
 	log, err := o.logging.logger()
 	if err != nil {
 		return err
