@@ -1,8 +1,16 @@
 package e2e
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -56,21 +64,39 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestPullErrors: the registry's own words reach the events, and the pod waits with ImagePullBackOff.
+// TestPullErrors: the registry's own words reach the events, and the pod waits with ImagePullBackOff. An image that the
+// node's policy refuses says so by its reason (IM39).
 func TestPullErrors(t *testing.T) {
 	c := cluster(t)
+	const unsigned = "registry.k8s.io/library/busybox:1.28" // nobody else's name of it
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := filepath.Join(filepath.Dir(c.CertsDir()), "policy.json")
+	rules := fmt.Sprintf(`{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{%q:[{"type":"sigstoreSigned","keyData":%q}]}}}`,
+		unsigned, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	if err := os.WriteFile(policy, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(policy) })
 	closed := closedPort(t)
-	for name, row := range map[string]struct{ image, want string }{
-		"no-tag":      {"busybox:no-such-tag", "not found"},
-		"unreachable": {"127.0.0.1:" + closed + "/busybox:1", "connection refused"},
-		"bad-digest":  {"busybox@sha256:" + strings.Repeat("0", 64), "not found"},
+	for name, row := range map[string]struct{ image, reason, event, want string }{
+		"no-tag":      {"busybox:no-such-tag", "ImagePullBackOff", "ErrImagePull", "not found"},
+		"unreachable": {"127.0.0.1:" + closed + "/busybox:1", "ImagePullBackOff", "ErrImagePull", "connection refused"},
+		"bad-digest":  {"busybox@sha256:" + strings.Repeat("0", 64), "ImagePullBackOff", "ErrImagePull", "not found"},
+		"unsigned":    {unsigned, "SignatureValidationFailed", "SignatureValidationFailed", "no signature"},
 	} {
 		apply(t, c, "apiVersion: v1\nkind: Pod\nmetadata: {name: pull-"+name+"}\nspec: {containers: [{name: a, image: \""+row.image+"\"}]}\n")
 		eventually(t, name, func() string {
-			reason := kubectl(t, c, "get", "pod", "pull-"+name, "-o", "jsonpath={.status.containerStatuses[0].state.waiting.reason}")
+			waiting := kubectl(t, c, "get", "pod", "pull-"+name, "-o", "jsonpath={.status.containerStatuses[0].state.waiting['reason', 'message']}")
 			events := kubectl(t, c, "get", "events", "--field-selector", "involvedObject.name=pull-"+name)
-			if reason != "ImagePullBackOff" || !strings.Contains(events, "ErrImagePull") || !strings.Contains(events, row.want) {
-				return reason + "\n" + events
+			if !strings.HasPrefix(waiting, row.reason) || !strings.Contains(waiting, row.want) || !strings.Contains(events, "Error: "+row.event) || !strings.Contains(events, row.want) {
+				return waiting + "\n" + events
 			}
 			return ""
 		})
