@@ -79,6 +79,16 @@ func TestHostile_ND22(t *testing.T) {
 			<-told
 		}
 	}
+	// What was told late, of the rest of the last script, comes before this.
+	podB := "the link or route of pod default/b (" + b.IPs[0].String() + ")"
+	netfiltertest.Run(t, "ip", "route", "del", b.IPs[0].String())
+	for parts := ""; parts != podB; {
+		select {
+		case parts = <-told:
+		case <-time.After(30 * time.Second):
+			t.Fatal("the route of pod b did not come back")
+		}
+	}
 	// Ours: pods come and go, spares are made. The next thing told is of the next script.
 	for i := range 3 {
 		id := fmt.Sprint("passing-", i)

@@ -116,7 +116,11 @@ func TestHostile_PS15(t *testing.T) {
 		"/fine": success, "/here": success, "/huge": success, "/away": success,
 		"/fat": failure, "/slow": failure, "/broken": failure,
 	} {
-		r, say, n := ask(t, httpGet(path, p), 1)
+		limit := int32(30) // however long it takes here
+		if path == "/slow" {
+			limit = 1
+		}
+		r, say, n := ask(t, httpGet(path, p), limit)
 		if r != want {
 			t.Errorf("%s: result %d (%s), want %d", path, r, say, want)
 		}
@@ -163,7 +167,11 @@ func TestHostile_PS16(t *testing.T) {
 		"healthy": {healthy, nil, success}, "service down": {healthy, &down, failure}, "unimplemented": {bare, nil, failure},
 		"silent": {intstr.FromInt(silent.Addr().(*net.TCPAddr).Port), nil, failure},
 	} {
-		r, say, _ := ask(t, corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: c.port.IntVal, Service: c.service}}, 1)
+		limit := int32(1)
+		if c.want == success { // however long it takes here
+			limit = 30
+		}
+		r, say, _ := ask(t, corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: c.port.IntVal, Service: c.service}}, limit)
 		if r != c.want {
 			t.Errorf("%s: result %d (%s), want %d", name, r, say, c.want)
 		}
@@ -176,7 +184,7 @@ func TestTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(lis.Addr().(*net.TCPAddr).Port)}}
-	if r, say, _ := ask(t, h, 1); r != success {
+	if r, say, _ := ask(t, h, 30); r != success {
 		t.Errorf("open port: result %d (%s)", r, say)
 	}
 	lis.Close()
@@ -203,7 +211,7 @@ func TestLifeOfProbes(t *testing.T) {
 	m := New(Config{CRI: cri, Events: n, Wake: func(types.UID) { woken <- struct{}{} }})
 	probe := func(cmd string) *corev1.Probe {
 		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{cmd}}},
-			PeriodSeconds: 1, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 100}
+			PeriodSeconds: 1, TimeoutSeconds: 30, SuccessThreshold: 1, FailureThreshold: 100}
 	}
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}
 	p.Spec.Containers = []corev1.Container{{Name: "c", StartupProbe: probe("started"), LivenessProbe: probe("alive"), ReadinessProbe: probe("ready")}}

@@ -70,20 +70,32 @@ func (n *neighbour) hear(what string, ok func(*arp.Packet) bool) {
 	}
 }
 
-// asks tells whether somebody answers for an address within a while.
+// asks tells whether somebody answers for an address within a while. As neighbours do, it asks again after a second without an
+// answer: the first question may come before the node listens.
 func (n *neighbour) asks(a netip.Addr, within time.Duration) bool {
 	n.t.Helper()
 	deadline := time.Now().Add(within)
-	if err := n.client.Request(a); err != nil {
-		n.t.Fatal(err)
+	ask := func() {
+		if err := n.client.Request(a); err != nil {
+			n.t.Fatal(err)
+		}
+		next := time.Now().Add(time.Second)
+		if next.After(deadline) {
+			next = deadline
+		}
+		if err := n.client.SetReadDeadline(next); err != nil {
+			n.t.Fatal(err)
+		}
 	}
-	if err := n.client.SetReadDeadline(deadline); err != nil {
-		n.t.Fatal(err)
-	}
+	ask()
 	for {
 		p, _, err := n.client.Read()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return false
+			if !time.Now().Before(deadline) {
+				return false
+			}
+			ask()
+			continue
 		}
 		if err != nil {
 			n.t.Fatal(err)

@@ -221,7 +221,7 @@ func TestFollow(t *testing.T) {
 	until := func(want string) {
 		t.Helper()
 		for start := time.Now(); ask(t, s, "late.default.svc.cluster.local.", dns.TypeA) != want; time.Sleep(time.Millisecond) {
-			if time.Since(start) > 5*time.Second {
+			if time.Since(start) > 30*time.Second {
 				t.Fatal("waited for", want)
 			}
 		}
@@ -257,7 +257,7 @@ func TestServesUDPAndTCP(t *testing.T) {
 	go func() { done <- s.Run(ctx) }()
 	exchange := func(network string, q *dns.Msg) *dns.Msg {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) { // until it listens
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) { // until it listens
 			m, _, err := (&dns.Client{Net: network}).Exchange(q, at.String())
 			if err == nil {
 				m.Compress = true // as it came, for Len
@@ -328,22 +328,36 @@ func TestHostile_NW14(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dead.Close()
-	within := func(t *testing.T, s *Server, name, want string) {
+	if answerWithin > 2*time.Second {
+		t.Errorf("clients wait %v; their own patience is 5 s, of which a slow machine needs a part", answerWithin)
+	}
+	within := func(t *testing.T, s *Server, name, want string) { // the time of a hang, not answerWithin: that is the timer's affair
 		t.Helper()
 		start := time.Now()
-		if got := ask(t, s, name, dns.TypeA); got != want || time.Since(start) > 2*time.Second {
-			t.Errorf("%s: %s after %v; want %s within 2 s", name, got, time.Since(start), want)
+		if got := ask(t, s, name, dns.TypeA); got != want || time.Since(start) > 20*time.Second {
+			t.Errorf("%s: %s after %v; want %s", name, got, time.Since(start), want)
 		}
 	}
 	t.Run("dead", func(t *testing.T) { within(t, server(t, nil, dead.LocalAddr().String()), "x.example.", "SERVFAIL") })
 	t.Run("none", func(t *testing.T) { within(t, server(t, nil), "x.example.", "SERVFAIL") })
 	t.Run("dead first, living second", func(t *testing.T) {
 		s := server(t, nil, dead.LocalAddr().String(), newUpstream(t, a(1)).addr)
+		asked := func() (n int) {
+			for buf := make([]byte, 512); ; n++ {
+				dead.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				if _, _, err := dead.ReadFrom(buf); err != nil {
+					return n
+				}
+			}
+		}
+		asked()
 		within(t, s, "x.example.", "A 93.184.216.34")
-		start := time.Now()
+		if asked() == 0 {
+			t.Error("the dead one was not asked at all")
+		}
 		within(t, s, "y.example.", "A 93.184.216.34")
-		if time.Since(start) > tryFor/2 {
-			t.Errorf("the dead one was asked first again: %v", time.Since(start))
+		if n := asked(); n > 0 {
+			t.Errorf("the dead one was asked first again, %d times", n)
 		}
 	})
 	t.Run("stale rather than nothing", func(t *testing.T) {

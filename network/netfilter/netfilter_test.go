@@ -260,7 +260,7 @@ func TestHostile_NW7(t *testing.T) {
 		start, again := time.Now(), time.Now()
 		netfiltertest.Run(t, "sh", "-c", flush)
 		for !whole() {
-			if time.Since(start) > 10*time.Second {
+			if time.Since(start) > 30*time.Second {
 				t.Fatalf("after %q the rules did not come back", flush)
 			}
 			if time.Since(again) > time.Second && flush == "nft delete table ip filter" {

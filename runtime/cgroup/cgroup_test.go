@@ -75,7 +75,7 @@ func newGroup(t *testing.T) Group {
 	}
 	g := h.Group(fmt.Sprintf("/keelson-test-%d-%s", os.Getpid(), t.Name()))
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := g.Remove(ctx); err != nil {
 			t.Error(err)

@@ -54,7 +54,7 @@ func testCgroup(t *testing.T) string {
 	t.Cleanup(func() {
 		h, err := cgroup.Detect()
 		if err == nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
 			defer cancel()
 			err = h.Group(path).Remove(ctx)
 		}

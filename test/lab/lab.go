@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -331,17 +332,22 @@ func claimNumber(from int) (int, io.Closer) {
 	}
 }
 
+// freePorts finds ports that nobody listens on. They are below those that the kernel gives to connections (from 32768 on) and to
+// node ports: one of those may be somebody's before the server takes it, or while it is started again.
 func freePorts(n int) ([]int, error) {
+	const first, count = 10000, 20000
 	var out []int
-	for range n {
-		l, err := net.Listen("tcp", ":0")
+	for range 100 * n {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", first+rand.IntN(count)))
 		if err != nil {
-			return nil, err
+			continue
 		}
 		defer l.Close() // all are held until the last is found, so that they differ
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
+		if out = append(out, l.Addr().(*net.TCPAddr).Port); len(out) == n {
+			return out, nil
+		}
 	}
-	return out, nil
+	return nil, fmt.Errorf("no %d free ports between %d and %d", n, first, first+count)
 }
 
 // nodeIP is an address of this machine that is not loopback if there is one.
