@@ -38,15 +38,13 @@ func (n *node) toys(endpoint string, devices ...*api.Device) *devicetest.Plugin 
 			return out
 		}}
 	n.t.Cleanup(p.Stop)
-	n.registers()
 	if err := p.Start(n.t.Context(), devices...); err != nil {
 		n.t.Fatalf("device plugin: %v", err)
 	}
 	return p
 }
 
-// registers waits until the kubelet takes registrations: a plugin that puts its socket into the folder sooner finds no
-// folder, or loses the socket to the kubelet's start.
+// registers waits until the kubelet takes registrations.
 func (n *node) registers() {
 	n.t.Helper()
 	socket := filepath.Join(n.cfg.Paths.Root, "device-plugins", "kubelet.sock")
@@ -241,7 +239,6 @@ func TestDevicesAreHandedOnAndListed(t *testing.T) {
 func TestDevicePluginsThatErr(t *testing.T) {
 	n := start(t, func(*kubelet.Config) {})
 	dir := filepath.Join(n.cfg.Paths.Root, "device-plugins")
-	n.registers()
 	for what, p := range map[string]*devicetest.Plugin{
 		"a resource of Kubernetes": {Dir: dir, Endpoint: "a.sock", Resource: "kubernetes.io/toy"},
 		"no domain":                {Dir: dir, Endpoint: "a.sock", Resource: "cpu"},

@@ -28,12 +28,15 @@ func TestLesson01Pod(t *testing.T) {
 	if body := get(t, "http://"+ip); !strings.Contains(body, "nginx") {
 		t.Errorf("nginx answers %q", body)
 	}
-	describe := kubectl(t, c, "describe", "pod", "nginx")
-	for _, want := range []string{"Scheduled", "Successfully assigned default/nginx to " + c.NodeName, "Pulling image", "Successfully pulled image", "Created", "Started"} {
-		if !strings.Contains(describe, want) {
-			t.Errorf("describe lacks %q:\n%s", want, describe)
+	eventually(t, "the pod's story is told", func() string {
+		describe := kubectl(t, c, "describe", "pod", "nginx")
+		for _, want := range []string{"Scheduled", "Successfully assigned default/nginx to " + c.NodeName, "Pulling image", "Successfully pulled image", "Created", "Started"} {
+			if !strings.Contains(describe, want) {
+				return fmt.Sprintf("describe lacks %q:\n%s", want, describe)
+			}
 		}
-	}
+		return ""
+	})
 	kubectl(t, c, "exec", "nginx", "--", "sh", "-c", "kill 1")
 	eventually(t, "nginx comes back", func() string {
 		status := kubectl(t, c, "get", "pod", "nginx", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}")

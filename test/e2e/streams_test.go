@@ -117,6 +117,7 @@ func TestPortForward(t *testing.T) {
 	c := cluster(t)
 	apply(t, c, lesson(t, "11-volume-emptydir.yaml"))
 	waitPod(t, c, "test-pd-emptydir", "condition=Ready")
+	get(t, "http://"+kubectl(t, c, "get", "pod", "test-pd-emptydir", "-o", "jsonpath={.status.podIP}")) // it listens: a refusal would end the port-forward
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	command := c.KubectlCommand(ctx, "port-forward", "pod/test-pd-emptydir", ":80")

@@ -25,7 +25,7 @@ import (
 const HelloImage = "keelson.dev/hello:v1"
 
 // StartLimit is how long a server may take to become ready before a test gives up on it.
-const StartLimit = 60 * time.Second
+const StartLimit = 2 * time.Minute
 
 // Cluster is one instance. Start it with Start; end it with Remove.
 type Cluster struct {

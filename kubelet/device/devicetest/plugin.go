@@ -5,12 +5,16 @@ package devicetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 )
@@ -34,8 +38,14 @@ type Plugin struct {
 	server  *grpc.Server
 }
 
-// Start serves and registers. Stop ends it.
+// Start serves and registers once a kubelet takes registrations: one that starts makes the folder and deletes the sockets
+// that it finds in it. Stop ends the plugin.
 func (p *Plugin) Start(ctx context.Context, devices ...*api.Device) error {
+	conn, err := p.kubelet(ctx)
+	if err != nil {
+		return err
+	}
+	conn.Close()
 	p.changed, p.devices = make(chan struct{}), devices
 	lis, err := (&net.ListenConfig{}).Listen(ctx, "unix", filepath.Join(p.Dir, p.Endpoint))
 	if err != nil {
@@ -49,14 +59,34 @@ func (p *Plugin) Start(ctx context.Context, devices ...*api.Device) error {
 
 // Register tells the kubelet of the plugin.
 func (p *Plugin) Register(ctx context.Context) error {
-	conn, err := grpc.NewClient("unix://"+filepath.Join(p.Dir, "kubelet.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := p.kubelet(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	_, err = api.NewRegistrationClient(conn).Register(ctx, &api.RegisterRequest{
-		Version: api.Version, Endpoint: p.Endpoint, ResourceName: p.Resource, Options: p.Options}, grpc.WaitForReady(true))
+		Version: api.Version, Endpoint: p.Endpoint, ResourceName: p.Resource, Options: p.Options})
 	return err
+}
+
+// kubelet connects to one that answers, for which it waits a minute: a socket may be there of one that has ended.
+func (p *Plugin) kubelet(ctx context.Context) (*grpc.ClientConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	socket := filepath.Join(p.Dir, "kubelet.sock")
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 20 * time.Second, Backoff: backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond}}))
+	if err != nil {
+		return nil, err
+	}
+	conn.Connect()
+	for s := conn.GetState(); s != connectivity.Ready; s = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, s) {
+			conn.Close()
+			return nil, fmt.Errorf("no kubelet answers at %s: %w", socket, ctx.Err())
+		}
+	}
+	return conn, nil
 }
 
 // Stop ends the plugin at once, as a crash would.

@@ -87,7 +87,7 @@ spec:
   volumes: [{name: j, hostPath: {path: "` + dir + `"}}]
   initContainers:
     - {name: first, ` + say("first", "true") + `}
-    - {name: side, restartPolicy: Always, startupProbe: {exec: {command: [test, -e, /j/log]}, periodSeconds: 1}, ` + stay("side") + `}
+    - {name: side, restartPolicy: Always, startupProbe: {exec: {command: [grep, -q, side, /j/log]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}, ` + stay("side") + `}
     - {name: second, ` + say("second", "true") + `}
   containers:
     - {name: app, ` + stay("app") + `}
@@ -118,9 +118,9 @@ spec:
     - name: c
       image: busybox:1.28
       command: ["sh", "-c", "mkdir /www; echo ok > /www/up; echo ok > /www/alive; exec httpd -f -p 80 -h /www"]
-      startupProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
-      readinessProbe: {httpGet: {port: 80, path: /up}, periodSeconds: 1, failureThreshold: 1}
-      livenessProbe: {exec: {command: [test, -e, /www/alive]}, periodSeconds: 1, failureThreshold: 1}
+      startupProbe: {tcpSocket: {port: 80}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}
+      readinessProbe: {httpGet: {port: 80, path: /up}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}
+      livenessProbe: {exec: {command: [test, -e, /www/alive]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}
 `)
 	s.until("probed", "the pod is ready", isReady)
 	endpoint := func(want string) func() string {
@@ -145,12 +145,15 @@ spec:
 	if end := terminated(p, "c"); end == nil || end.ExitCode == 0 {
 		t.Errorf("its last end: %+v", end)
 	}
-	events := s.kubectl("get", "events", "--field-selector", "involvedObject.name=probed")
-	for _, want := range []string{"Readiness probe failed: HTTP probe failed with statuscode: 404", "Liveness probe failed", "Container c failed liveness probe, will be restarted"} {
-		if !strings.Contains(events, want) {
-			t.Errorf("no event says %q:\n%s", want, events)
+	s.eventually("its story is told", func() string {
+		events := s.kubectl("get", "events", "--field-selector", "involvedObject.name=probed")
+		for _, want := range []string{"Readiness probe failed: HTTP probe failed with statuscode: 404", "Liveness probe failed", "Container c failed liveness probe, will be restarted"} {
+			if !strings.Contains(events, want) {
+				return fmt.Sprintf("no event says %q:\n%s", want, events)
+			}
 		}
-	}
+		return ""
+	})
 }
 
 // TestHooks: postStart before the container counts as running, preStop before the signal.

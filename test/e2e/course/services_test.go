@@ -54,14 +54,17 @@ func TestLesson07ClusterIP(t *testing.T) {
 			t.Errorf("%s never answered: %v", p.Name, seen)
 		}
 	}
+	s.eventually("the cluster's DNS knows it", func() string {
+		if got := records(s.ask("clusterip-hostname-service."+s.ns+".svc.cluster.local.", dns.TypeA)); got != "A "+ip {
+			return fmt.Sprintf("DNS says %q, want %s", got, ip)
+		}
+		return ""
+	})
 	// From a pod, by name, and also from the pods to themselves.
 	for _, name := range []string{"clusterip-hostname-service", "clusterip-hostname-service." + s.ns, "clusterip-hostname-service." + s.ns + ".svc.cluster.local"} {
 		if got := strings.TrimSpace(s.kubectl("exec", pods[0].Name, "--", "wget", "-q", "-O", "-", "http://"+name+":8080")); seen[got] == 0 {
 			t.Errorf("a pod asks %s and gets %q", name, got)
 		}
-	}
-	if got := records(s.ask("clusterip-hostname-service."+s.ns+".svc.cluster.local.", dns.TypeA)); got != "A "+ip {
-		t.Errorf("DNS says %q, want %s", got, ip)
 	}
 	if _, err := fetch(t.Context(), "http://"+net.JoinHostPort(ip, "80")); err == nil {
 		t.Error("port 80, which the Service has not, answers")

@@ -119,17 +119,22 @@ func Lessons(t *testing.T) string {
 	return ""
 }
 
-// Get is the body of a page that must answer.
-func Get(t *testing.T, url string) string {
+// Get is the body of a page that must answer, if not at once: a container without a probe is ready when its program is started,
+// not when that listens.
+func Get(t *testing.T, url string) (body string) {
 	t.Helper()
-	answer, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(body)
+	Eventually(t, url, func() string {
+		answer, err := http.Get(url)
+		if err != nil {
+			return err.Error()
+		}
+		defer answer.Body.Close()
+		raw, err := io.ReadAll(answer.Body)
+		if err != nil {
+			return err.Error()
+		}
+		body = string(raw)
+		return ""
+	})
+	return body
 }
