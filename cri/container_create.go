@@ -192,7 +192,11 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 	if own := sc.GetNamespaceOptions().GetUsernsOptions(); own != nil && !sameUserns(own, ids) {
 		return nil, invalid("the container's user namespace is not its sandbox's")
 	}
-	rootfs, err := s.deps.Rootfs.MountRootfs(ctx, rec.ID, img.ID, image.RootfsOptions{UIDs: imageIDs(ids.GetUids()), GIDs: imageIDs(ids.GetGids())})
+	process, mount, err := s.containerLabels(pod, sc)
+	if err != nil {
+		return nil, err
+	}
+	rootfs, err := s.deps.Rootfs.MountRootfs(ctx, rec.ID, img.ID, image.RootfsOptions{UIDs: imageIDs(ids.GetUids()), GIDs: imageIDs(ids.GetGids()), Label: mount})
 	if err != nil {
 		return nil, fmt.Errorf("mount the root filesystem: %w", err)
 	}
@@ -210,7 +214,7 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 		return nil, invalid("user %q of image %s: %v", who, cfg.GetImage().GetImage(), err)
 	}
 	in := translate.Input{
-		ID: rec.ID, Config: cfg, Pod: pod.Config, Image: img.Config, Rootfs: rootfs, Host: s.host,
+		ID: rec.ID, Config: cfg, Pod: pod.Config, Image: img.Config, Rootfs: rootfs, Host: s.host, ProcessLabel: process, MountLabel: mount,
 		User: translate.User{UID: user.UID, GID: user.GID, Groups: user.AdditionalGIDs, Username: user.Name},
 	}
 	if err := s.gather(ctx, &in, rec, pod, back); err != nil {
@@ -255,7 +259,10 @@ func (s *Server) gather(ctx context.Context, in *translate.Input, rec *podstore.
 		Namespaces: sb.Namespaces, CgroupPath: sb.CgroupPath, ShmPath: sb.ShmPath, Hostname: hostname(pod.Config),
 		ResolvConf: s.podFile(pod.ID, resolvFile), HostsFile: s.podFile(pod.ID, hostsFile), HostnameFile: s.podFile(pod.ID, hostnameFile),
 	}
-	if in.Mounts, err = s.resolveMounts(ctx, rec, pod, back); err != nil {
+	if in.Mounts, err = s.resolveMounts(ctx, rec, pod, in.MountLabel, back); err != nil {
+		return err
+	}
+	if err := relabelMounts(in); err != nil {
 		return err
 	}
 	if in.Devices, err = requestedDevices(cfg.GetDevices()); err != nil {
@@ -268,6 +275,11 @@ func (s *Server) gather(ctx context.Context, in *translate.Input, rec *podstore.
 	}
 	if in.SeccompProfile, err = seccompProfile(sc); err != nil {
 		return err
+	}
+	if s.host.AppArmor {
+		if in.AppArmorDefault, err = s.appArmor.choose(ctx, sc); err != nil {
+			return err
+		}
 	}
 	in.TargetPID, err = s.targetPID(sc.GetNamespaceOptions(), pod.ID)
 	return err

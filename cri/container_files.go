@@ -72,11 +72,11 @@ func logPath(dir, rel string) (string, error) {
 }
 
 // resolveMounts finds each requested source on the host, or mounts its image.
-func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, back *undo.Stack) ([]translate.Mount, error) {
+func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, label string, back *undo.Stack) ([]translate.Mount, error) {
 	var out []translate.Mount
 	var propagating []string
 	for i, m := range rec.Config.GetMounts() {
-		src, err := s.mountSource(ctx, rec, pod, i, back)
+		src, err := s.mountSource(ctx, rec, pod, i, label, back)
 		if err != nil {
 			return nil, err
 		}
@@ -98,10 +98,10 @@ func (s *Server) resolveMounts(ctx context.Context, rec *podstore.Container, pod
 	return out, nil
 }
 
-func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, n int, back *undo.Stack) (string, error) {
+func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, n int, label string, back *undo.Stack) (string, error) {
 	m := rec.Config.GetMounts()[n]
 	if m.GetImage().GetImage() != "" {
-		return s.imageVolume(ctx, rec, pod, n, back)
+		return s.imageVolume(ctx, rec, pod, n, label, back)
 	}
 	src := m.GetHostPath()
 	if !filepath.IsAbs(src) {
@@ -124,7 +124,7 @@ func (s *Server) mountSource(ctx context.Context, rec *podstore.Container, pod *
 
 // imageVolume mounts the image that the n-th mount names. Its files belong to the
 // pod's users, as those of the root filesystem do.
-func (s *Server) imageVolume(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, n int, back *undo.Stack) (string, error) {
+func (s *Server) imageVolume(ctx context.Context, rec *podstore.Container, pod *podstore.Sandbox, n int, label string, back *undo.Stack) (string, error) {
 	m := rec.Config.GetMounts()[n]
 	img, err := s.deps.Images.Get(m.GetImage().GetImage())
 	if err != nil {
@@ -132,7 +132,7 @@ func (s *Server) imageVolume(ctx context.Context, rec *podstore.Container, pod *
 	}
 	id, ids := rec.ImageMounts[n], podNamespaces(pod.Config).GetUsernsOptions()
 	back.Push("image volume", func(ctx context.Context) error { return s.deps.Rootfs.UnmountImage(ctx, id) })
-	path, err := s.deps.Rootfs.MountImage(ctx, id, img.ID, image.ViewOptions{SubPath: m.GetImageSubPath(), UIDs: imageIDs(ids.GetUids()), GIDs: imageIDs(ids.GetGids())})
+	path, err := s.deps.Rootfs.MountImage(ctx, id, img.ID, image.ViewOptions{SubPath: m.GetImageSubPath(), UIDs: imageIDs(ids.GetUids()), GIDs: imageIDs(ids.GetGids()), Label: label})
 	if err != nil {
 		return "", fmt.Errorf("mount image %s at %s: %w", m.GetImage().GetImage(), m.GetContainerPath(), err)
 	}

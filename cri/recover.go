@@ -44,6 +44,7 @@ func (s *Server) recover(ctx context.Context) {
 		}
 	}
 	s.sweepPodDirs()
+	s.keepPodLabels()
 }
 
 func (s *Server) complain(what, id string, err error) {

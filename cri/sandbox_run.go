@@ -108,6 +108,10 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 			return nil, err
 		}
 	}
+	if err := s.setPodLabels(&rec); err != nil {
+		return nil, err
+	}
+	back.Push("labels", func(context.Context) error { releasePodLabels(&rec); return nil })
 	if err := s.writePodFiles(&rec); err != nil {
 		return nil, err
 	}

@@ -59,6 +59,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, req *runtimeapi.RemovePod
 	if err = errors.Join(err, s.sandboxes.Delete(rec.ID)); err != nil {
 		return nil, fmt.Errorf("remove sandbox %s: %w", rec.ID, err)
 	}
+	releasePodLabels(rec)
 	s.events.publish(gone)
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }

@@ -48,6 +48,9 @@ type Config struct {
 	CDIDirs []string
 	// IgnoreSELinux accepts SELinux options where SELinux is off, without effect.
 	IgnoreSELinux bool
+	// SELinux confines every container where SELinux is on, not only those that
+	// ask for it.
+	SELinux bool
 	// NRI says where node plugins connect; its zero value is nowhere.
 	NRI nri.Config
 	Log *slog.Logger
@@ -69,6 +72,7 @@ type Server struct {
 	stream     *stream.Server
 	nri        *nri.Hub // nil without
 	cpu        cpuRates
+	appArmor   appArmor
 	imageRoot  string          // where images and writable layers are
 	life       context.Context // ends with stop: of the event reader and of creations without a client
 	stop       context.CancelFunc
@@ -84,7 +88,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if len(cfg.CDIDirs) == 0 {
 		cfg.CDIDirs = []string{"/etc/cdi", "/var/run/cdi"}
 	}
-	s := &Server{cfg: cfg, deps: deps, log: cfg.Log}
+	s := &Server{cfg: cfg, deps: deps, log: cfg.Log, appArmor: appArmor{log: cfg.Log}}
 	var err error
 	if s.host, err = hostFacts(cfg.Systemd, cfg.IgnoreSELinux); err != nil {
 		return nil, err

@@ -20,6 +20,8 @@ type RootfsOptions struct {
 	ReadOnly bool
 	// UIDs and GIDs of the container's user namespace; empty for none.
 	UIDs, GIDs []IDMap
+	// Label is the SELinux label of all files in it; "" for the files' own.
+	Label string
 }
 
 // ViewOptions of an image volume.
@@ -29,6 +31,7 @@ type ViewOptions struct {
 	SubPath string
 	// UIDs and GIDs of the user namespace that will use it; empty for none.
 	UIDs, GIDs []IDMap
+	Label      string // as for a root filesystem
 }
 
 // MountRootfs mounts image imageID for a container, with a fresh writable layer,
@@ -37,7 +40,7 @@ type ViewOptions struct {
 // is removed. The error wraps ErrNotFound when there is no such image.
 func (s *Store) MountRootfs(ctx context.Context, containerID, imageID string, opt RootfsOptions) (string, error) {
 	return s.mount(ctx, containerID, imageID, func(rec snapshot.Record) (string, error) {
-		rec.ReadOnly, rec.UIDs, rec.GIDs = opt.ReadOnly, opt.UIDs, opt.GIDs
+		rec.ReadOnly, rec.UIDs, rec.GIDs, rec.Label = opt.ReadOnly, opt.UIDs, opt.GIDs, opt.Label
 		return s.snaps.Mount(containerID, rec)
 	})
 }
@@ -52,7 +55,7 @@ func (s *Store) UnmountRootfs(ctx context.Context, containerID string) error {
 // for. Called again for the same mountID it returns the same mount.
 func (s *Store) MountImage(ctx context.Context, mountID, imageID string, opt ViewOptions) (string, error) {
 	return s.mount(ctx, viewPrefix+mountID, imageID, func(rec snapshot.Record) (string, error) {
-		rec.SubPath, rec.UIDs, rec.GIDs = opt.SubPath, opt.UIDs, opt.GIDs
+		rec.SubPath, rec.UIDs, rec.GIDs, rec.Label = opt.SubPath, opt.UIDs, opt.GIDs, opt.Label
 		return s.snaps.MountView(mountID, rec)
 	})
 }

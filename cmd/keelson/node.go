@@ -116,7 +116,7 @@ const ownPods = "keelson"
 func (o *options) criConfig(log *slog.Logger) (cri.Config, error) {
 	r := o.node.Runtime
 	cfg := cri.Config{RunDir: filepath.Join(o.place.Run, "cri"), Version: version[1:], CgroupParent: path.Join(o.node.CgroupRoot, ownPods),
-		StreamAddr: r.StreamAddress, CDIDirs: r.CDIDirs, IgnoreSELinux: r.IgnoreSELinux,
+		StreamAddr: r.StreamAddress, CDIDirs: r.CDIDirs, SELinux: r.SELinux, IgnoreSELinux: r.IgnoreSELinux,
 		NRI: nri.Config{Socket: r.NRISocket, Plugins: r.NRIPlugins, PluginConfigs: r.NRIConfigs}, Log: log.With("part", "cri")}
 	if r.StreamCert == "" && r.StreamKey == "" {
 		return cfg, nil

@@ -46,7 +46,7 @@ type runtimeOptions struct {
 	CDIDirs                              []string
 	NRISocket, NRIPlugins, NRIConfigs    string
 	CgroupDriver                         string
-	IgnoreSELinux                        bool
+	SELinux, IgnoreSELinux               bool
 }
 
 type planeOptions struct {
@@ -111,6 +111,7 @@ func (o *options) nodeFlags(cmd *cobra.Command) {
 	f.StringVar(&r.NRIPlugins, "nri-plugin-dir", "/opt/nri/plugins", "node plugins that are started with the runtime")
 	f.StringVar(&r.NRIConfigs, "nri-plugin-config-dir", "/etc/nri/conf.d", "the settings of plugins in --nri-plugin-dir")
 	f.StringSliceVar(&r.CDIDirs, "cdi-dir", []string{"/etc/cdi", "/var/run/cdi"}, "folders of CDI device specs")
+	f.BoolVar(&r.SELinux, "selinux", false, "where SELinux is on, every container has labels of its own, not only those that ask for some: for hosts whose policy knows this runtime")
 	f.BoolVar(&r.IgnoreSELinux, "ignore-selinux-options", false, "where SELinux is off, the runtime accepts SELinux options, which are then without effect, instead of refusing them: for kubelets that pass on whatever a manifest says. Keelson's own passes them on only where SELinux is on")
 }
 

@@ -97,7 +97,7 @@ func (m mounts) Mount(ctx context.Context, pod *corev1.Pod) (map[string]act.Moun
 	have, err := m.Manager.Mount(ctx, pod)
 	out := make(map[string]act.Mounted, len(have))
 	for name, v := range have {
-		out[name] = act.Mounted{HostPath: v.HostPath, ReadOnly: v.ReadOnly, Block: v.Block}
+		out[name] = act.Mounted{HostPath: v.HostPath, ReadOnly: v.ReadOnly, Block: v.Block, Host: v.Plugin == "kubernetes.io~host-path"}
 	}
 	for i := range pod.Spec.Volumes {
 		if v := &pod.Spec.Volumes[i]; v.Image != nil {

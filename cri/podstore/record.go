@@ -37,6 +37,8 @@ type Sandbox struct {
 	IPs       []netip.Addr
 	// NetworkDown is set once the pod's network was given back.
 	NetworkDown bool
+	// ProcessLabel and MountLabel are SELinux', if the host has it.
+	ProcessLabel, MountLabel string
 }
 
 // Container is a container as it was asked for.

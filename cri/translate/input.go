@@ -35,7 +35,11 @@ type Input struct {
 	Devices []Device
 	// SeccompProfile is the JSON of a Localhost profile, nil for other kinds.
 	SeccompProfile []byte
-	Host           Host
+	// AppArmorDefault is the runtime's profile, loaded; "" where there is none.
+	AppArmorDefault string
+	// ProcessLabel and MountLabel are SELinux'; "" for none.
+	ProcessLabel, MountLabel string
+	Host                     Host
 }
 
 // Sandbox is what a container takes over from its pod.

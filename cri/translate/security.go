@@ -101,30 +101,44 @@ func setSeccomp(in Input, s *specs.Spec) error {
 	return nil
 }
 
+// AppArmor is the profile that a container means: none named is the runtime's
+// default, which a privileged container has no use for; one that is named counts
+// for that too.
+func AppArmor(sc *runtimeapi.LinuxContainerSecurityContext) (name string, kind runtimeapi.SecurityProfile_ProfileType, err error) {
+	p, err := Profile(sc.GetApparmor(), sc.GetApparmorProfile())
+	if err != nil {
+		return "", 0, err
+	}
+	kind = p.GetProfileType()
+	if sc.GetApparmor() == nil && sc.GetApparmorProfile() == "" {
+		kind = runtimeapi.SecurityProfile_RuntimeDefault
+	}
+	if kind == runtimeapi.SecurityProfile_RuntimeDefault && sc.GetPrivileged() {
+		kind = runtimeapi.SecurityProfile_Unconfined
+	}
+	return strings.TrimPrefix(p.GetLocalhostRef(), "localhost/"), kind, nil
+}
+
 // setLSM: a profile that the host cannot enforce is an error, except the
 // runtime's default, which asks for what the host has.
 func setLSM(in Input, s *specs.Spec) error {
 	sc := in.Config.GetLinux().GetSecurityContext()
-	p, err := Profile(sc.GetApparmor(), sc.GetApparmorProfile())
+	name, kind, err := AppArmor(sc)
 	if err != nil {
 		return err
+	}
+	switch {
+	case kind == runtimeapi.SecurityProfile_RuntimeDefault:
+		s.Process.ApparmorProfile = in.AppArmorDefault
+	case kind == runtimeapi.SecurityProfile_Localhost && !in.Host.AppArmor:
+		return invalid("AppArmor profile %q is asked for, but this node's kernel does not enforce AppArmor", name)
+	case kind == runtimeapi.SecurityProfile_Localhost:
+		s.Process.ApparmorProfile = name
 	}
 	if err := CheckSELinux(sc.GetSelinuxOptions(), in.Host); err != nil {
 		return err
 	}
-	if privileged(in) {
-		return nil
-	}
-	if p.GetProfileType() == runtimeapi.SecurityProfile_Localhost {
-		name := strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
-		if !in.Host.AppArmor {
-			return invalid("AppArmor profile %q is asked for, but this node's kernel does not enforce AppArmor", name)
-		}
-		s.Process.ApparmorProfile = name
-	}
-	if in.Host.SELinux {
-		s.Process.SelinuxLabel = selinuxLabel(sc.GetSelinuxOptions())
-	}
+	s.Process.SelinuxLabel, s.Linux.MountLabel = in.ProcessLabel, in.MountLabel
 	return nil
 }
 
@@ -149,21 +163,4 @@ func SELinuxSet(o *runtimeapi.SELinuxOption) string {
 		}
 	}
 	return ""
-}
-
-func selinuxLabel(o *runtimeapi.SELinuxOption) string {
-	if o.GetType() == "" {
-		return ""
-	}
-	user, role, level := o.GetUser(), o.GetRole(), o.GetLevel()
-	if user == "" {
-		user = "system_u"
-	}
-	if role == "" {
-		role = "system_r"
-	}
-	if level == "" {
-		level = "s0"
-	}
-	return strings.Join([]string{user, role, o.GetType(), level}, ":")
 }

@@ -149,6 +149,50 @@ func TestSpecIsDeterministic(t *testing.T) {
 	}
 }
 
+// A container that names no AppArmor profile gets the runtime's where there is one, unless it is privileged; a name counts
+// for both, and where the kernel has no AppArmor it is an error.
+func TestAppArmor(t *testing.T) {
+	raw, err := os.ReadFile("testdata/plain.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sc scenario
+	if err := json.Unmarshal(raw, &sc); err != nil {
+		t.Fatal(err)
+	}
+	in := sc.input(t)
+	profile := func(kind runtimeapi.SecurityProfile_ProfileType, name string) *runtimeapi.SecurityProfile {
+		return &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: name}
+	}
+	for _, c := range []struct {
+		new                    *runtimeapi.SecurityProfile
+		old, plain, privileged string
+	}{
+		{nil, "", "standard", ""}, {nil, "runtime/default", "standard", ""}, {nil, "unconfined", "", ""}, {nil, "localhost/p", "p", "p"},
+		{profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), "localhost/p", "standard", ""},
+		{profile(runtimeapi.SecurityProfile_Unconfined, ""), "", "", ""}, {profile(runtimeapi.SecurityProfile_Localhost, "localhost/p"), "localhost/q", "p", "p"},
+	} {
+		for _, host := range []bool{true, false} {
+			for privileged, want := range map[bool]string{false: c.plain, true: c.privileged} {
+				sec := in.Config.Linux.SecurityContext
+				sec.Apparmor, sec.ApparmorProfile, sec.Privileged = c.new, c.old, privileged
+				in.Host.AppArmor, in.AppArmorDefault = host, map[bool]string{true: "standard"}[host]
+				s, err := Spec(in)
+				switch {
+				case !host && want == "p":
+					if !errors.Is(err, ErrInvalid) {
+						t.Errorf("%v %q on a host without AppArmor: %v", c.new, c.old, err)
+					}
+				case err != nil:
+					t.Errorf("%v %q: %v", c.new, c.old, err)
+				case host && s.Process.ApparmorProfile != want || !host && s.Process.ApparmorProfile != "":
+					t.Errorf("%v %q, privileged %t: profile %q, want %q", c.new, c.old, privileged, s.Process.ApparmorProfile, want)
+				}
+			}
+		}
+	}
+}
+
 // SELinux options where SELinux is off are an error that names the option and the way out; told to ignore them, the
 // container is the one that it is without them.
 func TestSELinuxOff(t *testing.T) {

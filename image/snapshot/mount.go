@@ -21,6 +21,7 @@ type Record struct {
 	UIDs     []IDMap  `json:"uids,omitempty"`
 	GIDs     []IDMap  `json:"gids,omitempty"`
 	SubPath  string   `json:"subPath,omitempty"` // of a view
+	Label    string   `json:"label,omitempty"`   // SELinux', of all files
 }
 
 // IDMap shifts Size ids: what is Container in the image's files is Host on the node.

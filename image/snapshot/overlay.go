@@ -25,9 +25,9 @@ func (s *Store) overlay(base string, rec Record) error {
 		return err
 	}
 	defer closeLower()
-	err = newMount(base, lower, rec.ReadOnly, true)
+	err = newMount(base, lower, rec, true)
 	if errors.Is(err, unix.EINVAL) && !rec.ReadOnly {
-		err = newMount(base, lower, false, false)
+		err = newMount(base, lower, rec, false)
 	}
 	if err == nil || !(errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)) {
 		return err
@@ -121,7 +121,7 @@ func shifted(p string, userns int) (int, error) {
 // newMount uses fsopen: each layer is passed by descriptor (kernel 6.13) or, where
 // that is unknown, by a path through that descriptor (6.7), so nothing limits
 // their number but overlayfs.
-func newMount(base string, lower []int, readOnly, volatile bool) error {
+func newMount(base string, lower []int, rec Record, volatile bool) error {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("fsopen overlay: %w", err)
@@ -136,7 +136,12 @@ func newMount(base string, lower []int, readOnly, volatile bool) error {
 			return explain(fs, "fsconfig lowerdir+", err)
 		}
 	}
-	if !readOnly {
+	if rec.Label != "" {
+		if err := unix.FsconfigSetString(fs, "context", rec.Label); err != nil {
+			return explain(fs, "fsconfig context", err)
+		}
+	}
+	if !rec.ReadOnly {
 		for key, dir := range map[string]string{"upperdir": "upper", "workdir": "work"} {
 			if err := setDir(fs, key, filepath.Join(base, dir)); err != nil {
 				return explain(fs, "fsconfig "+key, err)
@@ -152,7 +157,7 @@ func newMount(base string, lower []int, readOnly, volatile bool) error {
 		return explain(fs, "create overlay", err)
 	}
 	attrs := 0
-	if readOnly {
+	if rec.ReadOnly {
 		attrs = unix.MOUNT_ATTR_RDONLY
 	}
 	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
@@ -207,6 +212,9 @@ func (s *Store) oldMount(base string, rec Record, volatile bool) error {
 		if volatile {
 			opts += ",volatile"
 		}
+	}
+	if rec.Label != "" {
+		opts += fmt.Sprintf(",context=%q", rec.Label) // a level has commas
 	}
 	if len(opts) >= os.Getpagesize() {
 		return fmt.Errorf("mount overlay: %d layers are more than this kernel's mount takes", len(rec.Layers))

@@ -96,6 +96,8 @@ type Mounted struct {
 	Block bool
 	// Image is set for an image volume that the runtime is to mount itself; HostPath is empty then.
 	Image string
+	// Host: these are the node's own files, which are not labelled for a pod.
+	Host bool
 }
 
 // PodDir is the pod's directory below Root.

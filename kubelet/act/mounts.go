@@ -55,7 +55,7 @@ func (e *Executor) volumeMount(ctx context.Context, t Target, c *corev1.Containe
 		dest = "/" + dest
 	}
 	out := &runtimeapi.Mount{
-		ContainerPath: dest, HostPath: vol.HostPath, Readonly: m.ReadOnly || vol.ReadOnly, SelinuxRelabel: true,
+		ContainerPath: dest, HostPath: vol.HostPath, Readonly: m.ReadOnly || vol.ReadOnly, SelinuxRelabel: !vol.Host,
 		Propagation: propagation(m.MountPropagation),
 	}
 	var err error

@@ -23,8 +23,6 @@ var optionSpecs = []Spec{
 	{"mounts propagate as asked", true, propagation},
 	{"read-only reaches the mounts below only if asked recursively", true, recursiveReadOnly},
 	{"a seccomp profile of the node's", true, localSeccomp},
-	{"AppArmor where the kernel has none", true, absentLSM},
-	{"SELinux where it is off", false, absentSELinux},
 	{"the OOM score is what may be set", true, oomScore},
 	{"runtime handlers", false, runtimeHandlers},
 	{"settings of the kubelet's are taken", false, kubeletSettings},
@@ -268,46 +266,6 @@ func localSeccomp(b *Bench) {
 	})))
 	if r := b.ShCode(id, "touch /tmp-file && mkdir /x"); r.GetExitCode() == 0 || !strings.Contains(string(r.GetStderr()), "not supported") {
 		b.Errorf("mkdir under the profile: %q", r.GetStderr())
-	}
-}
-
-func absentLSM(b *Bench) {
-	pc := b.PodConfig()
-	pod := b.RunPod(pc)
-	if _, err := os.Stat("/sys/module/apparmor/parameters/enabled"); err != nil {
-		cfg := b.ContainerConfig("x", secure(func(s *runtimeapi.LinuxContainerSecurityContext) {
-			s.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "some-profile"}
-		}))
-		_, err := b.CreateContainer(b.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: cfg, SandboxConfig: pc})
-		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "some-profile") || !strings.Contains(err.Error(), "AppArmor") {
-			b.Errorf("an AppArmor profile without AppArmor: %v", err)
-		}
-	}
-	// The default asks for what there is.
-	id := b.StartIn(pod, pc, b.ContainerConfig("exec sleep 1000", secure(func(s *runtimeapi.LinuxContainerSecurityContext) {
-		s.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
-		s.SelinuxOptions = &runtimeapi.SELinuxOption{}
-	})))
-	b.Sh(id, "true")
-}
-
-// absentSELinux: a pod or a container that asks for what is off is refused, with the option's name and what to do.
-func absentSELinux(b *Bench) {
-	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
-		b.Skip("this host has SELinux")
-	}
-	pc := b.PodConfig()
-	pod := b.RunPod(pc)
-	for _, o := range []*runtimeapi.SELinuxOption{{Type: "container_t"}, {Level: "s0:c1,c2"}, {User: "system_u"}, {Role: "system_r"}} {
-		cfg := b.ContainerConfig("x", secure(func(s *runtimeapi.LinuxContainerSecurityContext) { s.SelinuxOptions = o }))
-		_, err := b.CreateContainer(b.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: cfg, SandboxConfig: pc})
-		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "SELinux") || !strings.Contains(err.Error(), o.GetType()+o.GetLevel()+o.GetUser()+o.GetRole()) {
-			b.Errorf("a container with %v without SELinux: %v", o, err)
-		}
-		other := b.PodConfig(func(c *runtimeapi.PodSandboxConfig) { c.Linux.SecurityContext.SelinuxOptions = o })
-		if _, err := b.RunPodSandbox(b.Context(), &runtimeapi.RunPodSandboxRequest{Config: other}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "SELinux") {
-			b.Errorf("a pod with %v without SELinux: %v", o, err)
-		}
 	}
 }
 

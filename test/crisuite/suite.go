@@ -17,7 +17,7 @@ type Spec struct {
 
 // Suite is every behaviour of this package.
 func Suite() []Spec {
-	return slices.Concat(lifecycleSpecs, identitySpecs, usernsSpecs, execSpecs, logSpecs, networkSpecs, statsSpecs, eventSpecs, imageSpecs, optionSpecs, hostileSpecs, limitSpecs)
+	return slices.Concat(lifecycleSpecs, identitySpecs, usernsSpecs, execSpecs, logSpecs, networkSpecs, statsSpecs, eventSpecs, imageSpecs, optionSpecs, lsmSpecs, hostileSpecs, limitSpecs)
 }
 
 // Run runs the suite against a target, each behaviour that it can have as a

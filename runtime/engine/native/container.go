@@ -61,10 +61,7 @@ func Compile(spec *specs.Spec, filter Filter, stdin bool, host Host) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	im := b.image
-	if spec.Process.OOMScoreAdj != nil {
-		im.writeFile("set oom_score_adj", "/proc/self/oom_score_adj", strconv.Itoa(*spec.Process.OOMScoreAdj))
-	}
+	b.hostSide(spec.Process)
 	if err := b.rootfs(); err != nil {
 		return nil, err
 	}
@@ -75,7 +72,7 @@ func Compile(spec *specs.Spec, filter Filter, stdin bool, host Host) ([]byte, er
 	if err := b.become(spec.Process); err != nil {
 		return nil, err
 	}
-	return im.render(h)
+	return b.image.render(h)
 }
 
 func newBuilder(host Host, filter Filter, stdin bool) *builder {
@@ -89,6 +86,18 @@ func newBuilder(host Host, filter Filter, stdin bool) *builder {
 	const joinSessionKeyring = 1
 	im.do("session keyring", sysKeyctl, imm(joinSessionKeyring), imm(0)).ignore()
 	return b
+}
+
+// hostSide sets what is written to files of the host's /proc, which nobody in
+// the container can put another in place of (CVE-2019-16884). The AppArmor
+// profile counts from the exec on.
+func (b *builder) hostSide(p *specs.Process) {
+	if p.OOMScoreAdj != nil {
+		b.image.writeFile("set oom_score_adj", "/proc/self/oom_score_adj", strconv.Itoa(*p.OOMScoreAdj))
+	}
+	if name := p.ApparmorProfile; name != "" {
+		b.image.writeFile("set AppArmor profile "+name, "/proc/self/attr/apparmor/exec", "exec "+name)
+	}
 }
 
 // cloneFlags are the namespaces that are made with the process.
@@ -316,9 +325,7 @@ func CompileExec(p *specs.Process, e Entry, host Host) ([]byte, error) {
 	b := newBuilder(host, e.Filter, e.Stdin)
 	h := b.join(filepath.Clean("/" + e.Cgroup))
 	im := b.image
-	if p.OOMScoreAdj != nil {
-		im.writeFile("set oom_score_adj", "/proc/self/oom_score_adj", strconv.Itoa(*p.OOMScoreAdj))
-	}
+	b.hostSide(p)
 	const all = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
 	im.do("join the container's namespaces", sysSetns, RegTarget.arg(), imm(all))
 	im.do("close", sysClose, RegTarget.arg()).ignore()

@@ -14,9 +14,9 @@
 // nothing but "make this call with these arguments; on an error go there". All
 // decisions are in this package, pure Go, where they can be read and tested.
 //
-// What is not covered is said by Supported (user namespaces, SELinux, AppArmor
-// and whatever is rare); such containers are libcontainer's. A container that
-// was started here is also entered here.
+// What is not covered is said by Supported (user namespaces, SELinux and
+// whatever is rare); such containers are libcontainer's. A container that was
+// started here is also entered here.
 //
 // Paths inside the container's root are resolved by openat2(RESOLVE_IN_ROOT)
 // and used by descriptor: no component, whoever swaps it, leads out. Mounts are

@@ -99,7 +99,6 @@ func supportedProcess(p *specs.Process) error {
 		is   bool
 		what string
 	}{
-		{p.ApparmorProfile != "", "AppArmor"},
 		{p.SelinuxLabel != "", "SELinux"},
 		{p.Scheduler != nil, "scheduler"},
 		{p.IOPriority != nil, "I/O priority"},
