@@ -6,8 +6,10 @@ import (
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/features"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/storage"
@@ -62,8 +64,11 @@ func (g optionsGetter) GetRESTOptions(gr schema.GroupResource, example runtime.O
 			attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers,
 		) (storage.Interface, factory.DestroyFunc, error) {
 			raw, destroy, err := g.store.raw(config, resourcePrefix, newFunc, newListFunc)
-			if err != nil || r.Uncached {
-				return raw, destroy, err
+			if err != nil {
+				return nil, nil, err
+			}
+			if r.Uncached {
+				return apart{raw, config.GroupResource}, destroy, nil
 			}
 			return g.store.cached(raw, destroy, cacher.Config{
 				Storage:             raw,
@@ -125,6 +130,27 @@ func (s *Store) cached(raw storage.Interface, destroy factory.DestroyFunc, cfg c
 		c.Stop()
 		destroy()
 	}), nil
+}
+
+// apart is storage whose watches have a stream of etcd's of their own. On one stream a request for progress, which watch caches make
+// when they are listed, is answered to every watch, and without a cache in between each answer is a bookmark that the client did not ask for.
+type apart struct {
+	storage.Interface
+	resource schema.GroupResource
+}
+
+func (a apart) stream(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "resource", a.resource.String())
+}
+
+// Watch implements storage.Interface.
+func (a apart) Watch(ctx context.Context, key string, o storage.ListOptions) (watch.Interface, error) {
+	return a.Interface.Watch(a.stream(ctx), key, o)
+}
+
+// RequestWatchProgress implements storage.Interface.
+func (a apart) RequestWatchProgress(ctx context.Context) error {
+	return a.Interface.RequestWatchProgress(a.stream(ctx))
 }
 
 // allowProgressRequests tells the library that this etcd supports progress requests (it is 3.7). The library finds

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/apis/example"
+	"k8s.io/apiserver/pkg/storage"
 )
 
 func numbered(n int) *corev1.Pod {
@@ -91,4 +93,27 @@ func TestBacklogStops(t *testing.T) {
 		for range b.ResultChan() {
 		}
 	})
+}
+
+// TestNoBookmarksOfOthers: a watch without a cache is not told of the progress that another kind's cache asks for.
+func TestNoBookmarksOfOthers(t *testing.T) {
+	s := open(t, t.TempDir())
+	events, others := pods(t, s, true), pods(t, s, false)
+	w, err := events.Watch(t.Context(), "/pods/", storage.ListOptions{Recursive: true, Predicate: storage.Everything})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for n := range 3 {
+		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: strconv.Itoa(n)}}
+		if err := events.Create(t.Context(), "/pods/ns/"+pod.Name, pod, &example.Pod{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if e := <-w.ResultChan(); e.Type != watch.Added {
+			t.Fatalf("event %d: %s of %v, want ADDED", n, e.Type, e.Object)
+		}
+		if err := others.RequestWatchProgress(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
