@@ -220,7 +220,7 @@ func template(i int) *corev1.PodTemplate {
 // A list in chunks is of one version, in order, and each chunk says how many remain; without a limit it comes whole.
 //
 // Upstream's titles: should return chunks of results for list calls; should support continue listing from the last key if the original
-// version has been compacted away (the second is in e2e/api: it takes a server whose history is short).
+// version has been compacted away (the second is controlplane/apiserver's own test: it takes a server whose history is short).
 func TestChunks(t *testing.T) {
 	a := cluster(t)
 	ns := a.namespace(t, "chunks")
