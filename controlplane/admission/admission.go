@@ -105,6 +105,7 @@ func plugins(d Deps) []plugin {
 		ours("CertificateSigning", newCertificateSigning(d.Authorizer)),
 		ours("ClusterTrustBundleAttest", newTrustBundleAttest(d.Authorizer)),
 		ours("CertificateSubjectRestriction", newSubjectRestriction()),
+		ours("Devices", newDevices(c, d.Authorizer)),
 		ours("DefaultIngressClass", newDefaultIngressClass(c)),
 		ours("DenyServiceExternalIPs", newDenyExternalIPs(d.Authorizer)),
 		ours("PodTopologyLabels", newTopologyLabels(c)),

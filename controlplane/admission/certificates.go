@@ -12,7 +12,9 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -51,11 +53,15 @@ func newCertificateApproval(authz authorizer.Authorizer) admission.Interface {
 	}}
 }
 
-// newCertificateSigning lets only those issue a certificate, or say that it failed, who may sign for its signer.
+// newCertificateSigning lets only those issue a certificate, or say that it failed, who may sign for its signer. Of pods' requests
+// upstream's validation says so.
 func newCertificateSigning(authz authorizer.Authorizer) admission.Interface {
 	return validator{admission.NewHandler(admission.Update), func(ctx context.Context, a admission.Attributes) error {
-		if a.GetSubresource() != "status" || a.GetResource().GroupResource() != csrs {
+		if a.GetSubresource() != "status" {
 			return nil
+		}
+		if old, ok := a.GetOldObject().(*certificatesv1.PodCertificateRequest); ok {
+			return judgePodIssuance(ctx, authz, a, old)
 		}
 		old, ok := a.GetOldObject().(*certificatesv1.CertificateSigningRequest)
 		if !ok {
@@ -73,6 +79,15 @@ func newCertificateSigning(authz authorizer.Authorizer) admission.Interface {
 		}
 		return nil
 	}}
+}
+
+func judgePodIssuance(ctx context.Context, authz authorizer.Authorizer, a admission.Attributes, old *certificatesv1.PodCertificateRequest) error {
+	request, ok := a.GetObject().(*certificatesv1.PodCertificateRequest)
+	if !ok || equality.Semantic.DeepEqual(request.Status, old.Status) || maySign(ctx, authz, a.GetUserInfo(), "sign", old.Spec.SignerName) {
+		return nil
+	}
+	return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), field.ErrorList{field.Forbidden(field.NewPath("spec", "signerName"),
+		fmt.Sprintf("User %q is not permitted to \"sign\" for signer %q", a.GetUserInfo().GetName(), old.Spec.SignerName))})
 }
 
 // trustBundle is any version of a ClusterTrustBundle; the one that is served first is the internal one.

@@ -95,14 +95,21 @@ func validateAnchors(text string, path *field.Path) field.ErrorList {
 			bad("entry %d does not have the CA bit set", n)
 			continue
 		}
+		if !cert.BasicConstraintsValid {
+			bad("entry %d has invalid basic constraints", n)
+			continue
+		}
 		indices[string(block.Bytes)] = append(indices[string(block.Bytes)], n)
+	}
+	if len(errs) > 0 {
+		return errs // and not also that anchors are missing
 	}
 	for _, at := range indices {
 		if len(at) > 1 {
 			bad("duplicate trust anchor (indices %v)", at)
 		}
 	}
-	if n == 0 {
+	if len(indices) == 0 {
 		bad("at least one trust anchor must be provided")
 	}
 	return errs

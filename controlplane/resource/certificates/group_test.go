@@ -2,6 +2,7 @@ package certificates
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"testing"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -152,12 +154,74 @@ func TestValidatePodRequest(t *testing.T) {
 	bad := r.DeepCopy()
 	bad.Spec.PodUID, bad.Spec.MaxExpirationSeconds, bad.Spec.StubPKCS10Request = "", ptr.To[int32](60), []byte("x")
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), bad),
-		"spec.podUID: Required value", "spec.maxExpirationSeconds: Invalid value: 60: must be at least 3600", "spec.stubPKCS10Request: Invalid value")
+		"spec.podUID: Required value", "spec.maxExpirationSeconds: Invalid value: 60: must be in the range [3600, 7862400]", "spec.stubPKCS10Request: Invalid value")
 	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), bad, r), "spec: Invalid value")
 	denied := r.DeepCopy()
 	denied.Status.Conditions = []metav1.Condition{{Type: "Denied", Status: "True", Reason: "No", LastTransitionTime: metav1.Unix(1, 0)}}
 	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), denied, r))
-	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), r, denied), "status: Invalid value")
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), r, denied), "status: Invalid value: immutable after PodCertificateRequest is issued, denied, or failed")
+	own := r.DeepCopy()
+	own.Spec.SignerName, own.Spec.MaxExpirationSeconds = "kubernetes.io/kube-apiserver-client-pod", ptr.To[int32](25*60*60)
+	own.Spec.UnverifiedUserAnnotations = map[string]string{"plain": "x"}
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), own), "must be in the range [3600, 86400]", "annotation keys must be domain-prefixed")
+}
+
+// issue answers a request for the key with a certificate of the given life.
+func issue(t *testing.T, r *podCertificate, key ed25519.PrivateKey, life time.Duration) *podCertificate {
+	t.Helper()
+	begin := time.Now().Truncate(time.Second)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: begin, NotAfter: begin.Add(life)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := r.DeepCopy()
+	out.Status = certificatesv1.PodCertificateRequestStatus{
+		Conditions:       []metav1.Condition{{Type: "Issued", Status: "True", Reason: "Yes", LastTransitionTime: metav1.NewTime(begin)}},
+		CertificateChain: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		NotBefore:        ptr.To(metav1.NewTime(begin)), NotAfter: ptr.To(metav1.NewTime(begin.Add(life))), BeginRefreshAt: ptr.To(metav1.NewTime(begin.Add(life / 2)))}
+	return out
+}
+
+func TestValidateIssuance(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "PodCertificateRequest")
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &podCertificate{Spec: certificatesv1.PodCertificateRequestSpec{SignerName: "example.com/s", StubPKCS10Request: stub, MaxExpirationSeconds: ptr.To[int32](7200)}}
+	_, other, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := func(change func(*certificatesv1.PodCertificateRequestStatus)) *podCertificate {
+		out := issue(t, r, key, 2*time.Hour)
+		change(&out.Status)
+		return out
+	}
+	type status = certificatesv1.PodCertificateRequestStatus
+	for _, c := range []struct {
+		issued *podCertificate
+		want   []string
+	}{
+		{issue(t, r, key, 2*time.Hour), nil},
+		{issue(t, r, other, 2*time.Hour), []string{"leaf certificate was not issued to the requested public key"}},
+		{issue(t, r, key, 3*time.Hour), []string{"leaf certificate lifetime must be <= spec.maxExpirationSeconds (7200)"}},
+		{issue(t, r, key, time.Minute), []string{"leaf certificate lifetime must be >= 1 hour"}},
+		{changed(func(s *status) { s.Conditions = nil }), []string{`status is immutable unless transitioning to "Issued", "Denied", or "Failed"`}},
+		{changed(func(s *status) { s.Conditions[0].Type = "Failed" }), []string{"non-condition status fields must be empty when denying or failing"}},
+		{changed(func(s *status) { s.Conditions[0].Type = "Done" }), []string{`status.conditions[0].type: Unsupported value: "Done"`}},
+		{changed(func(s *status) { s.NotAfter = nil }), []string{"status.notAfter: Required value: must be present and consistent with the issued certificate"}},
+		{changed(func(s *status) { s.NotBefore = ptr.To(metav1.NewTime(s.NotBefore.Add(time.Second))) }), []string{"must be set to the NotBefore time encoded in the leaf certificate"}},
+		{changed(func(s *status) { s.BeginRefreshAt = s.NotAfter }), []string{"must be at least 10 minutes before status.notAfter"}},
+		{changed(func(s *status) { s.CertificateChain += "-----BEGIN X-----\n-----END X-----\n" }), []string{"must consist entirely of CERTIFICATE PEM blocks"}},
+	} {
+		resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), c.issued, r), c.want...)
+	}
 }
 
 func TestColumns(t *testing.T) {

@@ -2,8 +2,18 @@ package certificates
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -65,7 +75,7 @@ func podRequest() resource.Kind {
 			return check.Immutable(r.Spec, old.Spec, field.NewPath("spec"))
 		},
 		ValidateStatusUpdate: func(_ context.Context, r, old *podCertificate) field.ErrorList {
-			return validatePodStatus(r, old, field.NewPath("status"))
+			return validatePodStatus(r, old, time.Now(), field.NewPath("status"))
 		},
 		Fields: func(r *podCertificate) fields.Set {
 			return fields.Set{
@@ -108,15 +118,23 @@ func validatePodRequest(s *certificatesv1.PodCertificateRequestSpec, path *field
 			errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(f.value, false), at, f.value)...)
 		}
 	}
-	seconds := path.Child("maxExpirationSeconds")
+	seconds, most := path.Child("maxExpirationSeconds"), int32(maxPodSeconds)
+	if domain, _, _ := strings.Cut(s.SignerName, "/"); domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io") {
+		most = defaultPodSeconds // the project's own signers issue for a day at most
+	}
 	switch m := s.MaxExpirationSeconds; {
 	case m == nil:
 		errs = append(errs, field.Required(seconds, "must be set"))
-	case *m < minPodSeconds:
-		errs = append(errs, field.Invalid(seconds, *m, fmt.Sprintf("must be at least %d", minPodSeconds)))
-	case *m > maxPodSeconds:
-		errs = append(errs, field.Invalid(seconds, *m, fmt.Sprintf("must be no more than %d", maxPodSeconds)))
+	case *m < minPodSeconds || *m > most:
+		errs = append(errs, field.Invalid(seconds, *m, fmt.Sprintf("must be in the range [%d, %d]", minPodSeconds, most)))
 	}
+	annotations := path.Child("unverifiedUserAnnotations")
+	for _, key := range slices.Sorted(maps.Keys(s.UnverifiedUserAnnotations)) {
+		if !strings.Contains(key, "/") {
+			errs = append(errs, field.Invalid(annotations.Key(key), key, "annotation keys must be domain-prefixed"))
+		}
+	}
+	errs = append(errs, apivalidation.ValidateAnnotations(s.UnverifiedUserAnnotations, annotations)...)
 	stub := path.Child("stubPKCS10Request")
 	r, err := x509.ParseCertificateRequest(s.StubPKCS10Request)
 	if err == nil {
@@ -124,49 +142,146 @@ func validatePodRequest(s *certificatesv1.PodCertificateRequestSpec, path *field
 	}
 	if err != nil {
 		// The signature proves that who asks holds the key.
-		errs = append(errs, field.Invalid(stub, field.OmitValueType{}, err.Error()))
+		return append(errs, field.Invalid(stub, field.OmitValueType{}, err.Error()))
 	}
-	return errs
+	return append(errs, validateKey(r.PublicKey, stub)...)
 }
 
-// validatePodStatus: a request has one outcome, and keeps it.
-func validatePodStatus(r, old *podCertificate, path *field.Path) field.ErrorList {
+// validateKey: weaker keys, and kinds that no signer knows, are not asked for.
+func validateKey(key any, path *field.Path) field.ErrorList {
+	switch k := key.(type) {
+	case ed25519.PublicKey:
+	case *ecdsa.PublicKey:
+		if k.Curve != elliptic.P256() && k.Curve != elliptic.P384() && k.Curve != elliptic.P521() {
+			return field.ErrorList{field.Invalid(path, "curve "+k.Curve.Params().Name, "elliptic public keys must use curve P256, P384 or P521")}
+		}
+	case *rsa.PublicKey:
+		if n := k.Size() * 8; n != 3072 && n != 4096 {
+			return field.ErrorList{field.Invalid(path, fmt.Sprintf("%d-bit modulus", n), "RSA keys must have modulus size 3072 or 4096")}
+		}
+	default:
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "unknown public key type; supported types are Ed25519, ECDSA, and RSA")}
+	}
+	return nil
+}
+
+// validatePodStatus: a request has one outcome, and keeps it; until it has one there is nothing to say.
+func validatePodStatus(r, old *podCertificate, now time.Time, path *field.Path) field.ErrorList {
 	conditions := path.Child("conditions")
-	errs := metavalidation.ValidateConditions(r.Status.Conditions, conditions)
+	var errs field.ErrorList
 	n := 0
 	for i, c := range r.Status.Conditions {
 		at := conditions.Index(i)
 		if outcome(r.Status.Conditions[i:i+1]) == nil {
-			errs = append(errs, field.NotSupported(at.Child("type"), c.Type, []string{
-				certificatesv1.PodCertificateRequestConditionTypeDenied, certificatesv1.PodCertificateRequestConditionTypeFailed,
-				certificatesv1.PodCertificateRequestConditionTypeIssued}))
+			errs = append(errs, field.NotSupported(at.Child("type"), c.Type, []string{certificatesv1.PodCertificateRequestConditionTypeIssued,
+				certificatesv1.PodCertificateRequestConditionTypeDenied, certificatesv1.PodCertificateRequestConditionTypeFailed}))
 			continue
 		}
-		n++
+		if n++; n > 1 {
+			errs = append(errs, field.Invalid(at.Child("type"), c.Type, `There may be at most one condition with type "Issued", "Denied", or "Failed"`))
+		}
 		if c.Status != metav1.ConditionTrue {
 			errs = append(errs, field.NotSupported(at.Child("status"), c.Status, []metav1.ConditionStatus{metav1.ConditionTrue}))
 		}
 	}
-	if n > 1 {
-		errs = append(errs, field.Invalid(conditions, r.Status.Conditions, `There may be at most one condition with type "Issued", "Denied", or "Failed"`))
-	}
-	if outcome(old.Status.Conditions) != nil {
-		return append(errs, check.Immutable(r.Status, old.Status, path)...)
-	}
-	c := outcome(r.Status.Conditions)
-	if c == nil || c.Type != certificatesv1.PodCertificateRequestConditionTypeIssued {
-		if r.Status.CertificateChain != "" {
-			errs = append(errs, field.Invalid(path.Child("certificateChain"), "<certificate data>", "must be empty unless the request is issued"))
-		}
+	if errs = append(errs, metavalidation.ValidateConditions(r.Status.Conditions, conditions)...); len(errs) > 0 {
 		return errs
 	}
-	if err := validateChain([]byte(r.Status.CertificateChain)); err != nil {
-		errs = append(errs, field.Invalid(path.Child("certificateChain"), "<certificate data>", err.Error()))
+	same := func(want certificatesv1.PodCertificateRequestStatus, detail string) field.ErrorList {
+		if check.Same(r.Status, want) {
+			return nil
+		}
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, detail)}
 	}
-	for name, t := range map[string]*metav1.Time{"notBefore": r.Status.NotBefore, "beginRefreshAt": r.Status.BeginRefreshAt, "notAfter": r.Status.NotAfter} {
-		if t == nil {
-			errs = append(errs, field.Required(path.Child(name), "must be present and consistent with the issued certificate"))
+	switch c := outcome(r.Status.Conditions); {
+	case outcome(old.Status.Conditions) != nil:
+		return same(old.Status, "immutable after PodCertificateRequest is issued, denied, or failed")
+	case c == nil:
+		return same(old.Status, `status is immutable unless transitioning to "Issued", "Denied", or "Failed"`)
+	case c.Type != certificatesv1.PodCertificateRequestConditionTypeIssued:
+		return same(certificatesv1.PodCertificateRequestStatus{Conditions: r.Status.Conditions},
+			"non-condition status fields must be empty when denying or failing the PodCertificateRequest")
+	}
+	return validateIssued(r, now, path)
+}
+
+const (
+	maxChainBytes = 100 * 1024
+	issuedSkew    = 5 * time.Minute  // between the certificate's beginning and now
+	refreshMargin = 10 * time.Minute // of the refresh to both ends of the certificate's life
+)
+
+// validateIssued: the certificate is for the key that was asked for and lives no longer than that, and what is said beside it is so.
+func validateIssued(r *podCertificate, now time.Time, path *field.Path) field.ErrorList {
+	s, chain := &r.Status, path.Child("certificateChain")
+	bad := func(p *field.Path, value any, detail string) field.ErrorList {
+		return field.ErrorList{field.Invalid(p, value, detail)}
+	}
+	if len(s.CertificateChain) > maxChainBytes {
+		return field.ErrorList{field.TooLong(chain, "", maxChainBytes)}
+	}
+	leaf, detail := parseChain([]byte(s.CertificateChain))
+	if detail != "" {
+		return bad(chain, s.CertificateChain, detail)
+	}
+	if stub, err := x509.ParseCertificateRequest(r.Spec.StubPKCS10Request); err == nil {
+		if key, ok := stub.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !key.Equal(leaf.PublicKey) {
+			return bad(chain, s.CertificateChain, "leaf certificate was not issued to the requested public key")
 		}
 	}
-	return errs
+	var errs field.ErrorList
+	for _, t := range []struct {
+		name, detail string
+		at           *metav1.Time
+	}{
+		{"notBefore", "must be present and consistent with the issued certificate", s.NotBefore},
+		{"notAfter", "must be present and consistent with the issued certificate", s.NotAfter},
+		{"beginRefreshAt", "must be present and in the range [notbefore+10min, notafter-10min]", s.BeginRefreshAt},
+	} {
+		if t.at == nil {
+			errs = append(errs, field.Required(path.Child(t.name), t.detail))
+		}
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	begin, end, refresh, life := s.NotBefore.Time, s.NotAfter.Time, s.BeginRefreshAt.Time, leaf.NotAfter.Sub(leaf.NotBefore)
+	switch {
+	case !begin.Equal(leaf.NotBefore):
+		return bad(path.Child("notBefore"), begin, "must be set to the NotBefore time encoded in the leaf certificate")
+	case now.Sub(begin).Abs() >= issuedSkew:
+		return bad(path.Child("notBefore"), begin, "must be set to within 5 minutes of kube-apiserver's current time")
+	case !end.Equal(leaf.NotAfter):
+		return bad(path.Child("notAfter"), end, "must be set to the NotAfter time encoded in the leaf certificate")
+	case life < minPodSeconds*time.Second:
+		return bad(chain, life.String(), "leaf certificate lifetime must be >= 1 hour")
+	case r.Spec.MaxExpirationSeconds != nil && life > time.Duration(*r.Spec.MaxExpirationSeconds)*time.Second:
+		return bad(chain, life.String(), fmt.Sprintf("leaf certificate lifetime must be <= spec.maxExpirationSeconds (%d)", *r.Spec.MaxExpirationSeconds))
+	case refresh.Before(begin.Add(refreshMargin)):
+		return bad(path.Child("beginRefreshAt"), refresh, "must be at least 10 minutes after status.notBefore")
+	case refresh.After(end.Add(-refreshMargin)):
+		return bad(path.Child("beginRefreshAt"), refresh, "must be at least 10 minutes before status.notAfter")
+	}
+	return nil
+}
+
+// parseChain returns the first certificate of a chain, or what is wrong with the chain.
+func parseChain(text []byte) (leaf *x509.Certificate, detail string) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		switch {
+		case block.Type != "CERTIFICATE":
+			return nil, "issued certificate chain must consist entirely of CERTIFICATE PEM blocks"
+		case err != nil && leaf == nil:
+			return nil, "leaf certificate does not parse as valid X.509"
+		case err != nil:
+			return nil, "intermediate certificate does not parse as valid X.509"
+		case leaf == nil:
+			leaf = cert
+		}
+	}
+	if leaf == nil {
+		return nil, "issued certificate chain must contain at least one certificate"
+	}
+	return leaf, ""
 }

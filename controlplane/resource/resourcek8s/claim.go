@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/podspec"
 	"keelson.dev/keelson/controlplane/resource/resourcename"
 )
 
@@ -261,6 +262,7 @@ func validateClaimStatus(_ context.Context, c, old *resourcev1.ResourceClaim) fi
 		}
 		seen[r.UID] = true
 	}
+	errs = append(errs, validateDevices(s, path.Child("devices"))...)
 	if len(s.ReservedFor) > 0 {
 		if s.Allocation == nil {
 			errs = append(errs, field.Forbidden(reserved, "may not be specified when `allocated` is not set"))
@@ -299,6 +301,13 @@ func validateAllocation(a *resourcev1.AllocationResult, d *resourcev1.DeviceClai
 		errs = append(errs, validateDriver(r.Driver, at.Child("driver"))...)
 		errs = append(errs, validatePool(r.Pool, at.Child("pool"))...)
 		errs = append(errs, validateLabel(r.Device, at.Child("device"))...)
+		errs = append(errs, validateBinding(r.BindingConditions, r.BindingFailureConditions, at)...)
+		if r.ShareID != nil {
+			errs = append(errs, validateShare(string(*r.ShareID), at.Child("shareID"))...)
+		}
+	}
+	if a.NodeSelector != nil {
+		errs = append(errs, podspec.ValidateNodeSelector(a.NodeSelector, path.Child("nodeSelector"))...)
 	}
 	config := path.Child("devices", "config")
 	errs = append(errs, most(len(a.Devices.Config), 2*resourcev1.DeviceConfigMaxSize, config)...)

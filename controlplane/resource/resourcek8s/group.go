@@ -55,6 +55,7 @@ func claim() resource.Kind {
 		ValidateUpdate: func(_ context.Context, c, old *resourcev1.ResourceClaim) field.ErrorList {
 			return check.Immutable(c.Spec, old.Spec, field.NewPath("spec"))
 		},
+		PrepareStatusUpdate:  func(_ context.Context, c, old *resourcev1.ResourceClaim) { dropGivenBack(c, old) },
 		ValidateStatusUpdate: validateClaimStatus,
 	})
 }

@@ -5,6 +5,8 @@ import (
 
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource/resourcetest"
@@ -82,6 +84,27 @@ func TestValidateClaimStatus(t *testing.T) {
 	going.DeletionTimestamp = &metav1.Time{}
 	going.Status.ReservedFor = append(going.Status.ReservedFor, resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: "q", UID: "v"})
 	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), going, allocated), "new entries may not be added while `deletionTimestamp` is set")
+	told := allocated.DeepCopy()
+	told.Status.Devices = []resourcev1.AllocatedDeviceStatus{{Driver: "d.example.com", Pool: "n1/p", Device: "d0",
+		NetworkData: &resourcev1.NetworkDeviceData{InterfaceName: "eth1", IPs: []string{"10.0.0.1/8"}}}}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), told, allocated))
+	wrong := told.DeepCopy()
+	wrong.Status.Devices = append(wrong.Status.Devices, wrong.Status.Devices[0], resourcev1.AllocatedDeviceStatus{Driver: "d.example.com", Pool: "n1/p", Device: "d1",
+		Data: &runtime.RawExtension{Raw: []byte("1")}, NetworkData: &resourcev1.NetworkDeviceData{IPs: []string{"10.0.0.1"}}})
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), wrong, allocated), `status.devices[1]: Duplicate value: "d.example.com/n1/p/d0"`,
+		`status.devices[2]: Invalid value: "d.example.com/n1/p/d1": must be an allocated device in the claim`, "status.devices[2].data: Invalid value",
+		"status.devices[2].networkData.ips[0]: Invalid value")
+	back := told.DeepCopy()
+	back.Status.Allocation, back.Status.ReservedFor = nil, nil
+	if k.PrepareStatusUpdate(t.Context(), back, told); back.Status.Devices != nil {
+		t.Error("what was said of a device outlives its allocation")
+	}
+	waits := newClaim(t, nil)
+	waits.Status.Allocation = allocated.Status.Allocation.DeepCopy()
+	waits.Status.Allocation.Devices.Results[0].BindingConditions = []string{"ready"}
+	waits.Status.Allocation.Devices.Results[0].ShareID = ptr.To(types.UID("x"))
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), waits, pending), "bindingFailureConditions are required to use bindingConditions",
+		"status.allocation.devices.results[0].shareID: Invalid value")
 	if _, cells := resourcetest.Cells(k, allocated); cells[0] != "allocated,reserved" {
 		t.Errorf("cells %v", cells)
 	}
