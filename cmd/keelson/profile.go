@@ -19,6 +19,10 @@ func serveProfiles() {
 	if path == "" {
 		return
 	}
+	if c, err := net.Dial("unix", path); err == nil { // the server's own: this is a program that it runs
+		_ = c.Close()
+		return
+	}
 	_ = os.Remove(path) // of an earlier process
 	l, err := net.Listen("unix", path)
 	if err != nil {

@@ -66,7 +66,13 @@ func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, 
 			return rows, err
 		}
 		add(fmt.Sprintf("restart to /readyz with %d objects", n), "ms", ready)
-		mib, err := pss(c.Pid())
+		began := time.Now()
+		list, err := k.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{ResourceVersion: "0", Limit: 0})
+		if err != nil {
+			return rows, err
+		}
+		add(fmt.Sprintf("list of %d objects", len(list.Items)), "ms", float64(time.Since(began).Microseconds())/1000)
+		mib, err := settled(ctx, c.Pid()) // what is listed is in memory
 		if err != nil {
 			return rows, err
 		}
@@ -75,12 +81,6 @@ func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, 
 			add(fmt.Sprintf("memory for each object from %d to %d", have, n), "kB", (mib-used)*1024/float64(n-have))
 		}
 		have, used = n, mib
-		began := time.Now()
-		list, err := k.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{ResourceVersion: "0", Limit: 0})
-		if err != nil {
-			return rows, err
-		}
-		add(fmt.Sprintf("list of %d objects", len(list.Items)), "ms", float64(time.Since(began).Microseconds())/1000)
 		for _, op := range operations {
 			v, err := t.rate(ctx, s.length, runtime.ContentTypeProtobuf, 16, op.do)
 			if err != nil {
@@ -136,9 +136,31 @@ func manyPods(ctx context.Context, k *kubernetes.Clientset) (float64, error) {
 	return float64(median(took).Microseconds()) / 1000, nil
 }
 
-// pss of a process in MiB, after it has had time to settle.
+// settled is the memory of a process once it does not shrink any more: what the start and a list left behind is given back in steps.
+func settled(ctx context.Context, pid int) (float64, error) {
+	least, same := 0.0, 0
+	for range 40 {
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(3 * time.Second):
+		}
+		mib, err := pss(pid)
+		if err != nil {
+			return 0, err
+		}
+		if same++; least == 0 || mib < least*0.98 {
+			least, same = mib, 0
+		}
+		if same == 8 {
+			break
+		}
+	}
+	return least, nil
+}
+
+// pss of a process in MiB.
 func pss(pid int) (float64, error) {
-	time.Sleep(5 * time.Second)
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
