@@ -49,6 +49,7 @@ type Kubelet struct {
 	nodeMemory int64 // bytes
 	images     imageUses
 	shortAt    map[eviction.Signal]time.Time // only the eviction goroutine's
+	disks      diskWatch                     // the same
 
 	mu      sync.Mutex
 	ctx     context.Context            // of Run, for tasks that outlive one call; guarded by mu
@@ -96,7 +97,7 @@ func New(cfg Config, d Deps) (*Kubelet, error) {
 	k := &Kubelet{
 		cfg: cfg, client: d.Client, log: d.Log, volumes: d.Volumes, ready: make(chan struct{}),
 		mirrorWake: make(chan struct{}, 1), admission: make(chan struct{}, 1),
-		images: newImageUses(), shortAt: map[eviction.Signal]time.Time{},
+		disks: diskWatch{sys: "/sys"}, images: newImageUses(), shortAt: map[eviction.Signal]time.Time{},
 		records: map[types.UID]*recordEntry{}, statics: map[string]*corev1.Pod{}, runtime: "keelson",
 	}
 	p := &k.parts

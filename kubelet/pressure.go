@@ -34,6 +34,9 @@ func (k *Kubelet) checkPressure(ctx context.Context) {
 	}
 	levels := k.levels(node)
 	pressure := k.pressure(levels, time.Now())
+	if why := k.disks.look([]string{k.cfg.Paths.Root, k.cfg.Paths.PodLogs}, time.Now(), k.cfg.Eviction.PressureCondition); why != "" {
+		pressure.Disk = why
+	}
 	if dir := k.readOnly(); dir != "" {
 		pressure.Disk = fmt.Sprintf("the filesystem of %s is read-only: nothing of a pod can be written; look for its errors in the kernel's log and mount it for writing", dir)
 	}
