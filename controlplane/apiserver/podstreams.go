@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -49,11 +50,11 @@ func (p podLog) Get(ctx context.Context, name string, options runtime.Object) (r
 	if err != nil {
 		return nil, err
 	}
-	stream := &genericrest.LocationStreamer{
+	stream := logStream{&genericrest.LocationStreamer{
 		Transport: p.kubelets.kubelet, ContentType: "text/plain", Flush: o.Follow,
 		ResponseChecker: genericrest.NewGenericHttpResponseChecker(corev1.Resource("pods/log"), name),
 		RedirectChecker: genericrest.PreventRedirects,
-	}
+	}}
 	if pod.Spec.NodeName == "" {
 		return stream, nil // nothing has run: an empty log
 	}
@@ -61,6 +62,28 @@ func (p podLog) Get(ctx context.Context, name string, options runtime.Object) (r
 		return nil, err
 	}
 	return stream, nil
+}
+
+// logStream is a log whose end never comes with its last bytes: the library, which copies a log to a websocket, drops those.
+type logStream struct{ *genericrest.LocationStreamer }
+
+func (s logStream) InputStream(ctx context.Context, apiVersion, accept string) (io.ReadCloser, bool, string, error) {
+	stream, flush, contentType, err := s.LocationStreamer.InputStream(ctx, apiVersion, accept)
+	if stream != nil {
+		stream = endApart{stream}
+	}
+	return stream, flush, contentType, err
+}
+
+// endApart reads as its reader does, but reports the end on a read of its own.
+type endApart struct{ io.ReadCloser }
+
+func (r endApart) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if n > 0 && err == io.EOF {
+		err = nil // the next read says so again
+	}
+	return n, err
 }
 
 func validateLogOptions(o *corev1.PodLogOptions) field.ErrorList {

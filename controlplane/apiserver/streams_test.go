@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
@@ -127,6 +129,25 @@ func TestPodStreams(t *testing.T) {
 		_, err = r.client.CoreV1().Pods("default").GetLogs("p", &corev1.PodLogOptions{Container: "x"}).Stream(t.Context())
 		if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "container x is not valid for pod p") {
 			t.Errorf("log of no container: %v", err)
+		}
+		// To a websocket, a log that ends with its first read comes whole.
+		secure, err := rest.TLSConfigFor(r.admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dialer := websocket.Dialer{TLSClientConfig: secure, Subprotocols: []string{"binary.k8s.io"}}
+		conn, _, err := dialer.DialContext(t.Context(), strings.Replace(r.admin.Host, "https", "wss", 1)+"/api/v1/namespaces/default/pods/p/log?tailLines=7", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		var all, message []byte
+		for err == nil {
+			all = append(all, message...)
+			_, message, err = conn.ReadMessage()
+		}
+		if string(all) != "log of default/p/c, tail 7\n" {
+			t.Errorf("by websocket: %q, %v", all, err)
 		}
 	})
 	t.Run("exec", func(t *testing.T) { testExec(t, r) })

@@ -36,7 +36,7 @@ func (s *Scheduler) tell(ctx context.Context, pod *corev1.Pod, message string, p
 	s.deps.Events.Eventf(pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", message)
 	status := applycorev1.PodStatus().WithConditions(applycorev1.PodCondition().
 		WithType(corev1.PodScheduled).WithStatus(corev1.ConditionFalse).
-		WithReason(corev1.PodReasonUnschedulable).WithMessage(message).
+		WithReason(corev1.PodReasonUnschedulable).WithMessage(message).WithObservedGeneration(pod.Generation).
 		WithLastTransitionTime(transition(pod)))
 	if plan != nil {
 		status.WithNominatedNodeName(plan.Node)

@@ -24,7 +24,7 @@ const (
 func Owned(t corev1.PodConditionType) bool {
 	switch t {
 	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
-		corev1.PodResizePending, corev1.PodResizeInProgress:
+		corev1.PodScheduled, corev1.PodResizePending, corev1.PodResizeInProgress:
 		return true
 	}
 	return false
@@ -53,9 +53,7 @@ func conditions(out *corev1.PodStatus, in In) {
 	if in.Failure.Reason == "Evicted" || in.Failure.Reason == "Terminated" {
 		set(out, in, corev1.DisruptionTarget, verdict{ok: true, reason: corev1.PodReasonTerminationByKubelet, message: in.Failure.Message})
 	}
-	if get(out, corev1.PodScheduled) == nil {
-		set(out, in, corev1.PodScheduled, verdict{ok: true})
-	}
+	set(out, in, corev1.PodScheduled, verdict{ok: true}) // it is here
 }
 
 // resize sets or takes away the two conditions of a change of resources.

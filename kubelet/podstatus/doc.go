@@ -3,6 +3,6 @@
 // returns a value. Changed tells whether two statuses differ in anything that a reader would notice.
 //
 // Invariants: a terminal phase never changes back; transition times move only when the condition's status does;
-// conditions of others (readiness gates, DisruptionTarget, PodScheduled) are carried over untouched. Sources: API
+// conditions of others (readiness gates, DisruptionTarget) are carried over untouched. Sources: API
 // documentation of PodStatus, KEP-753 (sidecars), KEP-3085 (PodReadyToStartContainers), KEP-580 (readiness gates).
 package podstatus

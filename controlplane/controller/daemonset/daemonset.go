@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -15,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/tools/cache"
 
@@ -30,13 +34,16 @@ var kind = appsv1.SchemeGroupVersion.WithKind("DaemonSet")
 type spreader struct {
 	controller.Deps
 	sets, pods, nodes, revisions cache.SharedIndexInformer
+
+	mu   sync.Mutex
+	last map[string]map[string]types.UID // of each set's key, the newest pod seen on each node; guarded by mu
 }
 
 // New returns the controller; keys are DaemonSets.
 func New(d controller.Deps) (*controller.Loop, error) {
 	apps, core := d.Informers.Apps().V1(), d.Informers.Core().V1()
 	s := &spreader{Deps: d, sets: apps.DaemonSets().Informer(), revisions: apps.ControllerRevisions().Informer(),
-		pods: core.Pods().Informer(), nodes: core.Nodes().Informer()}
+		pods: core.Pods().Informer(), nodes: core.Nodes().Informer(), last: map[string]map[string]types.UID{}}
 	loop := controller.NewLoop("daemonset", d.Log, workers, s.reconcile)
 	loop.Needs(s.revisions)
 	return loop, errors.Join(
@@ -61,6 +68,9 @@ func New(d controller.Deps) (*controller.Loop, error) {
 func (s *spreader) reconcile(ctx context.Context, key string) (time.Duration, error) {
 	set := controller.Get[appsv1.DaemonSet](s.sets, key)
 	if set == nil || set.DeletionTimestamp != nil {
+		s.mu.Lock()
+		delete(s.last, key)
+		s.mu.Unlock()
 		return 0, nil
 	}
 	all, err := history.Sync(ctx, s.Client, s.revisions.GetIndexer(), history.Owner{Object: set, Kind: kind, Template: &set.Spec.Template, Selector: set.Spec.Selector,
@@ -95,7 +105,7 @@ func (s *spreader) reconcile(ctx context.Context, key string) (time.Duration, er
 		used[pod.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]] = true
 	}
 	p := decide(in)
-	stepErr := s.step(ctx, in, p)
+	stepErr := s.step(ctx, in, p, s.seen(key, in.pods))
 	if err := s.report(ctx, set, p.status); err != nil {
 		return 0, errors.Join(stepErr, err)
 	}
@@ -103,7 +113,22 @@ func (s *spreader) reconcile(ctx context.Context, key string) (time.Duration, er
 		func(r *appsv1.ControllerRevision) bool { return used[history.Hash(r)] }))
 }
 
-func (s *spreader) step(ctx context.Context, in input, p plan) error {
+// seen notes a set's newest pod on each node and returns all that were ever noted.
+func (s *spreader) seen(key string, pods []*corev1.Pod) map[string]types.UID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last[key] == nil {
+		s.last[key] = map[string]types.UID{}
+	}
+	for _, pod := range slices.SortedFunc(slices.Values(pods), func(a, b *corev1.Pod) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
+	}) {
+		s.last[key][nodeOf(pod)] = pod.UID
+	}
+	return maps.Clone(s.last[key])
+}
+
+func (s *spreader) step(ctx context.Context, in input, p plan, last map[string]types.UID) error {
 	set, hash := in.set, in.hash
 	var errs []error
 	for _, pod := range p.failed {
@@ -119,7 +144,7 @@ func (s *spreader) step(ctx context.Context, in input, p plan) error {
 	}
 	for _, node := range p.create {
 		pod := podFor(set, hash, node)
-		pod.Name = set.Name + "-" + suffix(set, hash, node)
+		pod.Name = set.Name + "-" + suffix(set, hash, node, last[node])
 		made, err := s.Client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 		switch {
 		case err == nil:
@@ -146,11 +171,11 @@ func (s *spreader) report(ctx context.Context, set *appsv1.DaemonSet, status app
 	return err
 }
 
-// suffix ends a pod's name: one for each node and template, so that a lagging cache cannot make two pods. A pod that
-// comes after it on the node has the same name, once it is gone.
-func suffix(set *appsv1.DaemonSet, hash, node string) string {
+// suffix ends a pod's name: one for each node, template and pod that was there before, so that a lagging cache cannot make two pods, and one that
+// waits for a pod to go is not misled by its successor.
+func suffix(set *appsv1.DaemonSet, hash, node string, before types.UID) string {
 	h := fnv.New32a()
-	fmt.Fprint(h, set.UID, hash, node)
+	fmt.Fprint(h, set.UID, hash, node, before)
 	word := rand.SafeEncodeString(strconv.FormatUint(uint64(h.Sum32()), 36))
 	return word[:min(len(word), 6)]
 }

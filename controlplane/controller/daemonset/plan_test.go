@@ -183,3 +183,24 @@ func TestRolloutEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestNames: a pod's name stays until the pod is seen, so that a lagging cache makes no second one; the pod after it has another.
+func TestNames(t *testing.T) {
+	s := &spreader{last: map[string]map[string]types.UID{}}
+	set := sample("1", "0")
+	name := func(seen ...*corev1.Pod) string { return suffix(set, "new", "a", s.seen("ns/agent", seen)["a"]) }
+	first := name()
+	if again := name(); again != first {
+		t.Errorf("without a pod seen: %s, then %s", first, again)
+	}
+	second := name(pods("a:old a:new")...)
+	if second == first {
+		t.Errorf("after a pod was seen the next is %s again", second)
+	}
+	if again := name(); again != second {
+		t.Errorf("once the pod is gone: %s, want %s", again, second)
+	}
+	if other := suffix(set, "new", "b", s.seen("ns/agent", nil)["b"]); other == first || other == second {
+		t.Errorf("another node's pod is %s too", other)
+	}
+}

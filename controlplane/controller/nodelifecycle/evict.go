@@ -25,6 +25,9 @@ func stay(pod *corev1.Pod, taints []corev1.Taint, now time.Time) (until time.Tim
 		if t.TimeAdded != nil {
 			since = t.TimeAdded.Time
 		}
+		if pod.CreationTimestamp.After(since) {
+			since = pod.CreationTimestamp.Time // it came to a node that was tainted
+		}
 		if end := since.Add(*limit); forever || end.Before(until) {
 			until, forever = end, false
 		}

@@ -28,9 +28,10 @@ type watcher struct {
 	nodes, pods, leases cache.SharedIndexInformer
 
 	mu       sync.Mutex
-	seen     map[string]sight // by node
-	cutOff   bool             // nobody is heard of
-	reunited time.Time        // when somebody was heard of again after that
+	seen     map[string]sight                // by node
+	tainted  map[string]map[string]time.Time // by node and taint, since when we see one that does not say since when it is there
+	cutOff   bool                            // nobody is heard of
+	reunited time.Time                       // when somebody was heard of again after that
 }
 
 // sight is the last change of a node's Lease, by our clock.
@@ -43,7 +44,7 @@ type sight struct {
 func New(d controller.Deps) (*controller.Loop, error) {
 	core := d.Informers.Core().V1()
 	w := &watcher{Deps: d, nodes: core.Nodes().Informer(), pods: core.Pods().Informer(), leases: d.Informers.Coordination().V1().Leases().Informer(),
-		seen: map[string]sight{}}
+		seen: map[string]sight{}, tainted: map[string]map[string]time.Time{}}
 	loop := controller.NewLoop("nodelifecycle", d.Log, 2, w.reconcile)
 	return loop, errors.Join(
 		w.pods.AddIndexers(cache.Indexers{byNode: func(obj any) ([]string, error) { return []string{obj.(*corev1.Pod).Spec.NodeName}, nil }}),
@@ -92,6 +93,7 @@ func (w *watcher) reconcile(ctx context.Context, name string) (time.Duration, er
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.seen, name)
+		delete(w.tainted, name)
 		return 0, nil
 	}
 	node = node.DeepCopy()
@@ -159,14 +161,14 @@ func (w *watcher) unready(ctx context.Context, node string) error {
 
 // evict deletes the pods whose time on a tainted node is over and returns when the next one's will be.
 func (w *watcher) evict(ctx context.Context, node *corev1.Node) (time.Duration, error) {
-	if !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Effect == corev1.TaintEffectNoExecute }) || w.allSilent() {
+	taints := w.counted(node.Name, node.Spec.Taints)
+	if !slices.ContainsFunc(taints, func(t corev1.Taint) bool { return t.Effect == corev1.TaintEffectNoExecute }) || w.allSilent() {
 		return 0, nil
 	}
 	objs, err := w.pods.GetIndexer().ByIndex(byNode, node.Name)
 	if err != nil {
 		return 0, err
 	}
-	taints := w.counted(node.Spec.Taints)
 	var next time.Duration
 	var errs []error
 	now := time.Now()
@@ -213,16 +215,28 @@ func (w *watcher) reunites(node *corev1.Node) bool {
 }
 
 // counted are a node's taints as pods' patience counts them: what fell into a silence of all counts from its end, for the others are
-// about to be heard of too.
-func (w *watcher) counted(taints []corev1.Taint) []corev1.Taint {
+// about to be heard of too; one that does not say since when it is there (only ours do) counts from when we first saw it.
+func (w *watcher) counted(node string, taints []corev1.Taint) []corev1.Taint {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	taints = slices.Clone(taints)
-	for i, t := range taints {
-		if t.Key == corev1.TaintNodeUnreachable && t.TimeAdded != nil && t.TimeAdded.Time.Before(w.reunited) {
-			taints[i].TimeAdded = &metav1.Time{Time: w.reunited}
+	first := map[string]time.Time{}
+	for i := range taints {
+		t := &taints[i]
+		switch {
+		case t.Effect != corev1.TaintEffectNoExecute:
+		case t.TimeAdded == nil:
+			at, known := w.tainted[node][t.ToString()]
+			if !known {
+				at = time.Now()
+			}
+			first[t.ToString()] = at
+			t.TimeAdded = &metav1.Time{Time: at}
+		case t.Key == corev1.TaintNodeUnreachable && t.TimeAdded.Time.Before(w.reunited):
+			t.TimeAdded = &metav1.Time{Time: w.reunited}
 		}
 	}
+	w.tainted[node] = first
 	return taints
 }
 

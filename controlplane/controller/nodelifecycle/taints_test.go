@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -138,4 +139,37 @@ func TestSilence(t *testing.T) {
 	if len(n.Status.Conditions) != 4 || silence(&n.Status, metav1.NewTime(now)) {
 		t.Fatalf("%+v", n.Status.Conditions)
 	}
+}
+
+// TestUndatedTaint: a taint that somebody added without a time counts from when it was first seen, also at the next look; once it was away, anew.
+func TestUndatedTaint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &watcher{tainted: map[string]map[string]time.Time{}}
+		mine := []corev1.Taint{{Key: "mine", Value: "v", Effect: corev1.TaintEffectNoExecute}}
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Tolerations: []corev1.Toleration{{Key: "mine", Operator: corev1.TolerationOpExists, TolerationSeconds: new(int64)}}}}
+		*pod.Spec.Tolerations[0].TolerationSeconds = 5
+		left := func() time.Duration {
+			until, forever := stay(pod, w.counted("n", mine), time.Now())
+			if forever {
+				t.Error("the pod may stay for ever")
+			}
+			return time.Until(until)
+		}
+		if got := left(); got != 5*time.Second {
+			t.Errorf("at first %s are left, want 5 s", got)
+		}
+		time.Sleep(3 * time.Second)
+		if got := left(); got != 2*time.Second {
+			t.Errorf("3 s later %s are left, want 2 s", got)
+		}
+		pod.CreationTimestamp = metav1.Now()
+		if got := left(); got != 5*time.Second {
+			t.Errorf("to a pod that came to the tainted node %s are left, want 5 s", got)
+		}
+		pod.CreationTimestamp = metav1.Time{}
+		w.counted("n", nil)
+		if got := left(); got != 5*time.Second {
+			t.Errorf("once the taint was away %s are left, want 5 s", got)
+		}
+	})
 }

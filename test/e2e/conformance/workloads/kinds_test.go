@@ -90,7 +90,7 @@ func TestKinds(t *testing.T) {
 			make := func(name string) *unstructured.Unstructured {
 				t.Helper()
 				if kind.gvr.Resource == "ipaddresses" {
-					name = fmt.Sprintf("10.254.%d.%d", i, len(name)+int(name[len(name)-1]))
+					name = fmt.Sprintf("10.254.%d.%d", i, len(name)+int(name[len(s.ns)+1]))
 				}
 				o := &unstructured.Unstructured{}
 				s.must(json.Unmarshal([]byte(strings.ReplaceAll(kind.object, `"NS"`, `"`+s.ns+`"`)), &o.Object))
@@ -103,7 +103,7 @@ func TestKinds(t *testing.T) {
 			}
 			w, err := here.Watch(t.Context(), metav1.ListOptions{LabelSelector: label})
 			s.must(err)
-			o := make(s.ns + "-a")
+			o := make(fmt.Sprint(s.ns, "-a", i))
 			got, err := here.Get(t.Context(), o.GetName(), metav1.GetOptions{})
 			s.must(err)
 			s.equal("uid", got.GetUID(), o.GetUID())
@@ -129,8 +129,8 @@ func TestKinds(t *testing.T) {
 				return ""
 			})
 			s.sees(w, watch.Added, watch.Modified, watch.Modified, watch.Deleted)
-			make(s.ns + "-b")
-			make(s.ns + "-c")
+			make(fmt.Sprint(s.ns, "-b", i))
+			make(fmt.Sprint(s.ns, "-c", i))
 			s.equal("two more", count(here, 2), "")
 			s.must(here.DeleteCollection(t.Context(), metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationBackground)}, metav1.ListOptions{LabelSelector: label}))
 			s.eventually("the collection goes", func() string { return count(all, 0) })

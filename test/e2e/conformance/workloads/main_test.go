@@ -65,6 +65,12 @@ func beginSerial(t *testing.T) *spec {
 	ns, err := s.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "spec-"}}, metav1.CreateOptions{})
 	s.must(err)
 	s.ns = ns.Name
+	s.eventually("the namespace's account", func() string {
+		if _, err := s.client.CoreV1().ServiceAccounts(s.ns).Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	t.Cleanup(func() {
 		if t.Failed() {
 			story, _, _ := c.Kubectl(context.Background(), "-n", s.ns, "get", "all,events", "-o", "wide")
@@ -128,6 +134,13 @@ func shell(name, script string) *corev1.Pod {
 func program(name string, args ...string) *corev1.Pod {
 	p := shell(name, "")
 	p.Spec.Containers[0].Image, p.Spec.Containers[0].Command, p.Spec.Containers[0].Args = agnhost, nil, args
+	return p
+}
+
+// client is a pod to ask from: a shell, and agnhost, whose resolver is not libc's.
+func client() *corev1.Pod {
+	p := shell("client", "sleep 10000")
+	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "agnhost", Image: agnhost})
 	return p
 }
 
@@ -208,9 +221,9 @@ func (s *spec) logs(pod, container string) string {
 	return string(text)
 }
 
-// exec runs a command in a pod's first container; the command may fail.
-func (s *spec) exec(pod string, command ...string) (string, error) {
-	cmd := s.c.KubectlCommand(s.Context(), append([]string{"-n", s.ns, "exec", pod, "--"}, command...)...)
+// exec runs a command in a pod's container; the command may fail.
+func (s *spec) exec(pod, container string, command ...string) (string, error) {
+	cmd := s.c.KubectlCommand(s.Context(), append([]string{"-n", s.ns, "exec", pod, "-c", container, "--"}, command...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

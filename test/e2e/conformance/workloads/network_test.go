@@ -49,7 +49,7 @@ func (s *spec) changeService(name string, change func(*corev1.Service)) *corev1.
 func (s *spec) says(what, script, want string) {
 	s.Helper()
 	s.eventually(what, func() string {
-		out, err := s.exec("client", "sh", "-c", script)
+		out, err := s.exec("client", "c", "sh", "-c", script)
 		if strings.TrimSpace(out) != want {
 			return fmt.Sprintf("%q (%v), want %q", out, err, want)
 		}
@@ -57,9 +57,26 @@ func (s *spec) says(what, script, want string) {
 	})
 }
 
+// reaches waits until the pod "client" gets the answer; "" is none.
 func (s *spec) reaches(where, want string) {
 	s.Helper()
-	s.says("http://"+where, "wget -qO- -T 3 http://"+where+"/hostname", want)
+	s.answers(where, want, "get", "http://"+where+"/hostname")
+}
+
+func (s *spec) reachesUDP(where, want string) {
+	s.Helper()
+	s.answers("UDP "+where, want, "udp", where, "hostname")
+}
+
+func (s *spec) answers(what, want string, command ...string) {
+	s.Helper()
+	s.eventually(what, func() string {
+		out, err := s.exec("client", "agnhost", append([]string{"/agnhost"}, command...)...)
+		if strings.TrimSpace(out) != want {
+			return fmt.Sprintf("%q (%v), want %q", out, err, want)
+		}
+		return ""
+	})
 }
 
 // TestProxy: Services and pods through the proxy subresource: by port name and number, by TLS, links rewritten, every method, with a path and without.
@@ -80,14 +97,14 @@ func TestProxy(t *testing.T) {
 	echo.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "SERVE_PORT_80", Value: "foo"}}
 	s.run(readyOn(echo, 80))
 	s.service("test-service", corev1.ServiceSpec{Selector: echo.Labels, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(80)}}})
-	client, err := rest.HTTPClientFor(s.config)
+	asker, err := rest.HTTPClientFor(s.config)
 	s.must(err)
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	asker.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	base := "/api/v1/namespaces/" + s.ns
 	ask := func(method, path string) (int, string) {
 		request, err := http.NewRequestWithContext(t.Context(), method, s.config.Host+path, nil)
 		s.must(err)
-		answer, err := client.Do(request)
+		answer, err := asker.Do(request)
 		s.must(err)
 		defer answer.Body.Close()
 		body, err := io.ReadAll(answer.Body)
@@ -190,7 +207,7 @@ func TestServiceTypes(t *testing.T) {
 	s := begin(t)
 	labels := map[string]string{"app": "server"}
 	s.run(server("server-1", labels))
-	s.run(shell("client", "sleep 10000"))
+	s.run(client())
 	ports := []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080), Protocol: corev1.ProtocolTCP}}
 	s.service("external", corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "target." + s.ns + ".svc.cluster.local"})
 	s.service("target", corev1.ServiceSpec{Selector: labels, Ports: ports})
@@ -234,7 +251,7 @@ func TestAffinity(t *testing.T) {
 	for i := range 3 {
 		s.run(server(fmt.Sprint("three-", i), labels))
 	}
-	s.run(shell("client", "sleep 10000"))
+	s.run(client())
 	svc := s.service("affine", corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, Selector: labels, SessionAffinity: corev1.ServiceAffinityClientIP, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}}})
 	for _, where := range []string{svc.Spec.ClusterIP, "affine", fmt.Sprintf("%s:%d", s.c.NodeIP, svc.Spec.Ports[0].NodePort)} {
 		for _, affine := range []bool{true, false, true} {
@@ -245,9 +262,11 @@ func TestAffinity(t *testing.T) {
 				}
 			})
 			s.eventually(fmt.Sprint(where, " with affinity ", affine), func() string {
-				out, err := s.exec("client", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do wget -qO- -T 3 http://"+where+"/hostname; echo; done | sort -u | wc -l")
-				if one := strings.TrimSpace(out) == "1"; err != nil || one != affine {
-					return fmt.Sprintf("%q different answers, %v", strings.TrimSpace(out), err)
+				out, err := s.exec("client", "agnhost", append([]string{"/agnhost", "get"}, slices.Repeat([]string{"http://" + where + "/hostname"}, 20)...)...)
+				names := strings.Fields(out)
+				slices.Sort(names)
+				if names = slices.Compact(names); err != nil || (len(names) == 1) != affine {
+					return fmt.Sprintf("%q, %v", names, err)
 				}
 				return ""
 			})
@@ -259,7 +278,7 @@ func TestAffinity(t *testing.T) {
 func TestEndpoints(t *testing.T) {
 	s := begin(t)
 	labels := map[string]string{"app": "ports"}
-	s.run(shell("client", "sleep 10000"))
+	s.run(client())
 	s.service("multi", corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Name: "portname1", Port: 80, TargetPort: intstr.FromString("p1")}, {Name: "portname2", Port: 81, TargetPort: intstr.FromString("p2")}}})
 	state := func(want string) {
 		t.Helper()
@@ -309,15 +328,14 @@ func TestEndpoints(t *testing.T) {
 	udp := corev1.ServicePort{Name: "udp", Port: 80, TargetPort: intstr.FromInt32(8081), Protocol: corev1.ProtocolUDP}
 	svc := s.service("both", corev1.ServiceSpec{Selector: both, Ports: []corev1.ServicePort{tcp, udp}})
 	ip := svc.Spec.ClusterIP
-	say := "echo hostname | nc -u -w 2 " + ip + " 80"
 	s.reaches(ip, "both")
-	s.says("UDP", say, "both")
+	s.reachesUDP(ip+":80", "both")
 	s.changeService("both", func(svc *corev1.Service) { svc.Spec.Ports = []corev1.ServicePort{tcp} })
-	s.says("no UDP", say, "")
+	s.reachesUDP(ip+":80", "")
 	s.reaches(ip, "both")
 	s.changeService("both", func(svc *corev1.Service) { svc.Spec.Ports = []corev1.ServicePort{udp} })
-	s.says("no TCP", "wget -qO- -T 2 http://"+ip+"/hostname", "")
-	s.says("UDP", say, "both")
+	s.reaches(ip, "")
+	s.reachesUDP(ip+":80", "both")
 }
 
 // TestMirroring: slices follow Endpoints that somebody writes.
@@ -376,7 +394,7 @@ func TestDNS(t *testing.T) {
 	p := server("backend", labels)
 	p.Spec.Hostname, p.Spec.Subdomain = "dns-querier-2", "headless"
 	backend := s.run(p)
-	s.run(shell("client", "sleep 10000"))
+	s.run(client())
 	port := []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromInt32(8080)}}
 	s.service("headless", corev1.ServiceSpec{ClusterIP: "None", Selector: labels, Ports: port})
 	svc := s.service("normal", corev1.ServiceSpec{Selector: labels, Ports: port})
@@ -394,9 +412,9 @@ func TestDNS(t *testing.T) {
 		s.reaches(name, "dns-querier-2")
 	}
 	s.says("SRV", "nslookup -type=srv _http._tcp.normal"+full+" | grep -o 'service = .*'", "service = 0 100 80 normal"+full)
-	s.says("PTR", "nslookup -type=ptr "+svc.Spec.ClusterIP+" | grep -o 'name = .*'", "name = normal"+full)
-	s.says("PTR of a pod", "nslookup -type=ptr "+backend.Status.PodIP+" | grep -o 'name = .*'", "name = dns-querier-2.headless"+full)
-	out, err := s.exec("backend", "/agnhost", "args")
+	s.says("PTR", "nslookup "+svc.Spec.ClusterIP+" | grep -o 'name = .*'", "name = normal"+full)
+	s.says("PTR of a pod", "nslookup "+backend.Status.PodIP+" | grep -o 'name = .*'", "name = dns-querier-2.headless"+full)
+	out, err := s.exec("backend", "c", "/agnhost", "args")
 	s.must(err)
 	s.contains("exec", out, "/agnhost args")
 	host := shell("hosts", "hostname -f; cat /etc/hosts")
@@ -431,12 +449,12 @@ func TestHostPorts(t *testing.T) {
 	s.run(with("pod1", "127.0.0.1", corev1.ProtocolTCP))
 	s.run(with("pod2", s.c.NodeIP, corev1.ProtocolTCP))
 	s.run(with("pod3", s.c.NodeIP, corev1.ProtocolUDP))
-	client := shell("client", "sleep 10000")
-	client.Spec.HostNetwork = true
-	s.run(client)
+	asker := client()
+	asker.Spec.HostNetwork = true
+	s.run(asker)
 	s.reaches(fmt.Sprint("127.0.0.1:", number), "pod1")
 	s.reaches(fmt.Sprint(s.c.NodeIP, ":", number), "pod2")
-	s.says("UDP", fmt.Sprintf("echo hostname | nc -u -w 2 %s %d", s.c.NodeIP, number), "pod3")
+	s.reachesUDP(fmt.Sprint(s.c.NodeIP, ":", number), "pod3")
 	s.create(with("pod4", "", corev1.ProtocolTCP))
 	p := s.until("pod4", "is not scheduled", func(p *corev1.Pod) bool {
 		c := condition(p, corev1.PodScheduled)

@@ -49,10 +49,18 @@ func main() {
 		log.Fatal(serveHealth())
 	case "porter":
 		porter(len(os.Args) > 2 && os.Args[2] == "--json-response")
+	case "get":
+		get(os.Args[2:])
+	case "udp":
+		say, err := udp(os.Args[2], os.Args[3])
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(say)
 	case "hook":
 		log.Fatal(serveHook())
 	default:
-		log.Fatalf("no verb %q: args, pause, netexec, liveness, grpc, porter, hook", verb)
+		log.Fatalf("no verb %q: args, pause, netexec, liveness, grpc, porter, hook, get, udp", verb)
 	}
 }
 
@@ -176,4 +184,42 @@ func serveHook() error {
 		log.Fatal(server.ListenAndServeTLS("", ""))
 	}()
 	return http.ListenAndServe(":8080", handler)
+}
+
+// patience is how long a client waits for an answer.
+const patience = 3 * time.Second
+
+// get asks each address on a connection of its own and prints the answers, one a line.
+func get(urls []string) {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, url := range urls {
+		answer, err := client.Get(url)
+		if err != nil {
+			log.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(string(body))
+	}
+}
+
+// udp sends one datagram and returns the answer to it.
+func udp(address, message string) (string, error) {
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	if _, err := conn.Write([]byte(message)); err != nil {
+		return "", err
+	}
+	buffer := make([]byte, 1024)
+	n, err := conn.Read(buffer)
+	return string(buffer[:n]), err
 }
