@@ -131,8 +131,8 @@ func TestVolumeUpdates(t *testing.T) {
 	out, err := s.exec("watcher", "c", "sh", "-c", "od -An -tx1 /v/cm/dump.bin")
 	s.must(err)
 	s.equal("binary data", strings.TrimSpace(out), "de ca fe ba")
-	shows("down/labels", "name=\"watcher\"\n")
-	shows("down/annotations", "builder=\"bar\"\n")
+	shows("down/labels", "name=\"watcher\"")
+	shows("down/annotations", "builder=\"bar\"")
 	s.kubectl("patch", "configmap", "cm", "--type=merge", "-p", `{"data":{"data-1":"value-2"}}`)
 	s.kubectl("delete", "configmap", "leaves")
 	s.secret("comes", map[string]string{"key": "came"})
@@ -143,8 +143,8 @@ func TestVolumeUpdates(t *testing.T) {
 	shows("leaves/data-1", "")
 	shows("comes/key", "came")
 	shows("projected/secret/key", "came")
-	shows("down/labels", "key3=\"value3\"\n")
-	shows("down/annotations", "builder=\"foo\"\n")
+	shows("down/labels", "key3=\"value3\"")
+	shows("down/annotations", "builder=\"foo\"")
 
 	for kind, change := range map[string]string{"configmap/cm": `{"data":{"data-1":"value-3"}}`, "secret/comes": `{"stringData":{"key":"else"}}`} {
 		s.kubectl("patch", kind, "--type=merge", "-p", `{"immutable":true}`)
