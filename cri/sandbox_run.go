@@ -94,6 +94,10 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 		}
 	}()
 	back.Push("files", func(context.Context) error { return os.RemoveAll(s.podDir(rec.ID)) })
+	if err := s.setPodLabels(&rec); err != nil {
+		return nil, err
+	}
+	back.Push("labels", func(context.Context) error { releasePodLabels(&rec); return nil })
 	// In a user namespace the network's is made with it; else it is there before,
 	// made in advance.
 	steps := []func() error{
@@ -108,10 +112,6 @@ func (s *Server) makeSandbox(ctx context.Context, rec podstore.Sandbox, netSysct
 			return nil, err
 		}
 	}
-	if err := s.setPodLabels(&rec); err != nil {
-		return nil, err
-	}
-	back.Push("labels", func(context.Context) error { releasePodLabels(&rec); return nil })
 	if err := s.writePodFiles(&rec); err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (s *Server) boxConfig(rec *podstore.Sandbox, sysctls map[string]string) (sa
 		HostIPC:   ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostUTS:   hostNetwork(rec.Config),
 		SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
-		Sysctls:   sysctls, CgroupParent: parent, ShmBytes: shmBytes,
+		Sysctls:   sysctls, CgroupParent: parent, ShmBytes: shmBytes, Label: s.boxLabel(rec),
 	}, err
 }
 

@@ -63,6 +63,14 @@ func releasePodLabels(rec *podstore.Sandbox) {
 	}
 }
 
+// boxLabel is that of the files which a pod's containers can see of it.
+func (s *Server) boxLabel(rec *podstore.Sandbox) string {
+	if !s.labelled(rec.Config.GetLinux().GetSecurityContext().GetSelinuxOptions()) {
+		return ""
+	}
+	return rec.MountLabel
+}
+
 // containerLabels are the pod's with what the container asks for. A privileged
 // container is not confined, but its files are the pod's.
 func (s *Server) containerLabels(pod *podstore.Sandbox, sc *runtimeapi.LinuxContainerSecurityContext) (process, mount string, err error) {

@@ -20,7 +20,7 @@ package main
 //
 // Its root becomes an empty, read-only tmpfs in a mount namespace of its own:
 // containers that share its PID namespace see it as /proc/1, and must not find
-// the host's files there.
+// the host's files there. With SELinux it has the label that they have.
 
 static void fail(const char *step) {
 	char text[128];
@@ -30,10 +30,14 @@ static void fail(const char *step) {
 	_exit(1);
 }
 
-static void empty_root(void) {
+static void empty_root(const char *label) {
+	char options[1024] = "size=4k,nr_inodes=2,mode=555";
+
+	if (label && *label)
+		snprintf(options, sizeof options, "size=4k,nr_inodes=2,mode=555,context=\"%s\"", label);
 	if (mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		fail("make mounts private");
-	if (mount("pause", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=2,mode=555") < 0)
+	if (mount("pause", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
 		fail("mount root");
 	if (chdir("/proc") < 0)
 		fail("enter root");
@@ -60,14 +64,14 @@ static void drop_rights(void) {
 }
 
 static void __attribute__((constructor)) pause_mode(int argc, char **argv) {
-	if (argc != 2 || strcmp(argv[0], "pause") != 0 || strcmp(argv[1], "pause") != 0)
+	if (argc < 2 || argc > 3 || strcmp(argv[0], "pause") != 0 || strcmp(argv[1], "pause") != 0)
 		return;
 	char go;
 	ssize_t got;
 
 	signal(SIGCHLD, SIG_IGN); // orphans are reaped by the kernel
 	prctl(PR_SET_NAME, "pause", 0, 0, 0);
-	empty_root();
+	empty_root(argc == 3 ? argv[2] : NULL);
 	drop_rights();
 	(void)!write(3, "ok", 2);
 	close(3);

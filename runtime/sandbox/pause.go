@@ -51,7 +51,7 @@ func (m *Manager) startPause(s *Sandbox, userns bool) (p *pauseProcess, err erro
 	var complaint bytes.Buffer
 	cmd := &exec.Cmd{
 		Path:       keeper.ExecPath(program),
-		Args:       []string{"pause", "pause"},
+		Args:       []string{"pause", "pause", s.Label},
 		Dir:        "/",
 		Env:        []string{},
 		ExtraFiles: []*os.File{theirs, told},

@@ -40,6 +40,7 @@ type Config struct {
 	CgroupParent string                // the pod's cgroup, below the cgroup root; "": none
 	Resources    *specs.LinuxResources // limits of the pod's cgroup; nil: none
 	ShmBytes     int64                 // size of /dev/shm; 0: DefaultShmBytes
+	Label        string                // SELinux', of the shared PID namespace's first process' root; "": none
 }
 
 // IDMap is a range of ids of a user namespace: Container and the following are
