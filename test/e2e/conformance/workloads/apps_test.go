@@ -237,13 +237,19 @@ func TestStatefulSets(t *testing.T) {
 	}
 	health("ordered-0", "touch")
 	s.waitAlive("set=ordered", 3)
-	health("ordered-0", "rm")
+	for i := range 3 {
+		health(fmt.Sprint("ordered-", i), "rm")
+	}
 	s.kubectl("scale", "statefulset", "ordered", "burst", "--replicas=0")
 	count("burst", 0)
 	if n := len(s.pods("set=ordered")); n != 3 {
-		t.Errorf("ordered went down to %d pods beside an unhealthy one", n)
+		t.Errorf("ordered went down to %d pods, all of them unhealthy", n)
 	}
-	health("ordered-0", "touch")
+	for i := range 3 {
+		if _, err := s.exec(fmt.Sprint("ordered-", i), "c", "touch", "/tmp/healthy"); err != nil && !strings.Contains(err.Error(), "not found") {
+			t.Error(err)
+		}
+	}
 	count("ordered", 0)
 
 	make("rolling", 3, "")

@@ -88,7 +88,7 @@ func TestProxy(t *testing.T) {
 		"SERVE_TLS_PORT_443": `<a href="/tlsrewriteme">test</a>`, "SERVE_TLS_PORT_460": "tls baz", "SERVE_TLS_PORT_462": "tls qux"} {
 		p.Spec.Containers[0].Env = append(p.Spec.Containers[0].Env, corev1.EnvVar{Name: name, Value: value})
 	}
-	p.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "dest1", ContainerPort: 160}, {Name: "dest2", ContainerPort: 162}, {Name: "tlsdest1", ContainerPort: 460}, {Name: "tlsdest2", ContainerPort: 462}}
+	p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80}, {Name: "dest1", ContainerPort: 160}, {Name: "dest2", ContainerPort: 162}, {Name: "tlsdest1", ContainerPort: 460}, {Name: "tlsdest2", ContainerPort: 462}}
 	s.run(readyOn(p, 80))
 	s.service("svc", corev1.ServiceSpec{Selector: p.Labels, Ports: []corev1.ServicePort{{Name: "portname1", Port: 80, TargetPort: intstr.FromString("dest1")}, {Name: "portname2", Port: 81, TargetPort: intstr.FromInt32(162)},
 		{Name: "tlsportname1", Port: 443, TargetPort: intstr.FromString("tlsdest1")}, {Name: "tlsportname2", Port: 444, TargetPort: intstr.FromInt32(462)}}})
