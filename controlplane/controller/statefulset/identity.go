@@ -40,7 +40,7 @@ func makePod(set *appsv1.StatefulSet, template *corev1.PodTemplateSpec, hash str
 	}
 	pod.Labels[appsv1.StatefulSetPodNameLabel] = pod.Name
 	pod.Labels[appsv1.PodIndexLabel] = strconv.Itoa(n)
-	pod.Labels[appsv1.StatefulSetRevisionLabel] = hash
+	pod.Labels[appsv1.StatefulSetRevisionLabel] = set.Name + "-" + hash // the name of the ControllerRevision
 	pod.Spec.Hostname, pod.Spec.Subdomain = pod.Name, set.Spec.ServiceName
 	mountClaims(set, pod, n)
 	return pod

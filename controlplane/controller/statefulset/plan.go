@@ -2,6 +2,7 @@ package statefulset
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -98,9 +99,14 @@ func (s *state) fillSlots() bool {
 	return settled || !s.ordered
 }
 
-// condemn deletes pods beyond the wanted number, highest first; in order, one at a time and only if the rest is healthy.
+// condemn deletes pods beyond the wanted number, highest first; in order, one at a time and only if the rest is healthy: a pod that is
+// not waits for those below it to become so, which is how a set whose pods all fail keeps them to be looked at.
 func (s *state) condemn() bool {
-	for _, pod := range s.condemned {
+	unhealthy := func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil || !s.available(pod) }
+	for i, pod := range s.condemned {
+		if s.ordered && unhealthy(pod) && slices.ContainsFunc(s.condemned[i+1:], unhealthy) {
+			return false
+		}
 		if pod.DeletionTimestamp == nil {
 			s.plan.remove = append(s.plan.remove, pod)
 		}
@@ -122,7 +128,7 @@ func (s *state) roll() {
 	away := 0 // missing, ending or starting
 	for i := len(s.slots) - 1; i >= 0; i-- {
 		pod := s.slots[i]
-		old := pod != nil && pod.DeletionTimestamp == nil && revision(pod) != s.update && i >= partition(s.set)
+		old := pod != nil && pod.DeletionTimestamp == nil && revision(s.set, pod) != s.update && i >= partition(s.set)
 		up := pod != nil && pod.DeletionTimestamp == nil && s.available(pod)
 		switch {
 		case old && up:
@@ -184,10 +190,10 @@ func (s *state) figures() {
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		if revision(pod) == s.update {
+		if revision(s.set, pod) == s.update {
 			st.UpdatedReplicas++
 		}
-		if revision(pod) == s.current {
+		if revision(s.set, pod) == s.current {
 			st.CurrentReplicas++
 		}
 		if backend.Ready(pod) {
@@ -219,4 +225,7 @@ func (s *state) available(pod *corev1.Pod) bool {
 	return false
 }
 
-func revision(pod *corev1.Pod) string { return pod.Labels[appsv1.StatefulSetRevisionLabel] }
+// revision is the hash of a pod's revision, whose whole name is on the pod. Pods of earlier versions have the hash alone.
+func revision(set *appsv1.StatefulSet, pod *corev1.Pod) string {
+	return strings.TrimPrefix(pod.Labels[appsv1.StatefulSetRevisionLabel], set.Name+"-")
+}

@@ -104,6 +104,11 @@ func TestDecide(t *testing.T) {
 		{"down waits for the one that goes", 1, "0:new 1:new 2:new 3:new:going", "", nil},
 		{"down waits for the healthy ones", 2, "0:new 1:new:starting 2:new", "", nil},
 		{"down to nothing", 0, "0:new", "-0", nil},
+		{"down: the only unhealthy one goes", 1, "0:new 1:new 2:new:starting", "-2", nil},
+		{"down: all unhealthy stay", 0, "0:new:starting 1:new:starting 2:new:starting", "", nil},
+		{"down: the last unhealthy one goes", 0, "0:new:starting", "-0", nil},
+		{"parallel down, all unhealthy", 0, "0:new:starting 1:new:starting", "-1 -0", []mod{parallel}},
+		{"the revision's whole name, as of now, and the hash alone", 3, "0:old 1:db-new 2:db-new", "-0", nil},
 		{"parallel down", 1, "0:new 1:new 2:new 3:new:going", "-2 -1", []mod{parallel}},
 		{"update from the top", 3, "0:old 1:old 2:old", "-2", nil},
 		{"update goes on", 3, "0:old 1:old 2:new", "-1", nil},
@@ -160,7 +165,7 @@ func TestIdentity(t *testing.T) {
 		Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "data"}, {Name: "scratch"}}}}
 	pod := makePod(set, template, "h", 2)
 	if pod.Name != "db-2" || pod.Spec.Hostname != "db-2" || pod.Spec.Subdomain != "db" || pod.Labels[appsv1.PodIndexLabel] != "2" ||
-		pod.Labels[appsv1.StatefulSetPodNameLabel] != "db-2" || pod.Labels[appsv1.StatefulSetRevisionLabel] != "h" {
+		pod.Labels[appsv1.StatefulSetPodNameLabel] != "db-2" || pod.Labels[appsv1.StatefulSetRevisionLabel] != "db-h" {
 		t.Fatalf("%+v", pod)
 	}
 	if len(pod.Spec.Volumes) != 2 || pod.Spec.Volumes[0].PersistentVolumeClaim.ClaimName != "data-db-2" || pod.Spec.Volumes[1].Name != "scratch" {

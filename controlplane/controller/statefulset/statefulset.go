@@ -88,7 +88,7 @@ func (k *keeper) reconcile(ctx context.Context, key string) (time.Duration, erro
 		return 0, errors.Join(stepErr, err)
 	}
 	inUse := func(r *appsv1.ControllerRevision) bool {
-		return r.Name == current.Name || slices.ContainsFunc(in.pods, func(pod *corev1.Pod) bool { return revision(pod) == history.Hash(r) })
+		return r.Name == current.Name || slices.ContainsFunc(in.pods, func(pod *corev1.Pod) bool { return revision(set, pod) == history.Hash(r) })
 	}
 	return p.again, errors.Join(stepErr, history.Trim(ctx, k.Client, all, set.Spec.RevisionHistoryLimit, inUse))
 }
