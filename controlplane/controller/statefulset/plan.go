@@ -100,9 +100,12 @@ func (s *state) fillSlots() bool {
 }
 
 // condemn deletes pods beyond the wanted number, highest first; in order, one at a time and only if the rest is healthy: a pod that is
-// not waits for those below it to become so, which is how a set whose pods all fail keeps them to be looked at.
+// not waits for those below it to become so, which is how a set whose pods all fail keeps them to be looked at. Of a pod that has ended
+// nothing can be hoped.
 func (s *state) condemn() bool {
-	unhealthy := func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil || !s.available(pod) }
+	unhealthy := func(pod *corev1.Pod) bool {
+		return pod.DeletionTimestamp != nil || !s.available(pod) && !backend.Ended(pod)
+	}
 	for i, pod := range s.condemned {
 		if s.ordered && unhealthy(pod) && slices.ContainsFunc(s.condemned[i+1:], unhealthy) {
 			return false

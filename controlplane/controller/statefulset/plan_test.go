@@ -107,6 +107,7 @@ func TestDecide(t *testing.T) {
 		{"down: the only unhealthy one goes", 1, "0:new 1:new 2:new:starting", "-2", nil},
 		{"down: all unhealthy stay", 0, "0:new:starting 1:new:starting 2:new:starting", "", nil},
 		{"down: the last unhealthy one goes", 0, "0:new:starting", "-0", nil},
+		{"down: what has ended is not waited for", 0, "0:new:failed 1:new:failed", "-1", nil},
 		{"parallel down, all unhealthy", 0, "0:new:starting 1:new:starting", "-1 -0", []mod{parallel}},
 		{"the revision's whole name, as of now, and the hash alone", 3, "0:old 1:db-new 2:db-new", "-0", nil},
 		{"parallel down", 1, "0:new 1:new 2:new 3:new:going", "-2 -1", []mod{parallel}},
