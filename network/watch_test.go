@@ -80,7 +80,7 @@ func TestHostile_ND22(t *testing.T) {
 		}
 	}
 	// What was told late, of the rest of the last script, comes before this.
-	podB := "the link or route of pod default/b (" + b.IPs[0].String() + ")"
+	podB := "the link, route or settings of pod default/b (" + b.IPs[0].String() + ")"
 	netfiltertest.Run(t, "ip", "route", "del", b.IPs[0].String())
 	for parts := ""; parts != podB; {
 		select {
