@@ -189,8 +189,8 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 	}
 	back.Push("root filesystem", func(ctx context.Context) error { return s.deps.Rootfs.UnmountRootfs(ctx, rec.ID) })
 	ids := podNamespaces(pod.Config).GetUsernsOptions()
-	if own := sc.GetNamespaceOptions().GetUsernsOptions(); own != nil && !sameUserns(own, ids) {
-		return nil, invalid("the container's user namespace is not its sandbox's")
+	if err := checkShared(sc.GetNamespaceOptions(), podNamespaces(pod.Config)); err != nil {
+		return nil, err
 	}
 	process, mount, err := s.containerLabels(pod, sc)
 	if err != nil {
@@ -229,6 +229,21 @@ func (s *Server) prepare(ctx context.Context, rec *podstore.Container, pod *pods
 	}
 	rec.Process = spec.Process
 	return spec, ctx.Err()
+}
+
+// checkShared refuses what a container cannot have for itself: these namespaces
+// are its sandbox's.
+func checkShared(own, pod *runtimeapi.NamespaceOption) error {
+	const node = runtimeapi.NamespaceMode_NODE
+	switch {
+	case own.GetUsernsOptions() != nil && !sameUserns(own.GetUsernsOptions(), pod.GetUsernsOptions()):
+		return invalid("the container's user namespace is not its sandbox's")
+	case own.GetNetwork() == node && pod.GetNetwork() != node:
+		return invalid("the container asks for the node's network, but its sandbox has one of its own")
+	case own.GetIpc() == node && pod.GetIpc() != node:
+		return invalid("the container asks for the node's IPC namespace, but its sandbox has one of its own")
+	}
+	return nil
 }
 
 // sameUserns: none is the node's.

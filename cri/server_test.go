@@ -362,6 +362,21 @@ func TestHostile_CR1(t *testing.T) {
 		"pod host ip": badPod(func(c *runtimeapi.PodSandboxConfig) {
 			c.PortMappings = []*runtimeapi.PortMapping{{HostIp: "x", HostPort: 1, ContainerPort: 1}}
 		}),
+		"pod unknown policy": badPod(func(c *runtimeapi.PodSandboxConfig) {
+			c.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{SupplementalGroupsPolicy: 9}
+		}),
+		"pod unknown profile type": badPod(func(c *runtimeapi.PodSandboxConfig) {
+			c.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{Seccomp: &runtimeapi.SecurityProfile{ProfileType: 9}}
+		}),
+		"ctr node's network": badCtr(func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
+		}),
+		"ctr node's IPC": badCtr(func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.NamespaceOptions.Ipc = runtimeapi.NamespaceMode_NODE
+		}),
+		"ctr network of its own": badCtr(func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_CONTAINER
+		}),
 		"pod handler":        &runtimeapi.RunPodSandboxRequest{Config: podConfig("bad"), RuntimeHandler: "gvisor"},
 		"ctr no pod id":      &runtimeapi.CreateContainerRequest{Config: ctrConfig("c")},
 		"ctr no config":      &runtimeapi.CreateContainerRequest{PodSandboxId: pod},

@@ -142,7 +142,11 @@ func memoryUsage(st cgroup.Stats) *runtimeapi.MemoryUsage {
 }
 
 func swapUsage(st cgroup.Stats) *runtimeapi.SwapUsage {
-	return &runtimeapi.SwapUsage{Timestamp: st.At.UnixNano(), SwapUsageBytes: num(st.Memory.Swap)}
+	out := &runtimeapi.SwapUsage{Timestamp: st.At.UnixNano(), SwapUsageBytes: num(st.Memory.Swap)}
+	if free := st.Memory.SwapFree; free != nil {
+		out.SwapAvailableBytes = num(*free)
+	}
+	return out
 }
 
 func ioUsage(st cgroup.Stats) *runtimeapi.IoUsage {

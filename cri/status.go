@@ -38,7 +38,7 @@ func (s *Server) Status(_ context.Context, req *runtimeapi.StatusRequest) (*runt
 	if req.GetVerbose() {
 		resp.Info = infoMap(map[string]any{
 			"runDir": s.cfg.RunDir, "cgroupDriver": s.driver().String(), "cgroupV2": s.host.Unified, "capabilities": s.host.Capabilities,
-			"appArmor": s.host.AppArmor, "selinux": s.host.SELinux, "cdiSpecDirs": s.cfg.CDIDirs, "engine": "libcontainer",
+			"appArmor": s.host.AppArmor, "selinux": s.host.SELinux, "cdiSpecDirs": s.cfg.CDIDirs,
 			"sandboxes": len(s.sandboxes.List()), "containers": len(s.containers.List()),
 			"sandboxImage": "", // there is no pause container
 		})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -33,10 +34,31 @@ func checkMap(what string, m map[string]string) error {
 	return nil
 }
 
-// checkEnum refuses a number that the API gives no name.
-func checkEnum[T ~int32](what string, v T, names map[int32]string) error {
-	if _, ok := names[int32(v)]; !ok {
-		return invalid("%s has the unknown value %d", what, v)
+// knownEnums refuses a number that the API gives no name, wherever in m it is.
+func knownEnums(m protoreflect.Message) (err error) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.IsMap(): // of texts, all of them
+		case f.IsList():
+			for i := 0; i < v.List().Len() && err == nil; i++ {
+				err = knownEnum(f, v.List().Get(i))
+			}
+		default:
+			err = knownEnum(f, v)
+		}
+		return err == nil
+	})
+	return err
+}
+
+func knownEnum(f protoreflect.FieldDescriptor, v protoreflect.Value) error {
+	switch f.Kind() {
+	case protoreflect.EnumKind:
+		if f.Enum().Values().ByNumber(v.Enum()) == nil {
+			return invalid("%s of %s has the unknown value %d", f.Name(), f.Parent().Name(), v.Enum())
+		}
+	case protoreflect.MessageKind:
+		return knownEnums(v.Message())
 	}
 	return nil
 }
@@ -59,6 +81,9 @@ func checkSandboxConfig(c *runtimeapi.PodSandboxConfig) error {
 		return invalid("the sandbox config has no metadata")
 	case m.GetName() == "" || m.GetNamespace() == "" || m.GetUid() == "":
 		return invalid("sandbox metadata needs name, namespace and uid; got %q, %q, %q", m.GetName(), m.GetNamespace(), m.GetUid())
+	}
+	if err := knownEnums(c.ProtoReflect()); err != nil {
+		return err
 	}
 	if err := checkNames(m.GetName(), m.GetNamespace(), m.GetUid()); err != nil {
 		return err
@@ -99,9 +124,6 @@ func checkSandboxConfig(c *runtimeapi.PodSandboxConfig) error {
 }
 
 func checkPortMapping(p *runtimeapi.PortMapping) error {
-	if err := checkEnum("port mapping protocol", p.GetProtocol(), runtimeapi.Protocol_name); err != nil {
-		return err
-	}
 	if p.GetHostPort() < 0 || p.GetHostPort() > 65535 || p.GetContainerPort() < 0 || p.GetContainerPort() > 65535 {
 		return invalid("port mapping %d -> %d is outside 0 to 65535", p.GetHostPort(), p.GetContainerPort())
 	}
@@ -124,11 +146,6 @@ func checkCgroupParent(p string) error {
 }
 
 func checkNamespaces(o *runtimeapi.NamespaceOption) error {
-	for what, mode := range map[string]runtimeapi.NamespaceMode{"network": o.GetNetwork(), "pid": o.GetPid(), "ipc": o.GetIpc()} {
-		if err := checkEnum(what+" namespace mode", mode, runtimeapi.NamespaceMode_name); err != nil {
-			return err
-		}
-	}
 	for what, mode := range map[string]runtimeapi.NamespaceMode{"network": o.GetNetwork(), "ipc": o.GetIpc()} {
 		if mode != runtimeapi.NamespaceMode_POD && mode != runtimeapi.NamespaceMode_NODE {
 			return invalid("%s namespace mode %v; only POD and NODE are possible", what, mode)
@@ -186,6 +203,9 @@ func checkContainerConfig(c *runtimeapi.ContainerConfig) error {
 	case c.GetImage().GetImage() == "":
 		return invalid("the container config names no image")
 	}
+	if err := knownEnums(c.ProtoReflect()); err != nil {
+		return err
+	}
 	if err := checkNames(m.GetName()); err != nil {
 		return err
 	}
@@ -195,22 +215,10 @@ func checkContainerConfig(c *runtimeapi.ContainerConfig) error {
 	if err := checkMap("annotations", c.GetAnnotations()); err != nil {
 		return err
 	}
-	if err := checkEnum("stop signal", c.GetStopSignal(), runtimeapi.Signal_name); err != nil {
+	if err := checkNamespaces(c.GetLinux().GetSecurityContext().GetNamespaceOptions()); err != nil {
 		return err
-	}
-	sc := c.GetLinux().GetSecurityContext()
-	if err := checkEnum("supplemental groups policy", sc.GetSupplementalGroupsPolicy(), runtimeapi.SupplementalGroupsPolicy_name); err != nil {
-		return err
-	}
-	for what, mode := range map[string]runtimeapi.NamespaceMode{"network": sc.GetNamespaceOptions().GetNetwork(), "pid": sc.GetNamespaceOptions().GetPid(), "ipc": sc.GetNamespaceOptions().GetIpc()} {
-		if err := checkEnum(what+" namespace mode", mode, runtimeapi.NamespaceMode_name); err != nil {
-			return err
-		}
 	}
 	for _, mt := range c.GetMounts() {
-		if err := checkEnum("mount propagation", mt.GetPropagation(), runtimeapi.MountPropagation_name); err != nil {
-			return err
-		}
 		if mt == nil || (mt.GetHostPath() == "") == (mt.GetImage().GetImage() == "") {
 			return invalid("mount %q needs either a host path or an image", mt.GetContainerPath())
 		}

@@ -92,11 +92,12 @@ func memory(r *runtimeapi.LinuxContainerResources, host Host) *specs.LinuxMemory
 }
 
 // Merge lays the set fields of an update over the resources that are in force,
-// which is what UpdateContainerResources means by a zero field.
+// which is what UpdateContainerResources means by a zero field. A process gets
+// its OOM score when it is started, so that one stays.
 func Merge(have, update *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
 	out := &runtimeapi.LinuxContainerResources{
 		CpuPeriod: either(update.GetCpuPeriod(), have.GetCpuPeriod()), CpuQuota: either(update.GetCpuQuota(), have.GetCpuQuota()),
-		CpuShares: either(update.GetCpuShares(), have.GetCpuShares()), OomScoreAdj: either(update.GetOomScoreAdj(), have.GetOomScoreAdj()),
+		CpuShares: either(update.GetCpuShares(), have.GetCpuShares()), OomScoreAdj: have.GetOomScoreAdj(),
 		MemoryLimitInBytes:     either(update.GetMemoryLimitInBytes(), have.GetMemoryLimitInBytes()),
 		MemorySwapLimitInBytes: either(update.GetMemorySwapLimitInBytes(), have.GetMemorySwapLimitInBytes()),
 		CpusetCpus:             either(update.GetCpusetCpus(), have.GetCpusetCpus()), CpusetMems: either(update.GetCpusetMems(), have.GetCpusetMems()),

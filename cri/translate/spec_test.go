@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -38,6 +39,23 @@ type scenario struct {
 	Host           Host
 	WantError      string      `json:",omitempty"`
 	Want           *specs.Spec `json:",omitempty"`
+}
+
+// plain is the scenario with nothing special in it.
+const plain = "testdata/plain.json"
+
+func load(t *testing.T, path string) (sc scenario) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&sc); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return sc
 }
 
 func (sc scenario) input(t *testing.T) Input {
@@ -75,16 +93,7 @@ func TestScenarios(t *testing.T) {
 }
 
 func runScenario(t *testing.T, path string) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sc scenario
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&sc); err != nil {
-		t.Fatal(err)
-	}
+	sc := load(t, path)
 	got, err := Spec(sc.input(t))
 	if sc.WantError != "" {
 		if err == nil || !strings.Contains(err.Error(), sc.WantError) || !errors.Is(err, ErrInvalid) {
@@ -127,14 +136,7 @@ func mustJSON(t *testing.T, v any) string {
 
 // TestSpecIsDeterministic: two computations from one input are equal.
 func TestSpecIsDeterministic(t *testing.T) {
-	raw, err := os.ReadFile("testdata/plain.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sc scenario
-	if err := json.Unmarshal(raw, &sc); err != nil {
-		t.Fatal(err)
-	}
+	sc := load(t, plain)
 	var first string
 	for range 20 {
 		s, err := Spec(sc.input(t))
@@ -152,15 +154,7 @@ func TestSpecIsDeterministic(t *testing.T) {
 // A container that names no AppArmor profile gets the runtime's where there is one, unless it is privileged; a name counts
 // for both, and where the kernel has no AppArmor it is an error.
 func TestAppArmor(t *testing.T) {
-	raw, err := os.ReadFile("testdata/plain.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sc scenario
-	if err := json.Unmarshal(raw, &sc); err != nil {
-		t.Fatal(err)
-	}
-	in := sc.input(t)
+	in := load(t, plain).input(t)
 	profile := func(kind runtimeapi.SecurityProfile_ProfileType, name string) *runtimeapi.SecurityProfile {
 		return &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: name}
 	}
@@ -196,16 +190,8 @@ func TestAppArmor(t *testing.T) {
 // SELinux options where SELinux is off are an error that names the option and the way out; told to ignore them, the
 // container is the one that it is without them.
 func TestSELinuxOff(t *testing.T) {
-	raw, err := os.ReadFile("testdata/plain.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sc scenario
-	if err := json.Unmarshal(raw, &sc); err != nil {
-		t.Fatal(err)
-	}
-	in := sc.input(t)
-	plain, err := Spec(in)
+	in := load(t, plain).input(t)
+	without, err := Spec(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,9 +211,21 @@ func TestSELinuxOff(t *testing.T) {
 			got, err := Spec(in)
 			if err != nil {
 				t.Errorf("%v, to be ignored: %v", o, err)
-			} else if !privileged && mustJSON(t, got) != mustJSON(t, plain) {
+			} else if !privileged && mustJSON(t, got) != mustJSON(t, without) {
 				t.Errorf("%v, to be ignored: %s", o, mustJSON(t, got))
 			}
 		}
+	}
+}
+
+// TestMerge: a zero field of an update leaves what is in force, and the OOM score that the process was started with stays.
+func TestMerge(t *testing.T) {
+	have := &runtimeapi.LinuxContainerResources{CpuShares: 512, MemoryLimitInBytes: 1 << 20, OomScoreAdj: 900, Unified: map[string]string{"memory.high": "1", "pids.max": "2"}}
+	update := &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 2 << 20, OomScoreAdj: 100, CpusetCpus: "0", Unified: map[string]string{"pids.max": "3"}}
+	want := &runtimeapi.LinuxContainerResources{
+		CpuShares: 512, MemoryLimitInBytes: 2 << 20, OomScoreAdj: 900, CpusetCpus: "0", Unified: map[string]string{"memory.high": "1", "pids.max": "3"},
+	}
+	if got := Merge(have, update); !proto.Equal(got, want) {
+		t.Errorf("merged %v, want %v", got, want)
 	}
 }

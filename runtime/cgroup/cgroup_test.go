@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,44 @@ func TestGroupPathStaysInside(t *testing.T) {
 	for in, want := range map[string]string{"../../etc": "/etc", "/a/../../b": "/b", "": "/", "/kubepods/x/": "/kubepods/x"} {
 		if got := h.Group(in).Path(); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestSwapFree: what may still be swapped out is told where there is a limit on it.
+func TestSwapFree(t *testing.T) {
+	const unlimited = "9223372036854771712"
+	for _, row := range []struct {
+		mode  Mode
+		files map[string]string
+		want  int64 // -1: none is told
+	}{
+		{V2, map[string]string{"memory.swap.max": "4096\n", "memory.swap.current": "1024\n"}, 3072},
+		{V2, map[string]string{"memory.swap.max": "0\n", "memory.swap.current": "0\n"}, 0},
+		{V2, map[string]string{"memory.swap.max": "1024\n", "memory.swap.current": "4096\n"}, 0}, // lowered below what is out
+		{V2, map[string]string{"memory.swap.max": "max\n", "memory.swap.current": "1024\n"}, -1},
+		{V2, nil, -1},
+		{V1, map[string]string{"memory.stat": "hierarchical_memory_limit 8192\nhierarchical_memsw_limit 12288\ntotal_swap 1024\n"}, 3072},
+		{V1, map[string]string{"memory.stat": "hierarchical_memory_limit 8192\nhierarchical_memsw_limit " + unlimited + "\ntotal_swap 1024\n"}, -1},
+		{V1, map[string]string{"memory.stat": "hierarchical_memory_limit 8192\ntotal_swap 1024\n"}, -1}, // swap is not counted
+	} {
+		dir := t.TempDir()
+		for name, text := range row.files {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h := Hierarchy{Mode: row.mode, Mounts: map[string]string{"": dir, "memory": dir}}
+		s, err := h.Group("/").Stats(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := int64(-1)
+		if s.Memory.SwapFree != nil {
+			got = int64(*s.Memory.SwapFree)
+		}
+		if got != row.want {
+			t.Errorf("%v %v: %d bytes are free, want %d", row.mode, row.files, got, row.want)
 		}
 	}
 }

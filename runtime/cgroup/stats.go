@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -28,9 +29,11 @@ type CPUStats struct {
 
 // MemoryStats is the present use. WorkingSet is Usage without the inactive
 // page cache: what cannot be reclaimed at once, and what eviction goes by.
-// Limit is 0 without one.
+// Limit is 0 without one. SwapFree is what of a limit on swap is left, nil
+// without one.
 type MemoryStats struct {
 	Usage, WorkingSet, RSS, Cache, Limit, Swap uint64
+	SwapFree                                   *uint64
 	PageFaults, MajorFaults                    uint64
 	OOMKills                                   uint64
 }
@@ -86,12 +89,16 @@ func (g Group) stats1(s *Stats, detail bool) {
 	acct := g.dir("cpuacct")
 	s.CPU.UsageNs = readNumber(acct, "cpuacct.usage")
 	c, m := &s.CPU, &s.Memory
-	dir, inactive := g.dir("memory"), uint64(0)
+	dir, inactive, both := g.dir("memory"), uint64(0), uint64(0) // both: memory and swap
 	readTable(dir, "memory.stat", map[string]*uint64{
 		"hierarchical_memory_limit": &m.Limit, "total_rss": &m.RSS, "total_cache": &m.Cache, "total_swap": &m.Swap,
 		"total_pgfault": &m.PageFaults, "total_pgmajfault": &m.MajorFaults, "total_inactive_file": &inactive,
+		"hierarchical_memsw_limit": &both,
 	})
 	m.Usage, m.Limit = readNumber(dir, "memory.usage_in_bytes"), limitOf(m.Limit)
+	if both = limitOf(both); both > 0 {
+		m.limitSwap(both - min(m.Limit, both))
+	}
 	m.WorkingSet = workingSet(m.Usage, inactive)
 	if !detail {
 		return
@@ -125,6 +132,11 @@ func (g Group) stats2(s *Stats, detail bool) error {
 	})
 	m.Usage, m.Limit = readNumber(dir, "memory.current"), readNumber(dir, "memory.max")
 	m.Swap = readNumber(dir, "memory.swap.current")
+	read(dir, "memory.swap.max", func(text []byte) {
+		if limit, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64); err == nil { // else it is "max"
+			m.limitSwap(limit)
+		}
+	})
 	m.WorkingSet = workingSet(m.Usage, inactive)
 	if detail {
 		g.counts(s)
@@ -145,6 +157,11 @@ func (g Group) stats2(s *Stats, detail bool) error {
 		s.PSI[resource] = psi
 	}
 	return nil
+}
+
+func (m *MemoryStats) limitSwap(limit uint64) {
+	free := limit - min(m.Swap, limit)
+	m.SwapFree = &free
 }
 
 func workingSet(usage, inactive uint64) uint64 {
