@@ -61,6 +61,7 @@ type Containers interface {
 	Lifecycle
 	Observer
 	Streams
+	Status() error // nil while containers can be started
 }
 
 // Sandboxes is sandbox.Manager.

@@ -31,6 +31,7 @@ type world struct {
 	events []chan container.Event
 	steps  []string
 	hook   func(step string) error
+	down   error // why no container can be started
 }
 
 func newWorld() *world {
@@ -213,6 +214,11 @@ func (f fakeContainers) Events(context.Context) <-chan container.Event {
 
 func (f fakeContainers) Exec(_ context.Context, _ string, cfg container.ExecConfig) (int32, error) {
 	return 0, nil
+}
+func (f fakeContainers) Status() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.down
 }
 func (f fakeContainers) Attach(context.Context, string, container.Streams) error { return nil }
 func (f fakeContainers) ReopenLog(context.Context, string) error                 { return nil }

@@ -602,3 +602,31 @@ func TestSELinuxOff(t *testing.T) {
 		t.Errorf("to be ignored: %v", err)
 	}
 }
+
+// TestStatusConditions: what keeps pods from running is told by the condition
+// that it concerns.
+func TestStatusConditions(t *testing.T) {
+	w := newWorld()
+	s := start(t, w, t.TempDir())
+	conditions := func() map[string]*runtimeapi.RuntimeCondition {
+		resp, err := s.Status(t.Context(), &runtimeapi.StatusRequest{Verbose: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]*runtimeapi.RuntimeCondition{}
+		for _, c := range resp.GetStatus().GetConditions() {
+			out[c.GetType()] = c
+		}
+		return out
+	}
+	if c := conditions(); !c[runtimeapi.RuntimeReady].GetStatus() || !c[runtimeapi.NetworkReady].GetStatus() {
+		t.Errorf("with everything in place: %v", c)
+	}
+	w.mu.Lock()
+	w.down = errors.New("no keeper")
+	w.mu.Unlock()
+	c := conditions()
+	if r := c[runtimeapi.RuntimeReady]; r.GetStatus() || r.GetReason() == "" || !strings.Contains(r.GetMessage(), "no keeper") || !c[runtimeapi.NetworkReady].GetStatus() {
+		t.Errorf("without a keeper: %v", c)
+	}
+}

@@ -26,6 +26,9 @@ func (s *Server) Version(context.Context, *runtimeapi.VersionRequest) (*runtimea
 // Status says whether pods can run here, and with what features.
 func (s *Server) Status(_ context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	ready := &runtimeapi.RuntimeCondition{Type: "RuntimeReady", Status: true}
+	if err := s.deps.Containers.Status(); err != nil {
+		ready.Status, ready.Reason, ready.Message = false, "KeeperDown", err.Error()
+	}
 	network := &runtimeapi.RuntimeCondition{Type: "NetworkReady", Status: true}
 	if err := s.deps.Network.Status(); err != nil {
 		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()

@@ -26,6 +26,7 @@ type link struct {
 	mu     sync.Mutex
 	client *keeper.Client
 	ready  chan struct{} // closed while client is usable
+	down   error         // why no keeper can be started; nil else
 	closed bool
 }
 
@@ -57,7 +58,7 @@ func (l *link) use(client *keeper.Client) error {
 	l.mu.Lock()
 	closed := l.closed
 	if !closed {
-		l.client = client
+		l.client, l.down = client, nil
 		close(l.ready)
 	}
 	l.mu.Unlock()
@@ -225,12 +226,26 @@ func (l *link) renew() bool {
 			return false
 		}
 		l.m.cfg.Log.Error("cannot start the keeper", "err", err)
+		l.mu.Lock()
+		l.down = err
+		l.mu.Unlock()
 		select {
 		case <-l.m.ctx.Done():
 			return false
 		case <-time.After(pause):
 		}
 	}
+}
+
+// Status is an error while no container can be started, because the keeper
+// cannot be. One that is lost and comes again at once is none.
+func (m *Manager) Status() error {
+	m.link.mu.Lock()
+	defer m.link.mu.Unlock()
+	if m.link.down == nil {
+		return nil
+	}
+	return fmt.Errorf("the keeper, which is every container's parent, cannot be started: %w", m.link.down)
 }
 
 func (l *link) close() {

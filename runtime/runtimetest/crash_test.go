@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -66,6 +67,49 @@ func TestKillKeeperDuringExec(t *testing.T) {
 	n := New(t)
 	n.sleeper("c")
 	n.KillDuringExec("c")
+}
+
+// TestStatus: a keeper that cannot be started is told, and that it can be again.
+func TestStatus(t *testing.T) {
+	n := New(t)
+	n.sleeper("c")
+	if err := n.Manager.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := n.ManagerConfig()
+	program, err := os.ReadFile(cfg.KeeperPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.KeeperPath = filepath.Join(n.Dir, "keeper")
+	if err := os.WriteFile(cfg.KeeperPath, program, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n.Manager, err = container.Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Status(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(cfg.KeeperPath, cfg.KeeperPath+".away"); err != nil {
+		t.Fatal(err)
+	}
+	n.KillKeeper()
+	for n.Status() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if err := n.Status(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), cfg.KeeperPath) {
+		t.Errorf("without its program: %v", err)
+	}
+	if err := os.Rename(cfg.KeeperPath+".away", cfg.KeeperPath); err != nil {
+		t.Fatal(err)
+	}
+	for n.Status() != nil {
+		time.Sleep(time.Millisecond)
+	}
+	if out, _, code, err := n.exec("c", "echo alive", container.ExecConfig{}); err != nil || code != 0 || out != "alive\n" {
+		t.Errorf("exec with the new keeper: %q, code %d, %v", out, code, err)
+	}
 }
 
 // TestKillKeeperUnderLoad kills keepers while much is written, so that kills
