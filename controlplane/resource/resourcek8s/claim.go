@@ -28,8 +28,13 @@ func most(n, limit int, path *field.Path) field.ErrorList {
 	return nil
 }
 
-func validateClass(s *resourcev1.DeviceClassSpec, path *field.Path) field.ErrorList {
-	errs := validateSelectors(s.Selectors, path.Child("selectors"))
+// validateClass checks a class; old is nil at its creation.
+func validateClass(s, old *resourcev1.DeviceClassSpec, path *field.Path) field.ErrorList {
+	var known []string
+	if old != nil {
+		known = stored(old.Selectors)
+	}
+	errs := validateSelectors(s.Selectors, known, path.Child("selectors"))
 	config := path.Child("config")
 	errs = append(errs, most(len(s.Config), resourcev1.DeviceConfigMaxSize, config)...)
 	for i, c := range s.Config {
@@ -41,7 +46,8 @@ func validateClass(s *resourcev1.DeviceClassSpec, path *field.Path) field.ErrorL
 	return errs
 }
 
-func validateSelectors(list []resourcev1.DeviceSelector, path *field.Path) field.ErrorList {
+// validateSelectors checks a list, of which some expressions may be known from the stored object.
+func validateSelectors(list []resourcev1.DeviceSelector, known []string, path *field.Path) field.ErrorList {
 	errs := most(len(list), resourcev1.DeviceSelectorsMaxSize, path)
 	for i, s := range list {
 		at := path.Index(i).Child("cel")
@@ -52,6 +58,8 @@ func validateSelectors(list []resourcev1.DeviceSelector, path *field.Path) field
 			errs = append(errs, field.Required(at.Child("expression"), ""))
 		case len(s.CEL.Expression) > resourcev1.CELSelectorExpressionMaxLength:
 			errs = append(errs, field.TooLong(at.Child("expression"), "", resourcev1.CELSelectorExpressionMaxLength))
+		default:
+			errs = append(errs, validateExpression(s.CEL.Expression, slices.Contains(known, s.CEL.Expression), at.Child("expression"))...)
 		}
 	}
 	return errs
@@ -197,7 +205,7 @@ func (a asked) validate(path *field.Path) field.ErrorList {
 	} else {
 		errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(a.class, false), path.Child("deviceClassName"), a.class)...)
 	}
-	errs = append(errs, validateSelectors(a.selectors, path.Child("selectors"))...)
+	errs = append(errs, validateSelectors(a.selectors, nil, path.Child("selectors"))...)
 	switch a.mode {
 	case resourcev1.DeviceAllocationModeAll:
 		if a.count != 0 {

@@ -33,7 +33,10 @@ func deviceClass() resource.Kind {
 		NewList: func() runtime.Object { return &resourcev1.DeviceClassList{} },
 	}, resource.Rules[*resourcev1.DeviceClass]{
 		Validate: func(_ context.Context, c *resourcev1.DeviceClass) field.ErrorList {
-			return validateClass(&c.Spec, field.NewPath("spec"))
+			return validateClass(&c.Spec, nil, field.NewPath("spec"))
+		},
+		ValidateUpdate: func(_ context.Context, c, old *resourcev1.DeviceClass) field.ErrorList {
+			return validateClass(&c.Spec, &old.Spec, field.NewPath("spec"))
 		},
 	})
 }

@@ -1,6 +1,7 @@
 package resourcek8s
 
 import (
+	"strings"
 	"testing"
 
 	resourcev1 "k8s.io/api/resource/v1"
@@ -153,4 +154,48 @@ func TestValidateOthers(t *testing.T) {
 	rule := &resourcev1.DeviceTaintRule{Spec: resourcev1.DeviceTaintRuleSpec{Taint: resourcev1.DeviceTaint{Key: "a b", Effect: "Explode"}}}
 	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "DeviceTaintRule").Validate(t.Context(), rule),
 		"spec.taint.key: Invalid value", `spec.taint.effect: Unsupported value: "Explode"`)
+}
+
+// A selector is compiled when it comes, and what it can cost at most is known (KEP-4381).
+func TestValidateExpressions(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "DeviceClass")
+	class := func(text string) *resourcev1.DeviceClass {
+		return &resourcev1.DeviceClass{Spec: resourcev1.DeviceClassSpec{Selectors: []resourcev1.DeviceSelector{{CEL: &resourcev1.CELDeviceSelector{Expression: text}}}}}
+	}
+	const path = "spec.selectors[0].cel.expression: "
+	each := func(body string, deep int) string { // over all attributes of all domains, nested
+		for range deep {
+			body = `device.attributes.all(d, device.attributes[d].all(a, ` + body + `))`
+		}
+		return body
+	}
+	for text, want := range map[string][]string{
+		`device.driver == "d.example.com"`: nil,
+		`device.attributes["d.example.com"].model == "x" && device.capacity["d.example.com"].memory.compareTo(quantity("1Gi")) >= 0`: nil,
+		`device.attributes["d.example.com"].version.isGreaterThan(semver("1.0.0"))`:                                                  nil,
+		`cel.bind(dra, device.attributes["d.example.com"], dra.one && dra.other)`:                                                    nil,
+		`device.allowMultipleAllocations`:            nil,
+		`device.attributes["d.example.com"].healthy`: nil,
+		each("true", 1): nil,
+		each("true", 3): {path + "Forbidden: too complex, exceeds cost limit"},
+		`device.attributes["d.example.com"].name.matches("` + strings.Repeat("(a*)*", 500) + `")`: nil,
+		`device.driver`:           {path + `Invalid value: "device.driver": must evaluate to bool or the unknown type, not string`},
+		`device.nothing == 1`:     {"compilation failed: ", "undefined field 'nothing'"},
+		`device.driver ==`:        {"compilation failed: ", "Syntax error"},
+		`object.metadata == null`: {"compilation failed: ", "undeclared reference to 'object'"},
+	} {
+		errs := k.Validate(t.Context(), class(text))
+		if len(want) == 2 {
+			if len(errs) != 1 || !strings.Contains(errs[0].Error(), path) || !strings.Contains(errs[0].Error(), want[0]) || !strings.Contains(errs[0].Error(), want[1]) {
+				t.Errorf("%s: %v; want %q", text, errs, want)
+			}
+			continue
+		}
+		resourcetest.CheckErrors(t, errs, want...)
+		resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), class(text), class("true")), want...)
+	}
+	claim := &resourcev1.ResourceClaim{Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: []resourcev1.DeviceRequest{{Name: "r",
+		Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "c", AllocationMode: resourcev1.DeviceAllocationModeAll, Selectors: class("1").Spec.Selectors}}}}}}
+	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "ResourceClaim").Validate(t.Context(), claim),
+		"spec.devices.requests[0].exactly.selectors[0].cel.expression: Invalid value: \"1\": must evaluate to bool")
 }
