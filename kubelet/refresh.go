@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -21,8 +22,11 @@ import (
 // refreshTask brings the content of a pod's volumes up to date.
 const refreshTask = "refresh"
 
-// object names a ConfigMap or Secret that a pod's volumes are made of.
+// object names a ConfigMap or Secret that a pod's volumes are made of; without a name it is every ClusterTrustBundle.
 type object struct{ kind, namespace, name string }
+
+// trustBundles are watched together: there are few, and every node may read them.
+const trustBundles = "ClusterTrustBundle"
 
 // objectWatches watches, one by one, the objects that pods' volumes are made of (Node authorization allows no list),
 // and calls changed for each pod that uses one when it changes. A watch lives as long as a pod wants it.
@@ -91,7 +95,16 @@ func (w *objectWatches) follow(ctx context.Context, o object, e *objectWatch) {
 	follow := func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 		return core.ConfigMaps(o.namespace).Watch(ctx, opts)
 	}
-	if o.kind == "Secret" {
+	selector := fields.OneTermEqualSelector("metadata.name", o.name).String()
+	switch o.kind {
+	case trustBundles:
+		kind, selector = &certificatesv1.ClusterTrustBundle{}, ""
+		bundles := w.client.CertificatesV1().ClusterTrustBundles()
+		list = func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			return bundles.List(ctx, opts)
+		}
+		follow = bundles.Watch
+	case "Secret":
 		kind = &corev1.Secret{}
 		list = func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			return core.Secrets(o.namespace).List(ctx, opts)
@@ -100,15 +113,15 @@ func (w *objectWatches) follow(ctx context.Context, o object, e *objectWatch) {
 			return core.Secrets(o.namespace).Watch(ctx, opts)
 		}
 	}
-	inf := informer(w.client, kind, fields.OneTermEqualSelector("metadata.name", o.name).String(), list, follow)
+	inf := informer(w.client, kind, selector, list, follow)
 	_ = inf.SetTransform(onlyVersion) // fails only on a running informer
 	tell := func(obj any) {
-		if m, is := obj.(metav1.Object); is && m.GetName() == o.name {
+		if m, is := obj.(metav1.Object); is && (m.GetName() == o.name || o.kind == trustBundles) {
 			w.tell(e, m.GetResourceVersion())
 		}
 	}
 	_, _ = inf.AddEventHandler(cache.ResourceEventHandlerFuncs{ // fails only on a stopped informer
-		AddFunc: tell, UpdateFunc: func(_, now any) { tell(now) }, DeleteFunc: func(any) { w.tell(e, "deleted") },
+		AddFunc: tell, UpdateFunc: func(_, now any) { tell(now) }, DeleteFunc: func(any) { w.tell(e, "") },
 	})
 	inf.RunWithContext(ctx)
 }
@@ -118,6 +131,8 @@ func onlyVersion(obj any) (any, error) {
 	switch o := obj.(type) {
 	case *corev1.ConfigMap:
 		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, ResourceVersion: o.ResourceVersion}}, nil
+	case *certificatesv1.ClusterTrustBundle:
+		return &certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: o.Name, ResourceVersion: o.ResourceVersion}}, nil
 	case *corev1.Secret:
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, ResourceVersion: o.ResourceVersion}}, nil
 	}
@@ -160,6 +175,9 @@ func sources(pod *corev1.Pod) map[object]struct{} {
 				}
 				if s.Secret != nil {
 					add("Secret", s.Secret.Name)
+				}
+				if s.ClusterTrustBundle != nil {
+					out[object{kind: trustBundles}] = struct{}{}
 				}
 			}
 		}

@@ -152,6 +152,7 @@ func (c *content) Mount(ctx context.Context, r Request) (Mounted, error) {
 
 func (c *content) Unmount(_ context.Context, uid types.UID, _, dir string) error {
 	c.m.tokens.forget(uid)
+	c.m.issued.forget(uid)
 	return mount.Unmount(dir)
 }
 
@@ -210,6 +211,10 @@ type sources struct{ *Manager }
 
 func (s sources) Token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) (string, error) {
 	return s.tokens.get(ctx, pod, p)
+}
+
+func (s sources) Certificate(ctx context.Context, pod *corev1.Pod, p *corev1.PodCertificateProjection) (key, chain []byte, err error) {
+	return s.issued.get(ctx, pod, p)
 }
 
 func (s sources) Allocatable() corev1.ResourceList { return s.deps.Allocatable() }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -31,6 +32,11 @@ type Deps struct {
 	GetSecret    func(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 	// Token asks for a service account token; the answer's Status holds it.
 	Token func(ctx context.Context, namespace, serviceAccount string, r *authv1.TokenRequest) (*authv1.TokenRequest, error)
+	// TrustBundles lists the ClusterTrustBundle of a name, or those of a signer; one of them is empty.
+	TrustBundles func(ctx context.Context, name, signer string) ([]certificatesv1.ClusterTrustBundle, error)
+	// RequestCertificate asks for a pod's certificate: it fills in who the pod is and where it runs. GetCertificateRequest reads what was made.
+	RequestCertificate    func(ctx context.Context, pod *corev1.Pod, spec certificatesv1.PodCertificateRequestSpec) (*certificatesv1.PodCertificateRequest, error)
+	GetCertificateRequest func(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error)
 	// GetClaim and GetVolume read a claim of a pod of this node and the volume it is bound to; without them claims are not served.
 	GetClaim  func(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
 	GetVolume func(ctx context.Context, name string) (*corev1.PersistentVolume, error)
@@ -47,6 +53,7 @@ type Manager struct {
 	cfg     Config
 	deps    Deps
 	tokens  *tokens
+	issued  *certificates
 	plugins []Plugin
 
 	turns turn.Turns[types.UID]
@@ -69,6 +76,7 @@ func New(cfg Config, deps Deps) *Manager {
 		deps.Allocatable = func() corev1.ResourceList { return nil }
 	}
 	m := &Manager{cfg: cfg, deps: deps, meters: meters{gauges: map[types.UID]map[string]*gauge{}}, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}}}
+	m.issued = &certificates{now: deps.Now, deps: &m.deps, m: map[certificateKey]*certificate{}}
 	m.plugins = append(slices.Clone(deps.Plugins), m.builtin()...)
 	return m
 }
@@ -90,10 +98,13 @@ func (m *Manager) Refresh(ctx context.Context, pod *corev1.Pod) error {
 	return err
 }
 
-// RefreshAt is when the pod's first token wants to be replaced or its first volume wants another look; the zero time for never. Content
+// RefreshAt is when the pod's first token or certificate wants to be replaced or its first volume wants another look; the zero time for never. Content
 // that changes by events of the API is not in it.
 func (m *Manager) RefreshAt(uid types.UID) time.Time {
 	first := m.tokens.next(uid)
+	if at := m.issued.next(uid); first.IsZero() || !at.IsZero() && at.Before(first) {
+		first = at
+	}
 	for _, p := range m.plugins {
 		if t, ok := p.(Timed); ok {
 			if at := t.RefreshAt(uid); !at.IsZero() && (first.IsZero() || at.Before(first)) {

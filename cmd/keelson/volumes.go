@@ -10,9 +10,12 @@ import (
 
 	"google.golang.org/grpc"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/controlplane/controller/provision"
@@ -46,9 +49,45 @@ func newVolumes(o *options, client kubernetes.Interface, log *slog.Logger) (*vol
 		Token: func(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 			return client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, r, metav1.CreateOptions{})
 		},
+		TrustBundles: func(ctx context.Context, name, signer string) ([]certificatesv1.ClusterTrustBundle, error) {
+			at := fields.OneTermEqualSelector("metadata.name", name)
+			if signer != "" {
+				at = fields.OneTermEqualSelector("spec.signerName", signer)
+			}
+			list, err := client.CertificatesV1().ClusterTrustBundles().List(ctx, metav1.ListOptions{FieldSelector: at.String()})
+			if err != nil {
+				return nil, err
+			}
+			return list.Items, nil
+		},
+		RequestCertificate: func(ctx context.Context, pod *corev1.Pod, spec certificatesv1.PodCertificateRequestSpec) (*certificatesv1.PodCertificateRequest, error) {
+			return requestCertificate(ctx, client, o.node.Name, pod, spec)
+		},
+		GetCertificateRequest: func(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error) {
+			return client.CertificatesV1().PodCertificateRequests(namespace).Get(ctx, name, metav1.GetOptions{})
+		},
 		Plugins: []volume.Plugin{drivers},
 	})
 	return m, drivers
+}
+
+// requestCertificate asks in the name of a pod of this node; the request goes with the pod.
+func requestCertificate(ctx context.Context, client kubernetes.Interface, node string, pod *corev1.Pod, spec certificatesv1.PodCertificateRequestSpec) (*certificatesv1.PodCertificateRequest, error) {
+	account, err := client.CoreV1().ServiceAccounts(pod.Namespace).Get(ctx, pod.Spec.ServiceAccountName, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	n, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	spec.PodName, spec.PodUID = pod.Name, pod.UID
+	spec.ServiceAccountName, spec.ServiceAccountUID = account.Name, account.UID
+	spec.NodeName, spec.NodeUID = types.NodeName(node), n.UID
+	r := &certificatesv1.PodCertificateRequest{Spec: spec}
+	r.Namespace, r.GenerateName = pod.Namespace, "req-"+pod.Name+"-"
+	r.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}}
+	return client.CertificatesV1().PodCertificateRequests(pod.Namespace).Create(ctx, r, metav1.CreateOptions{})
 }
 
 // shareVolumes makes the kubelet's folder a shared mount, unless it is on one: a CSI driver mounts in its own pod what other pods are to

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -16,13 +17,22 @@ import (
 
 // Sources answers what the sources name. A nil object with a nil error means that it does not exist.
 type Sources interface {
+	Identity
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	Token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) (string, error)
 	Allocatable() corev1.ResourceList
 }
 
-// Owner is who must be able to read a token: a user that all containers run as, or a group of the pod.
+// Identity is what a pod shows others, and knows them by.
+type Identity interface {
+	Token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) (string, error)
+	// Roots are trust anchors, as PEM; nil: nothing that is selected exists.
+	Roots(ctx context.Context, p *corev1.ClusterTrustBundleProjection) ([]byte, error)
+	// Certificate is the pod's own, and its key, as PEM.
+	Certificate(ctx context.Context, pod *corev1.Pod, p *corev1.PodCertificateProjection) (key, chain []byte, err error)
+}
+
+// Owner is who must be able to read a token or a key: a user that all containers run as, or a group of the pod.
 type Owner struct{ UID, Group *int64 }
 
 // Files lists the files of a projected volume.
@@ -63,18 +73,38 @@ func source(ctx context.Context, pod *corev1.Pod, s corev1.VolumeProjection, mod
 		if err != nil {
 			return nil, err
 		}
-		f := atomicdir.File{Data: []byte(tok), Mode: fs.FileMode(mode).Perm()}
-		if own.UID != nil || own.Group != nil { // a token is for its reader alone, as soon as one is known
-			f.Mode, f.UID = 0o600, own.UID
-		}
-		return map[string]atomicdir.File{s.ServiceAccountToken.Path: f}, nil
+		return map[string]atomicdir.File{s.ServiceAccountToken.Path: own.file([]byte(tok), mode)}, nil
 	case s.ClusterTrustBundle != nil:
-		if set(s.ClusterTrustBundle.Optional) {
-			return nil, nil
+		roots, err := from.Roots(ctx, s.ClusterTrustBundle)
+		if err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("projected source clusterTrustBundle is not supported on this node")
+		if roots == nil && !set(s.ClusterTrustBundle.Optional) {
+			return nil, fmt.Errorf("no ClusterTrustBundle is there for the file %q", s.ClusterTrustBundle.Path)
+		}
+		return map[string]atomicdir.File{s.ClusterTrustBundle.Path: own.file(roots, mode)}, nil
+	case s.PodCertificate != nil:
+		key, chain, err := from.Certificate(ctx, pod, s.PodCertificate)
+		if err != nil {
+			return nil, err
+		}
+		out := map[string]atomicdir.File{}
+		for path, data := range map[string][]byte{s.PodCertificate.CredentialBundlePath: slices.Concat(key, chain), s.PodCertificate.KeyPath: key, s.PodCertificate.CertificateChainPath: chain} {
+			if path != "" {
+				out[path] = own.file(data, mode)
+			}
+		}
+		return out, nil
 	}
 	return nil, fmt.Errorf("projected source of an unknown kind")
+}
+
+// file is for its reader alone, as soon as one is known.
+func (o Owner) file(data []byte, mode int32) atomicdir.File {
+	if o.UID != nil || o.Group != nil {
+		return atomicdir.File{Data: data, Mode: 0o600, UID: o.UID}
+	}
+	return atomicdir.File{Data: data, Mode: fs.FileMode(mode).Perm()}
 }
 
 func set(b *bool) bool { return b != nil && *b }
