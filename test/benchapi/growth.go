@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/test/lab"
 )
@@ -22,8 +21,9 @@ func median(d []time.Duration) time.Duration {
 	return d[len(d)/2]
 }
 
-// growth is what objects cost in our own server: memory, the time of a list, and the next start.
-func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, error) {
+// growth is what objects cost: requests beside them and lists of them, in the peer only with the smaller number, and in our own server
+// memory and the next start too.
+func growth(ctx context.Context, s settings, c *lab.Cluster, t, peer *target) ([]row, error) {
 	k, err := t.client(runtime.ContentTypeProtobuf)
 	if err != nil {
 		return nil, err
@@ -49,6 +49,13 @@ func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, 
 	}
 	var rows []row
 	add := func(what, unit string, v float64) { rows = append(rows, row{What: what, Unit: unit, Ours: v}) }
+	if peer != nil {
+		remove, err := peer.load(ctx, s.objects[0])
+		if err != nil {
+			return nil, fmt.Errorf("peer: %w", err)
+		}
+		defer remove()
+	}
 	have, used := 0, 0.0
 	for _, n := range append([]int{0}, s.objects...) {
 		var ns string
@@ -82,27 +89,54 @@ func growth(ctx context.Context, s settings, c *lab.Cluster, t *target) ([]row, 
 		}
 		have, used = n, mib
 		for _, op := range operations {
-			v, err := t.rate(ctx, s.length, runtime.ContentTypeProtobuf, 16, op.do)
-			if err != nil {
-				return rows, fmt.Errorf("%s with %d objects: %w", op.name, n, err)
+			other := peer
+			if n != s.objects[0] {
+				other = nil
 			}
-			add(fmt.Sprintf("%s with %d objects elsewhere, protobuf, c=16", op.name, n), "1/s", v)
+			r, err := beside(fmt.Sprintf("%s with %d objects elsewhere, protobuf, c=16", op.name, n), "1/s", t, other, func(t *target) (float64, error) {
+				return t.rate(ctx, s.length, runtime.ContentTypeProtobuf, 16, op.do)
+			})
+			if err != nil {
+				return rows, err
+			}
+			rows = append(rows, r)
 		}
 	}
-	v, err := manyPods(ctx, k)
-	add(fmt.Sprintf("list of %d pods, p50", pods), "ms", v)
-	return rows, err
+	r, err := beside(fmt.Sprintf("list of %d pods, p50", pods), "ms", t, peer, func(t *target) (float64, error) { return t.manyPods(ctx) })
+	return append(rows, r), err
+}
+
+// load makes n objects, which remove has deleted.
+func (t *target) load(ctx context.Context, n int) (remove func(), err error) {
+	k, err := t.client(runtime.ContentTypeProtobuf)
+	if err != nil {
+		return nil, err
+	}
+	ns, remove, err := namespace(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill(ctx, k, ns, n, func(i int) *corev1.ConfigMap { return object(fmt.Sprintf("m-%d", i)) }); err != nil {
+		remove()
+		return nil, err
+	}
+	return remove, nil
 }
 
 // pods of a large list.
 const pods = 10_000
 
 // manyPods is the time of a list of them, the newest as it is by default, the middle of several.
-func manyPods(ctx context.Context, k *kubernetes.Clientset) (float64, error) {
-	ns, _, err := namespace(ctx, k)
+func (t *target) manyPods(ctx context.Context) (float64, error) {
+	k, err := t.client(runtime.ContentTypeProtobuf)
 	if err != nil {
 		return 0, err
 	}
+	ns, remove, err := namespace(ctx, k)
+	if err != nil {
+		return 0, err
+	}
+	defer remove()
 	for { // pods are refused until the namespace has its account, which a controller makes
 		if _, err = k.CoreV1().ServiceAccounts(ns).Get(ctx, "default", metav1.GetOptions{}); err == nil {
 			break

@@ -68,23 +68,33 @@ func throughput(ctx context.Context, s settings, ours, peer *target) ([]row, err
 	for _, content := range []string{runtime.ContentTypeJSON, runtime.ContentTypeProtobuf} {
 		for _, clients := range []int{1, 16, 64} {
 			for _, op := range operations {
-				r := row{What: fmt.Sprintf("%s, %s, c=%d", op.name, map[string]string{runtime.ContentTypeJSON: "JSON", runtime.ContentTypeProtobuf: "protobuf"}[content], clients), Unit: "1/s"}
-				var err error
-				if r.Ours, err = ours.rate(ctx, s.length, content, clients, op.do); err != nil {
-					return nil, fmt.Errorf("%s: %w", r.What, err)
-				}
-				if peer != nil {
-					v, err := peer.rate(ctx, s.length, content, clients, op.do)
-					if err != nil {
-						return nil, fmt.Errorf("peer: %s: %w", r.What, err)
-					}
-					r.Peer = &v
+				what := fmt.Sprintf("%s, %s, c=%d", op.name, map[string]string{runtime.ContentTypeJSON: "JSON", runtime.ContentTypeProtobuf: "protobuf"}[content], clients)
+				r, err := beside(what, "1/s", ours, peer, func(t *target) (float64, error) { return t.rate(ctx, s.length, content, clients, op.do) })
+				if err != nil {
+					return nil, err
 				}
 				rows = append(rows, r)
 			}
 		}
 	}
 	return rows, nil
+}
+
+// beside measures ours and then the peer, if there is one.
+func beside(what, unit string, ours, peer *target, measure func(*target) (float64, error)) (r row, err error) {
+	r = row{What: what, Unit: unit}
+	if r.Ours, err = measure(ours); err != nil {
+		return r, fmt.Errorf("%s: %w", what, err)
+	}
+	if peer == nil {
+		return r, nil
+	}
+	v, err := measure(peer)
+	if err != nil {
+		return r, fmt.Errorf("peer: %s: %w", what, err)
+	}
+	r.Peer = &v
+	return r, nil
 }
 
 // rate runs clients for a while in a namespace of their own and counts.
@@ -187,17 +197,9 @@ const changes = 50
 func fanOut(ctx context.Context, ours, peer *target) ([]row, error) {
 	var rows []row
 	for _, watchers := range []int{200, 1000} {
-		r := row{What: fmt.Sprintf("change to the last of %d watchers, p50", watchers), Unit: "ms"}
-		var err error
-		if r.Ours, err = ours.arrival(ctx, watchers); err != nil {
+		r, err := beside(fmt.Sprintf("change to the last of %d watchers, p50", watchers), "ms", ours, peer, func(t *target) (float64, error) { return t.arrival(ctx, watchers) })
+		if err != nil {
 			return nil, err
-		}
-		if peer != nil {
-			v, err := peer.arrival(ctx, watchers)
-			if err != nil {
-				return nil, fmt.Errorf("peer: %w", err)
-			}
-			r.Peer = &v
 		}
 		rows = append(rows, r)
 	}

@@ -86,7 +86,7 @@ func run(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	more, err := growth(ctx, s, c, ours)
+	more, err := growth(ctx, s, c, ours, peer)
 	rows = append(append(rows, fan...), more...)
 	return errors.Join(err, report(os.Stdout, rows), writeJSON(s.out, rows))
 }
