@@ -212,6 +212,7 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	var watcher *garbage.Watcher
+	var names []string // the list's accounts
 	list := []struct {
 		account string
 		make    func(controller.Deps) (*controller.Loop, error)
@@ -228,12 +229,13 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"resourcequota-controller", p.quotas},
 		{"certificate-controller", p.certificates},
 		{"podcertificaterequestcleaner", certificates.NewPodCleaner},
-		{"service-account-controller", accounts.New},
+		{"service-account-controller", func(d controller.Deps) (*controller.Loop, error) { return accounts.New(d, names) }},
 		{"tokens-controller", p.accountTokens},
 		{"legacy-service-account-token-cleaner", p.oldTokens},
 		{"token-cleaner", bootstraptoken.NewCleaner},
 		{"bootstrap-signer", bootstraptoken.NewSigner},
 		{"root-ca-cert-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.New(d, p.server.PKI().CA.PEM) }},
+		{"kube-apiserver-serving-clustertrustbundle-publisher", func(d controller.Deps) (*controller.Loop, error) { return rootca.NewBundle(d, p.server.PKI().CA.PEM) }},
 		{"endpoint-controller", endpoints.New},
 		{"endpointslice-controller", endpointslice.New},
 		{"endpointslicemirroring-controller", endpointslice.NewMirror},
@@ -265,6 +267,9 @@ func (p *plane) controllers(client kubernetes.Interface, shared informers.Shared
 		{"resource-claim-controller", resourceclaim.New},
 		{"storage-version-migrator-controller", p.migrator},
 		{"validatingadmissionpolicy-status-controller", p.policyStatus},
+	}
+	for _, c := range list {
+		names = append(names, c.account)
 	}
 	var loops []*controller.Loop
 	var errs []error

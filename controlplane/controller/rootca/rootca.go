@@ -1,11 +1,16 @@
-// Package rootca keeps the ConfigMap kube-root-ca.crt in every namespace, with the CA by which pods verify the API server.
+// Package rootca publishes the CA by which pods verify the API server: as the ConfigMap kube-root-ca.crt in every namespace and as a
+// ClusterTrustBundle.
 package rootca
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"maps"
+	"strings"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,5 +61,42 @@ func New(d controller.Deps, ca []byte) (*controller.Loop, error) {
 			return nil
 		}
 		return []string{cm.Namespace}
+	})
+}
+
+// signer is the one whose roots the API server's certificate is verified by.
+const signer = "kubernetes.io/kube-apiserver-serving"
+
+// NewBundle returns the controller of the signer's ClusterTrustBundle, which has the same CA for pods that mount it (KEP-3257); keys are
+// the bundles' names. Others of this signer are removed: its roots are those of this cluster alone.
+func NewBundle(d controller.Deps, ca []byte) (*controller.Loop, error) {
+	bundles := d.Informers.Certificates().V1().ClusterTrustBundles().Informer()
+	own := fmt.Sprintf("%s:%.12x", strings.ReplaceAll(signer, "/", ":"), sha256.Sum256(ca))
+	client := d.Client.CertificatesV1().ClusterTrustBundles()
+	loop := controller.NewLoop("trustbundle", d.Log, 1, func(ctx context.Context, key string) (time.Duration, error) {
+		have := controller.Get[certificatesv1.ClusterTrustBundle](bundles, key)
+		var err error
+		switch {
+		case key != own:
+			err = client.Delete(ctx, key, metav1.DeleteOptions{})
+		case have == nil:
+			_, err = client.Create(ctx, &certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: own},
+				Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: string(ca)}}, metav1.CreateOptions{})
+		case have.Spec.TrustBundle != string(ca):
+			now := have.DeepCopy()
+			now.Spec.TrustBundle = string(ca)
+			_, err = client.Update(ctx, now, metav1.UpdateOptions{})
+		}
+		if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+			err = nil
+		}
+		return 0, err
+	})
+	loop.Add(own)
+	return loop, controller.Watch(loop, bundles, func(b, _ *certificatesv1.ClusterTrustBundle) []string {
+		if b.Spec.SignerName != signer {
+			return nil
+		}
+		return []string{b.Name}
 	})
 }
