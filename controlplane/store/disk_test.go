@@ -27,7 +27,8 @@ func TestDisk(t *testing.T) {
 		t.Errorf("a hung disk: %v", err)
 	}
 	<-s.probing
-	s.space.quota = 1
+	s.space.fixed = true
+	s.space.quota.Store(1)
 	s.space.measure()
 	if err := s.Disk(t.Context()); err != nil {
 		t.Errorf("a full database is still to be asked: %v", err)

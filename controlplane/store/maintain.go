@@ -15,9 +15,13 @@ const (
 	tightEvery = 2 * time.Second
 	// reserveAhead is kept on the disk for deletions and compaction.
 	reserveAhead = 16 << 20
-	// Rewriting the file stops reads and writes of the database for its time: about a second for 150 MiB in use on a
-	// slow disk, a tenth of it on a fast one. So it is done unasked only if that is short and there is much to gain.
-	defragMost   = 128 << 20
+	// Rewriting the file stops reads and writes of the database for its time, which goes by what is in use. Pages that are free are written
+	// again, so that a file does not grow by them: only the disk gets them back. So it is done unasked if there is much to gain and the stop
+	// is short, or nobody writes and the stop is shorter than the patience of clients that hold a lease (10 s, of which they have used some);
+	// and before the start, when nobody waits yet.
+	shortStop    = time.Second
+	quietStop    = 4 * time.Second
+	firstSpeed   = 96 << 20 // bytes in use per second, until one has been measured: of a slow disk
 	defragGain   = 64 << 20
 	defragApart  = 10 * time.Minute
 	tightApart   = 30 * time.Second
@@ -30,6 +34,8 @@ type condition struct {
 	size, used, free int64
 	level            pressure
 	since            time.Duration // since the last time
+	speed            int64         // in bytes in use per second
+	quiet            bool          // hardly anything is written
 }
 
 // defragDue tells whether to rewrite the file. Without room it is the way to give space back to the disk, and worth the stop.
@@ -41,7 +47,31 @@ func defragDue(c condition) bool {
 	if c.level != roomy {
 		return gain >= tightGain && c.since >= tightApart
 	}
-	return gain >= defragGain && gain >= c.size/2 && c.used <= defragMost && c.since >= defragApart
+	stop := time.Duration(float64(c.used) / float64(c.speed) * float64(time.Second))
+	return gain >= defragGain && gain >= c.size/2 && (stop <= shortStop || c.quiet && stop <= quietStop) && c.since >= defragApart
+}
+
+// startThreshold is from how many free MiB on etcd rewrites the file before it starts; 0: it does not. size is the file's, free the disk's.
+func startThreshold(size, free int64) uint {
+	if free < size/2+lowFree {
+		return 0 // the copy would fill the disk
+	}
+	return uint(max(defragGain, size/2) >> 20)
+}
+
+// upkeep is what is remembered from one round to the next.
+type upkeep struct {
+	rewritten time.Time
+	speed     int64
+	looked    time.Time
+	revision  int64
+}
+
+// quiet tells whether less than one write a second has been made since it was asked last.
+func (u *upkeep) quiet(now time.Time, revision int64) bool {
+	written, passed := revision-u.revision, now.Sub(u.looked)
+	u.revision, u.looked = revision, now
+	return float64(written) <= passed.Seconds()
 }
 
 // maintain looks after the database until ctx ends.
@@ -52,10 +82,10 @@ func (s *Store) maintain(ctx context.Context) {
 		return
 	}
 	s.disarm(ctx)
-	last := time.Now()
+	state := upkeep{rewritten: time.Now(), looked: time.Now(), speed: firstSpeed}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	said := roomy
+	said, quota := roomy, s.space.quota.Load()
 	for {
 		select {
 		case <-timer.C:
@@ -68,7 +98,11 @@ func (s *Store) maintain(ctx context.Context) {
 			s.log.Warn("room of the database", "level", level.String(), "free MiB", s.space.free.Load()>>20, "used MiB", s.space.used()>>20, "dir", s.space.dir)
 			said = level
 		}
-		s.upkeep(ctx, level, &last)
+		if now := s.space.quota.Load(); now != quota {
+			s.log.Warn("the database may use more", "was MiB", quota>>20, "is MiB", now>>20, "used MiB", s.space.used()>>20, "free MiB", s.space.free.Load()>>20)
+			quota = now
+		}
+		s.look(ctx, level, &state)
 		every := calmEvery
 		if level != roomy {
 			every = tightEvery
@@ -79,8 +113,8 @@ func (s *Store) maintain(ctx context.Context) {
 
 func (p pressure) String() string { return [...]string{"enough", "low", "full"}[p] }
 
-// upkeep is one round. Without room, history is given up at once: deleted and replaced versions are what fills the file.
-func (s *Store) upkeep(ctx context.Context, level pressure, last *time.Time) {
+// look is one round. Without room, history is given up at once: deleted and replaced versions are what fills the file.
+func (s *Store) look(ctx context.Context, level pressure, state *upkeep) {
 	ctx, cancel := context.WithTimeout(ctx, upkeepPeriod)
 	defer cancel()
 	if level == roomy {
@@ -90,16 +124,19 @@ func (s *Store) upkeep(ctx context.Context, level pressure, last *time.Time) {
 		s.space.measure()
 	}
 	backend := s.etcd.Server.Backend()
-	if !defragDue(condition{backend.Size(), backend.SizeInUse(), s.space.free.Load(), level, time.Since(*last)}) {
+	now := time.Now()
+	c := condition{size: backend.Size(), used: backend.SizeInUse(), free: s.space.free.Load(), level: level, since: now.Sub(state.rewritten),
+		speed: state.speed, quiet: state.quiet(now, s.etcd.Server.KV().Rev())}
+	if !defragDue(c) {
 		return
 	}
-	before, began := backend.Size(), time.Now()
-	*last = began
+	state.rewritten = now
 	if err := backend.Defrag(); err != nil {
 		s.log.Warn("rewriting the database file failed: it stays as it is", "err", err)
 		return
 	}
-	s.log.Info("database file rewritten", "was MiB", before>>20, "is MiB", backend.Size()>>20, "took", time.Since(began).Round(time.Millisecond))
+	s.log.Info("database file rewritten", "was MiB", c.size>>20, "is MiB", backend.Size()>>20, "took", time.Since(now).Round(time.Millisecond))
+	state.speed = max(1, int64(float64(c.used)/time.Since(now).Seconds()))
 }
 
 // forget compacts the whole history. Watches go on: they are served from memory.

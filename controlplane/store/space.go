@@ -50,12 +50,22 @@ func judge(free, used, quota int64) pressure {
 	return roomy
 }
 
+// raised is the quota that follows one that nobody chose: a quarter more before it is reached, while the disk has room for all of it again.
+func raised(free, used, quota int64) int64 {
+	if used >= quota/10*9 && free >= quota {
+		return quota + quota/4
+	}
+	return quota
+}
+
 // space watches how much room there is. Safe for concurrent use.
 type space struct {
 	dir   string
-	quota int64
+	fixed bool // somebody chose the quota
 	used  func() int64
 	wake  chan struct{} // gets one when the level changes, so that the upkeep does not sleep over it
+
+	quota atomic.Int64 // of bytes in use
 
 	at    atomic.Int64 // when measured, in ns of the process's monotonic clock
 	level atomic.Int32
@@ -74,17 +84,30 @@ func (s *space) pressure() pressure {
 	return pressure(s.level.Load())
 }
 
-func (s *space) measure() {
+// freeBytes of the disk of dir that this process may use, -1 if that cannot be told.
+func freeBytes(dir string) int64 {
 	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
+	if err := unix.Statfs(dir, &st); err != nil {
+		return -1
+	}
+	if os.Geteuid() == 0 {
+		return int64(st.Bfree) * st.Bsize // what is reserved for root is ours too
+	}
+	return int64(st.Bavail) * st.Bsize
+}
+
+func (s *space) measure() {
+	free := freeBytes(s.dir)
+	if free < 0 {
 		return // the last answer stands: a directory that cannot be looked at shows in its own errors
 	}
-	free := int64(st.Bavail) * st.Bsize
-	if os.Geteuid() == 0 {
-		free = int64(st.Bfree) * st.Bsize // what is reserved for root is ours too
-	}
 	s.free.Store(free)
-	now := judge(free, s.used(), s.quota)
+	used, quota := s.used(), s.quota.Load()
+	if next := raised(free, used, quota); !s.fixed && next != quota {
+		s.quota.CompareAndSwap(quota, next)
+		quota = next
+	}
+	now := judge(free, used, quota)
 	roomGauge.Set(float64(now))
 	freeGauge.Set(float64(free))
 	if pressure(s.level.Swap(int32(now))) == now {
@@ -98,10 +121,10 @@ func (s *space) measure() {
 
 // refusal is what a client is told; nil if the write may be made.
 func (s *space) refusal(what string) error {
-	used := s.used()
+	used, quota := s.used(), s.quota.Load()
 	why := fmt.Sprintf("the disk of %s has %d MiB left", s.dir, s.free.Load()>>20)
-	if used >= s.quota/100*95 {
-		why = fmt.Sprintf("the database uses %d of %d MiB", used>>20, s.quota>>20)
+	if used >= quota/100*95 {
+		why = fmt.Sprintf("the database uses %d of %d MiB", used>>20, quota>>20)
 	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage",
 		Message: fmt.Sprintf("%s is refused: %s; free space there or delete objects (deletions are accepted), writes are accepted again by themselves", what, why)}}

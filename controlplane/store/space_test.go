@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/storage/schema"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,24 +39,107 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// A quota that nobody chose is raised before it is reached, as long as the disk has the room.
+func TestRaised(t *testing.T) {
+	const gib = 1 << 30
+	for _, c := range []struct{ free, used, quota, want int64 }{
+		{100 * gib, 1 * gib, 8 * gib, 8 * gib},
+		{100 * gib, 8 * gib, 8 * gib, 10 * gib},
+		{8 * gib, 8*gib - 512<<20, 8 * gib, 10 * gib},
+		{7 * gib, 8 * gib, 8 * gib, 8 * gib},
+	} {
+		if got := raised(c.free, c.used, c.quota); got != c.want {
+			t.Errorf("raised(%d, %d, %d) = %d, want %d", c.free, c.used, c.quota, got, c.want)
+		}
+	}
+	s := &space{dir: t.TempDir(), used: func() int64 { return 95 << 10 }, wake: make(chan struct{}, 1)}
+	s.quota.Store(100 << 10)
+	if s.pressure() != roomy || s.quota.Load() != 125<<10 {
+		t.Errorf("quota %d, %v", s.quota.Load(), s.pressure())
+	}
+	s.fixed, s.used = true, func() int64 { return 125 << 10 }
+	s.measure()
+	if level := s.pressure(); level != full || s.quota.Load() != 125<<10 {
+		t.Errorf("a quota that was chosen: %d, %v", s.quota.Load(), level)
+	}
+}
+
 func TestDefragDue(t *testing.T) {
 	const mib = 1 << 20
 	for name, c := range map[string]struct {
 		in   condition
 		want bool
 	}{
-		"little to gain":            {condition{100 * mib, 90 * mib, 10000 * mib, roomy, time.Hour}, false},
-		"much to gain":              {condition{200 * mib, 50 * mib, 10000 * mib, roomy, time.Hour}, true},
-		"much, but just done":       {condition{200 * mib, 50 * mib, 10000 * mib, roomy, time.Minute}, false},
-		"a long stop":               {condition{2000 * mib, 900 * mib, 10000 * mib, roomy, time.Hour}, false},
-		"a long stop, no room":      {condition{2000 * mib, 400 * mib, 500 * mib, low, time.Hour}, true},
-		"no room for the copy":      {condition{200 * mib, 50 * mib, 40 * mib, full, time.Hour}, false},
-		"no room, little to gain":   {condition{52 * mib, 50 * mib, 100 * mib, low, time.Hour}, false},
-		"no room, done a while ago": {condition{80 * mib, 10 * mib, 100 * mib, low, time.Minute}, true},
+		"little to gain":            {condition{size: 100 * mib, used: 90 * mib, free: 10000 * mib, since: time.Hour}, false},
+		"much to gain":              {condition{size: 200 * mib, used: 50 * mib, free: 10000 * mib, since: time.Hour}, true},
+		"much, but just done":       {condition{size: 200 * mib, used: 50 * mib, free: 10000 * mib, since: time.Minute}, false},
+		"a long stop":               {condition{size: 2000 * mib, used: 300 * mib, free: 10000 * mib, since: time.Hour}, false},
+		"a long stop, quiet":        {condition{size: 2000 * mib, used: 300 * mib, free: 10000 * mib, since: time.Hour, quiet: true}, true},
+		"too long, though quiet":    {condition{size: 2000 * mib, used: 900 * mib, free: 10000 * mib, since: time.Hour, quiet: true}, false},
+		"a fast disk":               {condition{size: 2000 * mib, used: 900 * mib, free: 10000 * mib, since: time.Hour, speed: 1000 * mib}, true},
+		"a long stop, no room":      {condition{size: 2000 * mib, used: 400 * mib, free: 500 * mib, level: low, since: time.Hour}, true},
+		"no room for the copy":      {condition{size: 200 * mib, used: 50 * mib, free: 40 * mib, level: full, since: time.Hour}, false},
+		"no room, little to gain":   {condition{size: 52 * mib, used: 50 * mib, free: 100 * mib, level: low, since: time.Hour}, false},
+		"no room, done a while ago": {condition{size: 80 * mib, used: 10 * mib, free: 100 * mib, level: low, since: time.Minute}, true},
 	} {
+		if c.in.speed == 0 {
+			c.in.speed = firstSpeed
+		}
 		if got := defragDue(c.in); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+func TestQuiet(t *testing.T) {
+	now := time.Now()
+	u := upkeep{looked: now, revision: 100}
+	for i, c := range []struct {
+		passed   time.Duration
+		revision int64
+		want     bool
+	}{{30 * time.Second, 110, true}, {time.Second, 120, false}, {30 * time.Second, 1000, false}, {30 * time.Second, 1000, true}} {
+		now = now.Add(c.passed)
+		if got := u.quiet(now, c.revision); got != c.want {
+			t.Errorf("%d: %v", i, got)
+		}
+	}
+}
+
+// TestRewrittenAtStart: a file that is mostly free is small again after the next start, whatever is in use, and has what it had.
+func TestRewrittenAtStart(t *testing.T) {
+	if startThreshold(10<<20, 1<<40) != defragGain>>20 || startThreshold(1<<30, 1<<40) != 512 || startThreshold(1<<30, 512<<20) != 0 {
+		t.Error("thresholds")
+	}
+	dir := t.TempDir()
+	s := open(t, dir)
+	fill(t, configMaps(t, s), 20, 10)
+	tx := s.etcd.Server.Backend().BatchTx()
+	tx.LockOutsideApply()
+	tx.UnsafeCreateBucket(schema.Test)
+	for i := range 100 { // and gone again: a hundred MiB that nobody uses
+		tx.UnsafePut(schema.Test, []byte{byte(i)}, make([]byte, 1<<20))
+	}
+	tx.Unlock()
+	s.etcd.Server.Backend().ForceCommit()
+	tx.LockOutsideApply()
+	for i := range 100 {
+		tx.UnsafeDelete(schema.Test, []byte{byte(i)})
+	}
+	tx.Unlock()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(s.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, dir)
+	if after := again.etcd.Server.Backend().Size(); after > before.Size()/4 {
+		t.Errorf("%d bytes before, %d after", before.Size(), after)
+	}
+	if n := count(t, configMaps(t, again)); n != 20 {
+		t.Errorf("%d objects", n)
 	}
 }
 

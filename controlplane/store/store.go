@@ -26,7 +26,7 @@ import (
 // keyPrefix is upstream's; tools that read a snapshot look for it.
 const keyPrefix = "/registry"
 
-// defaultQuota bounds what the database holds; 8 GiB is the largest that etcd recommends.
+// defaultQuota bounds what the database holds until it is raised (see space); 8 GiB is the largest that etcd recommends.
 const defaultQuota = 8 << 30
 
 // Config of a Store.
@@ -35,7 +35,8 @@ type Config struct {
 	Dir string
 	// Name of this member among its peers; unique and lasting. Default "keelson".
 	Name string
-	// QuotaBytes bounds what is in use in the database file; 0: 8 GiB. Above it only deletions are accepted.
+	// QuotaBytes bounds what is in use in the database file; 0: 8 GiB, and more by itself while the disk has room. Above it only deletions
+	// are accepted.
 	QuotaBytes int64
 	// History is how long what was replaced or deleted can still be read by its revision; at most twice that. 0: 5 minutes.
 	History time.Duration
@@ -87,7 +88,8 @@ func Open(cfg Config) (*Store, error) {
 		lock.Close()
 		return nil, err
 	}
-	s.space = &space{dir: dir, quota: cmp.Or(cfg.QuotaBytes, defaultQuota), used: s.etcd.Server.Backend().SizeInUse, wake: make(chan struct{}, 1)}
+	s.space = &space{dir: dir, fixed: cfg.QuotaBytes != 0, used: s.etcd.Server.Backend().SizeInUse, wake: make(chan struct{}, 1)}
+	s.space.quota.Store(cmp.Or(cfg.QuotaBytes, defaultQuota))
 	s.campaigned = make(chan struct{})
 	go func() { // ends with the election, or with the server
 		defer close(s.campaigned)
@@ -124,8 +126,12 @@ func startMember(cfg Config, dir string) (e *embed.Etcd, err error) {
 		}
 	}()
 	ec := memberConfig(cfg, dir)
-	if err := complete(filepath.Join(ec.Dir, "member", "snap", "db")); err != nil {
+	file := filepath.Join(ec.Dir, "member", "snap", "db")
+	if err := complete(file); err != nil {
 		return nil, opened(dir, err)
+	}
+	if st, err := os.Stat(file); err == nil {
+		ec.BootstrapDefragThresholdMegabytes = startThreshold(st.Size(), freeBytes(dir))
 	}
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(end.logger(cfg.Log.With("part", "etcd")))
 	if e, err = embed.StartEtcd(ec); err != nil {
