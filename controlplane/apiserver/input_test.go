@@ -37,6 +37,16 @@ func send(t *testing.T, c *rest.Config, method, path, mediaType string, body io.
 	return resp.StatusCode
 }
 
+// endless is a body that goes on and on.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
 // Bodies that are bombs, not objects.
 func TestHostile_AP6(t *testing.T) {
 	r := start(t, "")
@@ -53,14 +63,20 @@ func TestHostile_AP6(t *testing.T) {
 		"deep JSON":     {"application/json", head + strings.Repeat(`{"a":`, 10_001) + "1" + strings.Repeat("}", 10_001) + "}"},
 		"not a number":  {"application/json", head + `{"a":NaN}}`},
 		"truncated":     {"application/json", head + `{"a":"b"`},
+		"twice":         {"application/json", head + `{"a":"b","a":"c"}}`},
+		"twice in YAML": {"application/yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {a: b, a: c}\n"},
+		"order mark":    {"application/json", "\ufeff" + head + `{"a":"b"}}`},
 		"nothing":       {"application/json", ""},
 		"4 MB":          {"application/json", head + `{"a":"` + strings.Repeat("x", 4<<20) + `"}}`},
 		"another kind":  {"application/json", `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}`},
 		"another group": {"application/json", `{"apiVersion":"apps/v1","kind":"ConfigMap","metadata":{"name":"x"}}`},
 	} {
-		if code := send(t, r.admin, http.MethodPost, path, c.mediaType, strings.NewReader(c.body)); code != http.StatusBadRequest && code != http.StatusRequestEntityTooLarge {
+		if code := send(t, r.admin, http.MethodPost, path+"?fieldValidation=Strict", c.mediaType, strings.NewReader(c.body)); code != http.StatusBadRequest && code != http.StatusRequestEntityTooLarge {
 			t.Errorf("%s: %d; want 400 or 413", name, code)
 		}
+	}
+	if code := send(t, r.admin, http.MethodPost, path, "application/json", io.MultiReader(strings.NewReader(head+`{"a":"`), endless{})); code != http.StatusRequestEntityTooLarge {
+		t.Errorf("a body without an end: %d; want 413", code)
 	}
 	if code := send(t, r.admin, http.MethodPost, path, "application/x-tar", strings.NewReader("x")); code != http.StatusUnsupportedMediaType {
 		t.Errorf("a tar: %d; want 415", code)
@@ -116,6 +132,7 @@ func TestHostile_AP13(t *testing.T) {
 	for query, want := range map[string]int{
 		"resourceVersion=x": 400, "resourceVersion=-1": 400, "limit=1&continue=x": 400, "limit=-1": 200, "resourceVersion=0": 200,
 		"resourceVersionMatch=Exact": 422, "limit=x": 400, "watch=1&timeoutSeconds=1&resourceVersion=x": 400,
+		"resourceVersion=4000000000000": 504, // what is to come is waited for, not for ever
 	} {
 		code := get(t, r.admin, "/api/v1/namespaces/default/configmaps?"+query)
 		if want/100 != code/100 {

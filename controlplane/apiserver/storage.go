@@ -225,6 +225,24 @@ func (e endpoint) Watch(ctx context.Context, o *internalversion.ListOptions) (wa
 	return w, err
 }
 
+// Update answers an applied object that does not fit the schema as what the client did wrong.
+func (e endpoint) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
+	update rest.ValidateObjectUpdateFunc, force bool, o *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	return e.standard.Update(ctx, name, applied{info}, create, update, force, o)
+}
+
+// applied is an update of which the library says that the applied object has a key twice, or a field that there is not, as an error of its
+// own without a status, which is a 500.
+type applied struct{ rest.UpdatedObjectInfo }
+
+func (a applied) UpdatedObject(ctx context.Context, old runtime.Object) (runtime.Object, error) {
+	obj, err := a.UpdatedObjectInfo.UpdatedObject(ctx, old)
+	if err != nil && strings.HasPrefix(err.Error(), "failed to create typed patch object") {
+		err = apierrors.NewBadRequest(err.Error())
+	}
+	return obj, err
+}
+
 // GetCorruptObjDeleter implements rest.CorruptObjectDeleterProvider: what cannot be read can be deleted, if asked for (KEP-3926).
 func (e endpoint) GetCorruptObjDeleter() rest.GracefulDeleter {
 	if p, ok := e.standard.(rest.CorruptObjectDeleterProvider); ok {
@@ -270,7 +288,7 @@ func (s statusStorage) Get(ctx context.Context, name string, o *metav1.GetOption
 // Update never creates, whatever the kind's own endpoint does.
 func (s statusStorage) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
 	update rest.ValidateObjectUpdateFunc, _ bool, o *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	return s.store.Update(ctx, name, info, create, update, false, o)
+	return s.store.Update(ctx, name, applied{info}, create, update, false, o)
 }
 
 func (s statusStorage) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
