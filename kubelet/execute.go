@@ -42,7 +42,7 @@ func (k *Kubelet) execute(ctx context.Context, pod *corev1.Pod, rec *podRecord, 
 		case plan.Start:
 			again = k.start(ctx, pod, rec, seen, a) || again
 		case plan.Resize:
-			again = k.resize(ctx, pod, rec, a) || again
+			again = k.resize(ctx, pod, rec, seen, a) || again
 		case plan.StopSandbox:
 			err := k.parts.exec.StopSandbox(ctx, a.ID)
 			k.noteSandbox(pod, rec, err)
@@ -220,6 +220,9 @@ func (k *Kubelet) createSandbox(ctx context.Context, pod *corev1.Pod, rec *podRe
 			"Failed to create pod sandbox: %s", message(err))
 	}
 	k.noteSandbox(pod, rec, err)
+	if whole, is := k.wanted(pod)[plan.PodLevel]; is && err == nil {
+		rec.with(func() { rec.mem.Applied[plan.PodLevel] = whole })
+	}
 	return true // also after a failure: half a sandbox may be there to be seen
 }
 

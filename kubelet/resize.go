@@ -12,6 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/kubelet/criclient"
+	"keelson.dev/keelson/kubelet/observe"
 	"keelson.dev/keelson/kubelet/plan"
 	"keelson.dev/keelson/kubelet/podstatus"
 	"keelson.dev/keelson/kubelet/podworker"
@@ -52,10 +53,15 @@ func remembered(pod *corev1.Pod) *corev1.Pod {
 		return pod
 	}
 	out := pod.DeepCopy()
-	for i := range out.Spec.Containers {
-		if s := plan.PreviousStatus(pod, out.Spec.Containers[i].Name); s != nil && s.Resources != nil {
-			out.Spec.Containers[i].Resources = *s.Resources.DeepCopy()
+	for _, list := range [][]corev1.Container{out.Spec.InitContainers, out.Spec.Containers} {
+		for i := range list {
+			if s := plan.PreviousStatus(pod, list[i].Name); s != nil && s.Resources != nil {
+				list[i].Resources = *s.Resources.DeepCopy()
+			}
 		}
+	}
+	if out.Spec.Resources != nil && pod.Status.Resources != nil {
+		out.Spec.Resources = pod.Status.Resources.DeepCopy()
 	}
 	return out
 }
@@ -97,27 +103,32 @@ func withoutPlacement(pod *corev1.Pod) *corev1.Pod {
 }
 
 func sameResources(a, b *corev1.Pod) bool {
-	same := func(x, y corev1.ResourceList) bool {
-		return maps.EqualFunc(x, y, func(p, q resource.Quantity) bool { return p.Cmp(q) == 0 })
+	same := func(x, y *corev1.ResourceRequirements) bool {
+		equal := func(p, q resource.Quantity) bool { return p.Cmp(q) == 0 }
+		return maps.EqualFunc(x.Requests, y.Requests, equal) && maps.EqualFunc(x.Limits, y.Limits, equal)
 	}
-	for i := range b.Spec.Containers {
-		old := plan.Find(a, b.Spec.Containers[i].Name)
-		now := b.Spec.Containers[i].Resources
-		if old == nil || !same(old.Resources.Requests, now.Requests) || !same(old.Resources.Limits, now.Limits) {
-			return false
+	for _, list := range [][]corev1.Container{b.Spec.InitContainers, b.Spec.Containers} {
+		for i := range list {
+			if old := plan.Find(a, list[i].Name); old == nil || !same(&old.Resources, &list[i].Resources) {
+				return false
+			}
 		}
 	}
-	return true
+	x, y := a.Spec.Resources, b.Spec.Resources
+	return x == nil && y == nil || x != nil && y != nil && same(x, y)
 }
 
 // withResources is pod with the resources of granted.
 func withResources(pod, granted *corev1.Pod) *corev1.Pod {
 	out := pod.DeepCopy()
-	for i := range out.Spec.Containers {
-		if g := plan.Find(granted, out.Spec.Containers[i].Name); g != nil {
-			out.Spec.Containers[i].Resources = g.Resources
+	for _, list := range [][]corev1.Container{out.Spec.InitContainers, out.Spec.Containers} {
+		for i := range list {
+			if g := plan.Find(granted, list[i].Name); g != nil {
+				list[i].Resources = g.Resources
+			}
 		}
 	}
+	out.Spec.Resources = granted.Spec.Resources
 	return out
 }
 
@@ -132,31 +143,28 @@ func (k *Kubelet) wanted(pod *corev1.Pod) map[string]plan.Resources {
 	}
 	add(pod.Spec.InitContainers)
 	add(pod.Spec.Containers)
+	if pod.Spec.Resources != nil {
+		shares, quota, memory := qos.Pod(pod)
+		out[plan.PodLevel] = plan.Resources{Shares: shares, Quota: quota, Memory: memory}
+	}
 	return out
 }
 
-// resize writes a container's values into its cgroup. The pod's own cgroup is widened before and narrowed after, so
-// that it is never smaller than what it holds.
-func (k *Kubelet) resize(ctx context.Context, pod *corev1.Pod, rec *podRecord, a plan.Action) bool {
-	c := plan.Find(pod, a.Container)
-	if c == nil {
+// resize writes a container's values into its cgroup, or those of the pod as a whole into the pod's.
+func (k *Kubelet) resize(ctx context.Context, pod *corev1.Pod, rec *podRecord, seen observe.Pod, a plan.Action) bool {
+	want, wanted := k.wanted(pod)[a.Container]
+	if !wanted {
 		return false
 	}
-	want := k.wanted(pod)[a.Container]
-	r := qos.Container(pod, c, k.nodeMemory, k.parts.tree.Unified())
-	r.OomScoreAdj, r.Unified = 0, nil // fixed at creation
-	if want.Quota == 0 {
-		r.CpuQuota, r.CpuPeriod = -1, 100_000
-	}
-	err := k.parts.tree.Widen(pod)
-	if err == nil {
-		_, err = k.parts.cri.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: a.ID, Linux: r})
+	err := k.enough(ctx, seen, a, want.Memory)
+	if err == nil && a.Container != plan.PodLevel {
+		err = k.resizeContainer(ctx, pod, a, want)
 	}
 	if err == nil {
 		err = k.parts.tree.Ensure(pod)
 	}
 	if err != nil {
-		k.log.Warn("resize container: will try again", "pod", full(pod), "container", a.Container, "err", err)
+		k.log.Warn("resize: will try again", "pod", full(pod), "container", a.Container, "err", err)
 		k.parts.exec.ContainerEvent(pod, a.Container, corev1.EventTypeWarning, "ResizeError", "Error resizing container: %s", criclient.Message(err))
 	}
 	rec.with(func() {
@@ -170,16 +178,61 @@ func (k *Kubelet) resize(ctx context.Context, pod *corev1.Pod, rec *podRecord, a
 	return true
 }
 
+// resizeContainer has the runtime write a container's values. The pod's own cgroup is widened before, so that it is never smaller
+// than what it holds; the caller narrows it.
+func (k *Kubelet) resizeContainer(ctx context.Context, pod *corev1.Pod, a plan.Action, want plan.Resources) error {
+	r := qos.Container(pod, plan.Find(pod, a.Container), k.nodeMemory, k.parts.tree.Unified())
+	r.OomScoreAdj, r.Unified = 0, nil // fixed at creation
+	if want.Quota == 0 {
+		r.CpuQuota, r.CpuPeriod = -1, 100_000
+	}
+	if err := k.parts.tree.Widen(pod); err != nil {
+		return err
+	}
+	_, err := k.parts.cri.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: a.ID, Linux: r})
+	return err
+}
+
+// enough tells whether what a container or pod uses fits into a new limit of memory (bytes; 0: none): the kernel would make it fit by
+// killing. What it could give back is not counted.
+func (k *Kubelet) enough(ctx context.Context, seen observe.Pod, a plan.Action, limit int64) error {
+	box := seen.Sandbox()
+	if limit == 0 || box == nil {
+		return nil
+	}
+	var used uint64
+	if a.Container == plan.PodLevel {
+		s, err := k.parts.cri.Runtime.PodSandboxStats(ctx, &runtimeapi.PodSandboxStatsRequest{PodSandboxId: box.ID})
+		if err != nil {
+			return err
+		}
+		used = s.GetStats().GetLinux().GetMemory().GetWorkingSetBytes().GetValue()
+	} else {
+		s, err := k.parts.cri.Runtime.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: a.ID})
+		if err != nil {
+			return err
+		}
+		used = s.GetStats().GetMemory().GetWorkingSetBytes().GetValue()
+	}
+	if used > uint64(limit) {
+		return fmt.Errorf("attempted to set memory limit (%d) below current usage (%d)", limit, used)
+	}
+	return nil
+}
+
 // resizing is how far a change of resources has come.
 func (r *podRecord) resizing(out plan.Out) podstatus.Resize {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.pending
 	for _, a := range out.Actions {
-		s.Progress = s.Progress || a.Op == plan.Resize
+		_, known := r.mem.Applied[a.ID] // what is written again after a restart of the daemon changes nothing
+		s.Progress = s.Progress || a.Op == plan.Resize && (known || a.Container != plan.PodLevel)
+		s.Whole = s.Whole || a.Op == plan.Resize && a.Container == plan.PodLevel
 	}
-	for _, step := range r.mem.Resizes {
+	for id, step := range r.mem.Resizes {
 		s.Progress, s.Trouble = true, step.Message
+		s.Whole = s.Whole || id == plan.PodLevel
 	}
 	return s
 }

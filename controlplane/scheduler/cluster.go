@@ -46,7 +46,7 @@ func NewCluster() *Cluster {
 
 // NewPod works out a pod's requests: init containers, sidecars, overhead and pod-level resources included.
 func NewPod(pod *corev1.Pod) *Pod {
-	requests := amounts(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
+	requests := amounts(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}))
 	requests[corev1.ResourcePods] = 1
 	return &Pod{Pod: pod, Requests: requests}
 }

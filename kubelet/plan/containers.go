@@ -112,11 +112,24 @@ func (p *planner) resize(c *corev1.Container, last observe.Container) {
 			return
 		}
 	}
-	if step := p.Memory.Resizes[last.ID]; !step.due(p.Now) {
+	p.write(c.Name, last.ID)
+}
+
+// resizePod brings the pod's own cgroup in line with the resources of the pod as a whole (KEP-5419). After a restart of the
+// daemon nothing is known of it, and it is written once more.
+func (p *planner) resizePod() {
+	want, wanted := p.Resources[PodLevel]
+	if have, known := p.Memory.Applied[PodLevel]; wanted && (!known || have != want) {
+		p.write(PodLevel, PodLevel)
+	}
+}
+
+func (p *planner) write(name, id string) {
+	if step := p.Memory.Resizes[id]; !step.due(p.Now) {
 		p.wake(step.RetryAt)
 		return
 	}
-	p.do(Action{Op: Resize, Container: c.Name, ID: last.ID})
+	p.do(Action{Op: Resize, Container: name, ID: id})
 }
 
 // near: equal but for rounding; a runtime may report "no quota" as -1 or 0.

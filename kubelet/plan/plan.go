@@ -91,6 +91,9 @@ func (p *planner) run() {
 		p.out.Finished = true
 		return
 	}
+	if ready {
+		p.resizePod()
+	}
 	if p.Memory.Volumes.due(p.Now) {
 		p.do(Action{Op: MountVolumes})
 	} else if p.Memory.Volumes.Progress == Failed {

@@ -17,9 +17,13 @@ type In struct {
 	Now      time.Time
 	// Ending is nil while the pod is to run.
 	Ending *Ending
-	// Resources is what each container's cgroup is to hold, by container name; none is compared without an entry.
+	// Resources is what each container's cgroup is to hold, by container name, and under PodLevel the pod's own; none is
+	// compared without an entry.
 	Resources map[string]Resources
 }
+
+// PodLevel is the pod as a whole, where containers go by name or by ID.
+const PodLevel = ""
 
 // Resources are a cgroup's values in CRI's units: shares, microseconds, bytes. Zero for unlimited.
 type Resources struct{ Shares, Quota, Memory int64 }
@@ -47,10 +51,10 @@ type Memory struct {
 	Stops map[string]Stop
 	// Started is keyed by container ID: true when a startup probe passed. Containers without one need no entry.
 	Started map[string]bool
-	// Applied is keyed by container ID: what was last written into its cgroup, at its creation or later. Unknown
+	// Applied is keyed by container ID, or PodLevel: what was last written into its cgroup, at its creation or later. Unknown
 	// after a restart of the daemon.
 	Applied map[string]Resources
-	// Resizes is keyed by container ID: a resize that failed.
+	// Resizes is keyed alike: a resize that failed.
 	Resizes map[string]Step
 	// Unhealthy is keyed by container ID: the message of the liveness or startup probe that condemned it.
 	Unhealthy map[string]string
@@ -102,7 +106,7 @@ const (
 	Start         Op = "start"          // create and start Container, then its post-start hook
 	StopContainer Op = "stop"           // (async) pre-stop hook, signal, kill
 	StopSandbox   Op = "stop-sandbox"   //
-	Resize        Op = "resize"         // write Container's cgroup values anew
+	Resize        Op = "resize"         // write Container's cgroup values anew, or the pod's
 	Remove        Op = "remove"         // a dead container
 	RemoveSandbox Op = "remove-sandbox" // a stopped sandbox that was replaced
 )

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	helpers "k8s.io/component-helpers/resource"
 
 	"keelson.dev/keelson/kubelet/observe"
 	"keelson.dev/keelson/kubelet/plan"
@@ -43,6 +44,8 @@ type Resize struct {
 	// Progress: granted, but not yet in force; Trouble says why not, if it failed.
 	Progress bool
 	Trouble  string
+	// Whole: those of the pod as a whole are not yet in force.
+	Whole bool
 }
 
 // Failure is why the node ended a pod.
@@ -62,6 +65,7 @@ func Compute(in In) corev1.PodStatus {
 		out.StartTime = &now
 	}
 	out.QOSClass = in.QOS
+	podResources(&out, in)
 	if len(in.HostIPs) > 0 {
 		out.HostIP, out.HostIPs = in.HostIPs[0], nil
 		for _, ip := range in.HostIPs {
@@ -92,6 +96,20 @@ func Compute(in In) corev1.PodStatus {
 // Terminal tells whether a phase is final.
 func Terminal(p corev1.PodPhase) bool {
 	return p == corev1.PodSucceeded || p == corev1.PodFailed
+}
+
+// podResources tells what the pod as a whole was granted, and what of it is in force (KEP-5419).
+func podResources(out *corev1.PodStatus, in In) {
+	bare := helpers.PodResourcesOptions{ExcludeOverhead: true}
+	requests, limits := helpers.PodRequests(in.Pod, bare), helpers.PodLimits(in.Pod, bare)
+	if len(requests)+len(limits) == 0 {
+		out.AllocatedResources, out.Resources = nil, nil
+		return
+	}
+	out.AllocatedResources = requests
+	if !in.Resize.Whole || out.Resources == nil {
+		out.Resources = &corev1.ResourceRequirements{Requests: requests, Limits: limits}
+	}
 }
 
 // podIPs keeps the last known addresses while the runtime has none to show, as clients expect of finished pods.

@@ -122,7 +122,7 @@ func podUsage(pod *corev1.Pod, now time.Time) corev1.ResourceList {
 	if !charged(pod, now) {
 		return out
 	}
-	opts := resourcehelper.PodResourcesOptions{UseStatusResources: true}
+	opts := resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
 	return apiquota.Add(out, compute(resourcehelper.PodRequests(pod, opts), resourcehelper.PodLimits(pod, opts)))
 }
 

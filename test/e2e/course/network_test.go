@@ -141,6 +141,54 @@ spec: {type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: seen}, 
 			return ""
 		})
 	}
+	s.keptToItsNode(there)
+}
+
+// keptToItsNode: endpoints of another node are none for a Service that keeps what comes from outside, or from within, to the node that
+// it came to. They are asked through the pod that is here, of which a slice says that it is elsewhere.
+func (s *class) keptToItsNode(there func(args ...string) (string, error)) {
+	s.t.Helper()
+	slice := func(node string) {
+		s.apply(`apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: by-hand, labels: {kubernetes.io/service-name: by-hand}}
+addressType: IPv4
+ports: [{port: 80, protocol: TCP}]
+endpoints: [{addresses: ["` + s.pod("seen").Status.PodIP + `"], conditions: {ready: true}, nodeName: ` + node + `}]
+`)
+	}
+	s.apply("apiVersion: v1\nkind: Service\nmetadata: {name: by-hand}\nspec: {type: NodePort, ports: [{port: 80}]}\n")
+	slice("elsewhere")
+	svc := s.service("by-hand")
+	here := func(args ...string) (string, error) {
+		out, err := exec.CommandContext(s.t.Context(), args[0], args[1:]...).CombinedOutput()
+		return string(out), err
+	}
+	for _, row := range []struct {
+		policy, url string
+		ask         func(args ...string) (string, error)
+	}{
+		{"externalTrafficPolicy", fmt.Sprintf("http://%s:%d", s.c.Outside.Addr().Next(), svc.Spec.Ports[0].NodePort), there},
+		{"internalTrafficPolicy", "http://" + svc.Spec.ClusterIP, here},
+	} {
+		answers := func(what string, want bool) {
+			s.t.Helper()
+			s.eventually(row.policy+" "+what, func() string {
+				out, err := row.ask("curl", "-sS", "--max-time", "1", row.url)
+				if (err == nil) != want || err != nil && !strings.Contains(out, "timed out") {
+					return fmt.Sprintf("%v %s", err, out)
+				}
+				return ""
+			})
+		}
+		answers("Cluster goes to any node", true)
+		s.kubectl("patch", "svc", "by-hand", "-p", `{"spec":{"`+row.policy+`":"Local"}}`)
+		answers("Local goes to no other", false)
+		slice(s.c.NodeName)
+		answers("Local goes to its own", true)
+		s.kubectl("patch", "svc", "by-hand", "-p", `{"spec":{"`+row.policy+`":"Cluster"}}`)
+		slice("elsewhere")
+	}
 }
 
 // TestNames: what the cluster's DNS knows, and how a pod asks it.

@@ -67,8 +67,8 @@ func journal(t *testing.T) (dir string, lines func() []string) {
 	}
 }
 
-// TestInitContainersAndSidecars: init containers run one after another, a sidecar among them stays, and the end comes in the opposite
-// order.
+// TestInitContainersAndSidecars: init containers run one after another, sidecars among them stay, each up before the next begins, and
+// the end comes in the opposite order.
 func TestInitContainersAndSidecars(t *testing.T) {
 	t.Parallel()
 	s := attend(t)
@@ -89,12 +89,13 @@ spec:
     - {name: first, ` + say("first", "true") + `}
     - {name: side, restartPolicy: Always, startupProbe: {exec: {command: [grep, -q, side, /j/log]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}, ` + stay("side") + `}
     - {name: second, ` + say("second", "true") + `}
+    - {name: beside, restartPolicy: Always, startupProbe: {exec: {command: [grep, -q, beside, /j/log]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}, ` + stay("beside") + `}
   containers:
     - {name: app, ` + stay("app") + `}
 `)
 	s.until("order", "the pod is ready", isReady)
 	s.kubectl("delete", "pod", "order")
-	want := "first side second app app-ends side-ends"
+	want := "first side second beside app app-ends beside-ends side-ends"
 	if got := strings.Join(lines(), " "); got != want {
 		t.Errorf("it went %q, want %q", got, want)
 	}
