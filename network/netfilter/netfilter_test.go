@@ -229,29 +229,35 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestHostile_NW7(t *testing.T) {
-	netfiltertest.Need(t, "iptables-nft", "nft")
-	cfg := Config{Save: "iptables-nft-save", Restore: "iptables-nft-restore"}
-	ipt := NewIPTables(cfg)
-	defer ipt.Clear(context.Background())
+// watched applies rules of every kind and keeps them until the test ends.
+func watched(t *testing.T, ipt *IPTables) {
+	t.Helper()
+	t.Cleanup(func() { ipt.Clear(context.Background()) })
 	if err := ipt.Apply(t.Context(), Service, everyKind()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- ipt.Watch(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+}
+
+func TestHostile_NW7(t *testing.T) {
+	netfiltertest.Need(t, "iptables-nft", "nft")
+	cfg := Config{Save: "iptables-nft-save", Restore: "iptables-nft-restore"}
+	ipt := NewIPTables(cfg)
+	watched(t, ipt)
 	whole := func() bool {
-		if ipt.acquire(ctx) != nil {
+		if ipt.acquire(t.Context()) != nil {
 			return false
 		}
 		defer ipt.release()
-		ok, err := ipt.whole(ctx)
+		ok, err := ipt.whole(t.Context())
 		return ok && err == nil
 	}
 	// Until the watch listens, a flush may go unseen; so the first is repeated.
@@ -284,23 +290,12 @@ func TestHostile_NW7(t *testing.T) {
 // ND22: legacy iptables tells of nothing, and what a script removes comes back all the same; what we do ourselves is no reason to look.
 func TestHostile_ND22(t *testing.T) {
 	netfiltertest.Need(t, "iptables-legacy")
-	defer func(every time.Duration) { legacyEvery = every }(legacyEvery)
+	every := legacyEvery
+	t.Cleanup(func() { legacyEvery = every }) // once nothing watches any more
 	legacyEvery = 10 * time.Millisecond
 	repaired := make(chan struct{}, 100)
 	ipt := NewIPTables(Config{Save: "iptables-legacy-save", Restore: "iptables-legacy-restore", Repaired: func() { repaired <- struct{}{} }})
-	defer ipt.Clear(context.Background())
-	if err := ipt.Apply(t.Context(), Service, everyKind()); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- ipt.Watch(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	watched(t, ipt)
 	for _, script := range []string{"iptables-legacy -t nat -F", "iptables-legacy -D FORWARD 1", "iptables-legacy -t raw -F KEELSON-SVC-R",
 		"iptables-legacy -F; iptables-legacy -X", "iptables-legacy -A INPUT -s 192.0.2.9 -j DROP; iptables-legacy -F KEELSON-SVC-A"} {
 		netfiltertest.Run(t, "sh", "-c", script)

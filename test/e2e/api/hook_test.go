@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -17,10 +15,7 @@ import (
 	registration "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,50 +23,24 @@ import (
 	"keelson.dev/keelson/test/lab/labtest"
 )
 
-// admin is an administrator with the warnings that the server gave.
-type admin struct {
-	*kubernetes.Clientset
-	dyn      dynamic.Interface
-	config   *rest.Config
-	mu       sync.Mutex
-	warnings []string // guarded by mu
-}
+type admin struct{ *labtest.Admin }
 
 func newAdmin(t *testing.T) *admin {
 	t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", labtest.Cluster(t).Kubeconfig)
+	a, err := labtest.NewAdmin(labtest.Cluster(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return adminOf(t, config)
+	return &admin{a}
 }
 
 func adminOf(t *testing.T, config *rest.Config) *admin {
 	t.Helper()
-	a := &admin{config: config}
-	config.QPS, config.WarningHandler = -1, a
-	var err error
-	if a.Clientset, err = kubernetes.NewForConfig(config); err != nil {
+	a, err := labtest.AdminOf(config)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if a.dyn, err = dynamic.NewForConfig(config); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-// HandleWarningHeader implements rest.WarningHandler.
-func (a *admin) HandleWarningHeader(_ int, _, text string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.warnings = append(a.warnings, text)
-}
-
-// warned tells whether the server gave a warning with the text.
-func (a *admin) warned(text string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.ContainsFunc(a.warnings, func(w string) bool { return strings.Contains(w, text) })
+	return &admin{a}
 }
 
 // namespace makes a namespace that goes with the test.

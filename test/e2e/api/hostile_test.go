@@ -65,7 +65,7 @@ func TestHostile_AP12(t *testing.T) {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.Pid()), []byte("5"), 0); err != nil {
 		t.Skip("the kernel does not reset the high-water mark of memory:", err)
 	}
-	rt, err := rest.TransportFor(a.config)
+	rt, err := rest.TransportFor(a.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestHostile_AP12(t *testing.T) {
 	const lists = 40 // 0.8 GB
 	for range lists {
 		wg.Go(func() {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, a.config.Host+"/api/v1/namespaces/"+ns+"/configmaps", nil)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, a.Config.Host+"/api/v1/namespaces/"+ns+"/configmaps", nil)
 			if err != nil {
 				t.Error(err)
 				return

@@ -103,16 +103,16 @@ func policyWithParameters(t *testing.T, a *admin, ns string) {
 	labtest.Eventually(t, "the policy is in force", func() string {
 		_, err := a.create(t, ns, with("four", 4), metav1.DryRunAll)
 		if apierrors.IsForbidden(err) && strings.Contains(err.Error(), "ValidatingAdmissionPolicy '"+ns+"' with binding '"+ns+"-0' denied request: has 4 keys, may have 3") &&
-			a.warned("Validation failed for ValidatingAdmissionPolicy '"+ns+"' with binding '"+ns+"-1': has 4 keys, may have 2") {
+			a.Warned("Validation failed for ValidatingAdmissionPolicy '"+ns+"' with binding '"+ns+"-1': has 4 keys, may have 2") {
 			return ""
 		}
-		return fmt.Sprint(err, a.warnings)
+		return fmt.Sprint(err, a.Warnings())
 	})
 	if _, err := a.create(t, ns, with("three", 3)); err != nil {
 		t.Fatal(err)
 	}
-	if !a.warned("has 3 keys, may have 2") {
-		t.Errorf("warnings %q", a.warnings)
+	if !a.Warned("has 3 keys, may have 2") {
+		t.Errorf("warnings %q", a.Warnings())
 	}
 	wantAudit(t, "three", ns, ns+"/keys", "3 of 2")
 	wantAudit(t, "three", ns, "validation.policy.admission.k8s.io/validation_failure", "has 3 keys, may have 2")

@@ -93,8 +93,8 @@ func TestMutatingWebhooks(t *testing.T) {
 			t.Errorf("%s was asked %d times, want %d", name, got, h.want)
 		}
 	}
-	if !a.warned("the last one warns") {
-		t.Errorf("warnings %q", a.warnings)
+	if !a.Warned("the last one warns") {
+		t.Errorf("warnings %q", a.Warnings())
 	}
 	wantAudit(t, m.Name, ns, "c.keelson.test/note", "of the last")
 	wantAudit(t, m.Name, ns, "mutation.webhook.admission.k8s.io/round_1_index_0", `"mutated":true`)
@@ -257,7 +257,7 @@ func TestHostile_AP17(t *testing.T) {
 	})
 	client := away.client("/")
 	away.Close()
-	self := registration.WebhookClientConfig{URL: ptr.To(a.config.Host + "/api/v1/namespaces/default/configmaps"), CABundle: a.config.CAData}
+	self := registration.WebhookClientConfig{URL: ptr.To(a.Config.Host + "/api/v1/namespaces/default/configmaps"), CABundle: a.Config.CAData}
 	cases := map[string]struct {
 		client registration.WebhookClientConfig
 		says   string

@@ -67,7 +67,13 @@ func WaitPod(t *testing.T, c *lab.Cluster, pod, condition string) {
 // Eventually calls f until it returns "" or patience ends; then it fails with what f said last.
 func Eventually(t *testing.T, what string, f func() (complaint string)) {
 	t.Helper()
-	deadline := time.Now().Add(Patience)
+	Within(t, Patience, what, f)
+}
+
+// Within is Eventually with another patience.
+func Within(t *testing.T, patience time.Duration, what string, f func() (complaint string)) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
 	for {
 		complaint := f()
 		if complaint == "" {

@@ -37,7 +37,7 @@ func TestAggregatedServer(t *testing.T) {
 		_ = a.RbacV1().ClusterRoleBindings().Delete(ctx, ns, metav1.DeleteOptions{})
 	})
 	s := a.serve(t, ns, "sample-api", 444, "flunders", "--secure-port=444")
-	api := must(aggregator.NewForConfig(a.config))(t).ApiregistrationV1().APIServices()
+	api := must(aggregator.NewForConfig(a.Config))(t).ApiregistrationV1().APIServices()
 	labels := map[string]string{"apiservice": ns}
 	must(api.Create(ctx, &apiregistrationv1.APIService{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: apiregistrationv1.APIServiceSpec{
 		Service: &apiregistrationv1.ServiceReference{Namespace: ns, Name: s.name, Port: &s.port}, Group: group, Version: "v1alpha1", CABundle: s.bundle, GroupPriorityMinimum: 2000, VersionPriority: 200}}, metav1.CreateOptions{}))(t)
@@ -82,7 +82,7 @@ func TestAggregatedServer(t *testing.T) {
 		}
 		return ""
 	})
-	client := a.dyn.Resource(gvr).Namespace(ns)
+	client := a.Dyn.Resource(gvr).Namespace(ns)
 	must(client.Create(ctx, &unstructured.Unstructured{Object: map[string]any{"apiVersion": group + "/v1alpha1", "kind": "Flunder", "metadata": map[string]any{"name": "dynamic-flunder"}}}, metav1.CreateOptions{}))(t)
 	if list := must(client.List(ctx, metav1.ListOptions{}))(t); len(list.Items) != 1 {
 		t.Errorf("%v", list)
@@ -98,7 +98,7 @@ func TestAggregatedServer(t *testing.T) {
 
 // apiService changes what says where the group is served, and deletes it.
 func (a *admin) apiService(t *testing.T, name, ns, path string) {
-	api := must(aggregator.NewForConfig(a.config))(t).ApiregistrationV1().APIServices()
+	api := must(aggregator.NewForConfig(a.Config))(t).ApiregistrationV1().APIServices()
 	status := &apiregistrationv1.APIService{}
 	raw := must(a.Discovery().RESTClient().Get().AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/"+name+"/status").SetHeader("Accept", "application/json").DoRaw(ctx))(t)
 	if err := json.Unmarshal(raw, status); err != nil || len(status.Status.Conditions) == 0 || status.Status.Conditions[0].Message != "all checks passed" {

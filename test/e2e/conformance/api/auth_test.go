@@ -213,7 +213,7 @@ func TestAccounts(t *testing.T) {
 // as is a client of somebody else.
 func (a *admin) as(t *testing.T, who rest.ImpersonationConfig) *kubernetes.Clientset {
 	t.Helper()
-	config := rest.CopyConfig(a.config)
+	config := rest.CopyConfig(a.Config)
 	config.Impersonate = who
 	return must(kubernetes.NewForConfig(config))(t)
 }
@@ -310,7 +310,7 @@ func TestCertificateRequests(t *testing.T) {
 		}
 		return ""
 	})
-	config := rest.AnonymousClientConfig(a.config)
+	config := rest.AnonymousClientConfig(a.Config)
 	private := must(x509.MarshalECPrivateKey(key))(t)
 	config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = client.Status.Certificate, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})
 	self := must(must(kubernetes.NewForConfig(config))(t).AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{}))(t)
@@ -326,7 +326,7 @@ func TestConstrainedImpersonation(t *testing.T) {
 	a := cluster(t)
 	ns := a.namespace(t, "impersonate")
 	pod := a.start(t, ns, sleeper("sa-token", "default"))
-	config := rest.AnonymousClientConfig(a.config)
+	config := rest.AnonymousClientConfig(a.Config)
 	config.BearerToken = a.kubectl(t, ns, "exec", pod.Name, "--", "cat", mountPath+"token")
 	config.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + pod.Spec.NodeName} // its group follows
 	client := must(kubernetes.NewForConfig(config))(t)

@@ -63,9 +63,9 @@ type life struct {
 func (a *admin) life(t *testing.T, ns string, k kind) {
 	parts := strings.Split(k.resource, "/")
 	l := &life{admin: a, kind: k, ns: ns, t: t, gvr: schema.GroupVersionResource{Group: parts[0], Version: parts[1], Resource: parts[2]}, label: "life=" + rand.String(8)}
-	l.client = a.dyn.Resource(l.gvr)
+	l.client = a.Dyn.Resource(l.gvr)
 	if !k.cluster {
-		l.client = a.dyn.Resource(l.gvr).Namespace(ns)
+		l.client = a.Dyn.Resource(l.gvr).Namespace(ns)
 	}
 	t.Cleanup(func() {
 		_ = l.client.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: l.label})
@@ -143,7 +143,7 @@ func (l *life) discovered() {
 func (l *life) list(want int) *unstructured.UnstructuredList {
 	l.t.Helper()
 	list := must(l.client.List(ctx, metav1.ListOptions{LabelSelector: l.label}))(l.t)
-	everywhere := must(l.dyn.Resource(l.gvr).List(ctx, metav1.ListOptions{LabelSelector: l.label}))(l.t)
+	everywhere := must(l.Dyn.Resource(l.gvr).List(ctx, metav1.ListOptions{LabelSelector: l.label}))(l.t)
 	if here, all := living(list), living(everywhere); here != want || all != want {
 		l.t.Errorf("%d objects, in all namespaces %d; want %d", here, all, want)
 	}

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,9 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/test/lab"
@@ -44,16 +40,11 @@ var the = sync.OnceValues(newAdmin)
 // shared is the package's server: what cluster found.
 var shared *lab.Cluster
 
-// admin holds the clients of every shape, and the warnings that the server gave.
+// admin has one client more than others.
 type admin struct {
-	*kubernetes.Clientset
-	crds   *crdclient.Clientset
-	dyn    dynamic.Interface
-	config *rest.Config
-	once   sync.Once // compiles the pods' program
-
-	mu       sync.Mutex
-	warnings []string // guarded by mu
+	*labtest.Admin
+	crds *crdclient.Clientset
+	once sync.Once // compiles the pods' program
 }
 
 func cluster(t *testing.T) *admin {
@@ -65,33 +56,12 @@ func cluster(t *testing.T) *admin {
 }
 
 func newAdmin() (*admin, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", shared.Kubeconfig)
+	a, err := labtest.NewAdmin(shared)
 	if err != nil {
 		return nil, err
 	}
-	a := &admin{config: config}
-	config.QPS, config.WarningHandler = -1, a
-	if a.Clientset, err = kubernetes.NewForConfig(config); err != nil {
-		return nil, err
-	}
-	if a.crds, err = crdclient.NewForConfig(config); err != nil {
-		return nil, err
-	}
-	a.dyn, err = dynamic.NewForConfig(config)
-	return a, err
-}
-
-// HandleWarningHeader implements rest.WarningHandler.
-func (a *admin) HandleWarningHeader(_ int, _, text string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.warnings = append(a.warnings, text)
-}
-
-func (a *admin) warned(text string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.ContainsFunc(a.warnings, func(w string) bool { return strings.Contains(w, text) })
+	crds, err := crdclient.NewForConfig(a.Config)
+	return &admin{Admin: a, crds: crds}, err
 }
 
 // namespace makes a namespace that goes with the test and has its own name as a label.
@@ -138,7 +108,7 @@ func (a *admin) crd(t *testing.T, group, kind string, versions []apiextensionsv1
 	})
 	var clients []dynamic.NamespaceableResourceInterface
 	for _, v := range versions {
-		client := a.dyn.Resource(schema.GroupVersionResource{Group: group, Version: v.Name, Resource: d.Spec.Names.Plural})
+		client := a.Dyn.Resource(schema.GroupVersionResource{Group: group, Version: v.Name, Resource: d.Spec.Names.Plural})
 		labtest.Eventually(t, d.Name+" is served", func() string {
 			_, err := client.List(ctx, metav1.ListOptions{})
 			return complaint(err)

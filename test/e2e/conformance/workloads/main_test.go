@@ -110,17 +110,7 @@ func (s *spec) contains(what, text string, parts ...string) {
 
 func (s *spec) eventually(what string, f func() string) {
 	s.Helper()
-	deadline := time.Now().Add(3 * labtest.Patience)
-	for {
-		complaint := f()
-		if complaint == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.Fatalf("%s: %s", what, complaint)
-		}
-		time.Sleep(50 * time.Millisecond) // between looks; the condition is what ends the wait
-	}
+	labtest.Within(s.T, 3*labtest.Patience, what, f)
 }
 
 // shell is a pod of one busybox container that runs a script and is not restarted.
