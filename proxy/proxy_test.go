@@ -186,7 +186,7 @@ func TestServicesWork(t *testing.T) {
 	r := kernel(t, nil)
 	a, b := netfiltertest.NewPod(t, "k-a", "10.244.0.5"), netfiltertest.NewPod(t, "k-b", "10.244.0.6")
 	a.Serve(t, 8080)
-	r.service("web", "10.96.1.1", func(s *corev1.Service) {
+	web := r.service("web", "10.96.1.1", func(s *corev1.Service) {
 		s.Spec.Type = "NodePort"
 		s.Spec.Ports[0].NodePort, s.Spec.Ports[1].NodePort = 30080, 30080
 		s.Spec.ExternalIPs = []string{"203.0.113.7"}
@@ -207,6 +207,19 @@ func TestServicesWork(t *testing.T) {
 	}
 	expect(t, &b, "tcp", "10.96.1.1:81", "refused", "")
 	expect(t, nil, "tcp", "10.97.0.1:80", "refused", "") // no Service has it
+	for _, label := range []string{"service.kubernetes.io/service-proxy-name", corev1.IsHeadlessService} {
+		for _, row := range []struct {
+			labels map[string]string
+			server string
+		}{{map[string]string{label: ""}, "refused"}, {nil, "10.244.0.5"}} { // another proxy's or nobody's, and ours again
+			web.Labels = row.labels
+			if _, err := r.api.CoreV1().Services("ns").Update(t.Context(), web, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			r.wait()
+			expect(t, &b, "tcp", "10.96.1.1:80", row.server, "")
+		}
+	}
 	if err := r.api.CoreV1().Services("ns").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 const byService = "keelson-service"
 
-// Change is what a Service is now. Service nil means that it is gone.
+// Change is what a Service is now. Service nil means that it is gone, or another proxy's.
 type Change struct {
 	Name    types.NamespacedName
 	Service *corev1.Service
@@ -91,6 +91,13 @@ func owner(o any) (types.NamespacedName, bool) {
 	return types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}, true
 }
 
+// ours tells whether a Service is for this kind of proxy: its labels may say that another one serves it, or none.
+func ours(s *corev1.Service) bool {
+	_, other := s.Labels["service.kubernetes.io/service-proxy-name"]
+	_, none := s.Labels[corev1.IsHeadlessService]
+	return !other && !none
+}
+
 // Wake is readable when there is something to take.
 func (c *Changes) Wake() <-chan struct{} { return c.wake }
 
@@ -107,7 +114,9 @@ func (c *Changes) Take() []Change {
 	for name := range dirty {
 		ch := Change{Name: name}
 		if o, ok, _ := c.services.GetIndexer().GetByKey(name.String()); ok {
-			ch.Service, _ = o.(*corev1.Service)
+			if s, is := o.(*corev1.Service); is && ours(s) {
+				ch.Service = s
+			}
 		}
 		objects, _ := c.slices.GetIndexer().ByIndex(byService, name.String())
 		for _, o := range objects {

@@ -417,6 +417,22 @@ func TestProbes(t *testing.T) {
 	unready := program("unready", "liveness")
 	unready.Spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/agnhost", "nonsense"}}}, PeriodSeconds: 1}
 	s.create(unready)
+	for _, service := range []string{"well", "unwell", "unknown"} {
+		p := program("grpc-"+service, "grpc")
+		p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 5000, Service: &service}}}
+		s.create(p)
+	}
+	s.until("grpc-well", "is ready", ready)
+	for service, why := range map[string]string{"unwell": `service unhealthy (responded with "NOT_SERVING")`, "unknown": "unknown service"} {
+		s.eventually("why "+service+" is not ready", func() string {
+			out := s.kubectl("get", "events", "--field-selector=reason=Unhealthy,involvedObject.name=grpc-"+service, "-o", "jsonpath={.items[*].message}")
+			if !strings.Contains(out, why) {
+				return out
+			}
+			return ""
+		})
+		s.equal(service+" is ready", ready(s.pod("grpc-"+service)), false)
+	}
 	for _, name := range []string{"http-restarts", "grpc-restarts", "exec-restarts"} {
 		s.until(name, "restarts", func(p *corev1.Pod) bool {
 			return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0

@@ -116,7 +116,10 @@ func serveHealth() error {
 		return err
 	}
 	server := grpc.NewServer()
-	healthpb.RegisterHealthServer(server, health.NewServer())
+	services := health.NewServer() // "" serves
+	services.SetServingStatus("well", healthpb.HealthCheckResponse_SERVING)
+	services.SetServingStatus("unwell", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(server, services)
 	return server.Serve(listener)
 }
 
