@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"time"
@@ -60,6 +61,13 @@ func (s *Server) bootstrap(ctx context.Context) error {
 		func() error { return s.bootstrapCluster(ctx, client) },
 		func() error { return bootstrapFlows(ctx, client) },
 	})
+}
+
+// passing tells errors of a store or a server that is slow: each step may be tried again, and ending the process would make the machine slower.
+func passing(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && (status.Status().Code >= http.StatusInternalServerError || apierrors.IsTooManyRequests(err)) ||
+		errors.Is(err, context.DeadlineExceeded)
 }
 
 // bootstrapCluster makes the cluster-wide objects that belong to no component.

@@ -1,11 +1,19 @@
 package apiserver
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -70,5 +78,59 @@ func TestBootstrapObjects(t *testing.T) {
 	r.stop()
 	if after := versions(start(t, r.dir)); after != before {
 		t.Error("a restart wrote roles that were as they should be")
+	}
+}
+
+// ND6: a store that is too slow for the first requests of a new cluster delays it; the server does not end.
+func TestHostile_ND6_slowStore(t *testing.T) {
+	s, err := New(testConfig(t.TempDir()), Deps{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := *s.loopback.handler.Load()
+	var mu sync.Mutex
+	refused := map[string]int{}
+	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		first := r.Method == http.MethodPost && refused[r.URL.Path] < 2
+		if first {
+			refused[r.URL.Path]++
+		}
+		mu.Unlock()
+		status := metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+			Code: http.StatusGatewayTimeout, Reason: metav1.StatusReasonTimeout, Message: "request did not complete within requested timeout"}
+		switch {
+		case !first:
+			handler.ServeHTTP(w, r)
+			return
+		case strings.Contains(r.URL.Path, "/rbac"):
+			status.Code, status.Reason, status.Message = http.StatusInternalServerError, "", "etcdserver: request timed out"
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(int(status.Code))
+		_ = json.NewEncoder(w).Encode(status)
+	})
+	s.loopback.handler.Store(ptr[http.Handler](slow))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case <-s.Ready():
+		cancel()
+		err = <-done
+	case err = <-done:
+		t.Error("the server ended")
+	}
+	cancel()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, path := range []string{"/api/v1/namespaces", "/apis/rbac.authorization.k8s.io/v1/clusterroles"} {
+		if refused[path] != 2 {
+			t.Errorf("%s was refused %d times: nothing is shown", path, refused[path])
+		}
+	}
+	if forbidden := apierrors.NewForbidden(corev1.Resource("namespaces"), "x", nil); passing(fmt.Errorf("create: %w", forbidden)) {
+		t.Error("what is refused for ever is tried for ever")
 	}
 }

@@ -36,6 +36,9 @@ const minWatch = 30 * time.Minute
 // leaderGrace is how long a starting server waits for a leader before it goes on without.
 const leaderGrace = 300 * time.Millisecond
 
+// retryBoot is the pause before the objects of a new cluster are tried again.
+const retryBoot = time.Second
+
 // Server is the API server. All methods are safe for concurrent use.
 type Server struct {
 	cfg      Config
@@ -218,11 +221,18 @@ func (s *Server) boot(ctx context.Context) error {
 		return nil
 	}
 	s.aggregator.Start(ctx)
-	if err := s.bootstrap(ctx); err != nil {
-		if ctx.Err() != nil {
+	for err := s.bootstrap(ctx); err != nil; err = s.bootstrap(ctx) {
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case !passing(err):
+			return fmt.Errorf("make the objects of a new cluster: %w", err)
 		}
-		return fmt.Errorf("make the objects of a new cluster: %w", err)
+		s.log.Warn("the objects of a new cluster take long to make: trying again", "err", err)
+		select {
+		case <-time.After(retryBoot):
+		case <-ctx.Done():
+		}
 	}
 	if err := s.authz.synced(ctx); err != nil {
 		return nil // the server is stopping
