@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"keelson.dev/keelson/controlplane/controller"
+	"keelson.dev/keelson/controlplane/controller/expectation"
 )
 
 const (
@@ -24,13 +25,14 @@ const (
 type mirror struct {
 	controller.Deps
 	services, endpoints, slices cache.SharedIndexInformer
+	expect                      *expectation.Set
 }
 
 // NewMirror returns the controller that copies Endpoints, made by hand for Services without a selector, to
 // EndpointSlices, which is what proxies read; keys are services.
 func NewMirror(d controller.Deps) (*controller.Loop, error) {
 	m := &mirror{Deps: d, services: d.Informers.Core().V1().Services().Informer(), endpoints: d.Informers.Core().V1().Endpoints().Informer(),
-		slices: d.Informers.Discovery().V1().EndpointSlices().Informer()}
+		slices: d.Informers.Discovery().V1().EndpointSlices().Informer(), expect: expectation.New()}
 	loop := controller.NewLoop("endpointslicemirroring", d.Log, 1, m.reconcile)
 	var index error
 	if _, there := m.slices.GetIndexer().GetIndexers()[byService]; !there {
@@ -39,25 +41,23 @@ func NewMirror(d controller.Deps) (*controller.Loop, error) {
 	return loop, errors.Join(index,
 		controller.Watch(loop, m.services, func(s, _ *corev1.Service) []string { return []string{s.Namespace + "/" + s.Name} }),
 		controller.Watch(loop, m.endpoints, func(e, _ *corev1.Endpoints) []string { return []string{e.Namespace + "/" + e.Name} }),
-		controller.Watch(loop, m.slices, func(s, _ *discoveryv1.EndpointSlice) []string {
-			if s.Labels[discoveryv1.LabelManagedBy] != mirrorManagedBy {
-				return nil
-			}
-			return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}
-		}))
+		controller.Watch(loop, m.slices, sliceKeys(m.slices, m.expect, mirrorManagedBy)))
 }
 
 func (m *mirror) reconcile(ctx context.Context, key string) (time.Duration, error) {
+	if m.expect.Pending(key, time.Now()) {
+		return expectation.Limit, nil
+	}
 	have, err := slicesOf(m.slices, key, mirrorManagedBy)
 	if err != nil {
 		return 0, err
 	}
 	svc, e := controller.Get[corev1.Service](m.services, key), controller.Get[corev1.Endpoints](m.endpoints, key)
 	if svc == nil || svc.Spec.Selector != nil || e == nil || e.DeletionTimestamp != nil || !mirrored(e) {
-		return 0, apply(ctx, m.Client, key, changes{remove: have})
+		return 0, apply(ctx, m.Client, m.expect, key, changes{remove: have})
 	}
 	c, skipped := planMirror(e, have)
-	if err := apply(ctx, m.Client, key, c); err != nil {
+	if err := apply(ctx, m.Client, m.expect, key, c); err != nil {
 		return 0, err
 	}
 	if changed := len(c.create)+len(c.update)+len(c.remove) > 0; changed && skipped.invalid > 0 {
