@@ -56,15 +56,30 @@ func serve(ctx context.Context, o *options) error {
 	if err := preflight(o, log); err != nil {
 		return err
 	}
+	tell := systemdReady()
 	group, ctx := errgroup.WithContext(ctx)
 	p, err := newPlane(o, log)
 	if err != nil {
 		return err
 	}
 	together(ctx, group, task{"API server", p.server.Run},
-		task{"kubeconfig", p.whenReady(func(context.Context) error { return p.server.WriteAdminKubeconfig(o.place.kubeconfig()) })})
+		task{"kubeconfig", p.whenReady(func(context.Context) error {
+			return errors.Join(p.server.WriteAdminKubeconfig(o.place.kubeconfig()), tell())
+		})})
 	group.Go(func() error { return runNode(ctx, o, p, log, began) })
 	return group.Wait()
+}
+
+// systemdReady returns what tells systemd that the server is started: that is when kubectl works. The API server's library would say so
+// as soon as its port is open, so the variable that it looks for is kept from it.
+func systemdReady() func() error {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	os.Unsetenv("NOTIFY_SOCKET")
+	return func() error {
+		_ = os.Setenv("NOTIFY_SOCKET", socket)
+		_, err := daemon.SdNotify(true, daemon.SdNotifyReady)
+		return err
+	}
 }
 
 // runNode makes the node's parts and the controllers beside the starting API server and runs them; the node's are closed
@@ -111,8 +126,7 @@ func runNode(ctx context.Context, o *options, p *plane, log *slog.Logger, began 
 			select {
 			case <-k.Ready():
 				log.Info("the node is ready", "node", o.node.Name, "api", p.server.URL(), "kubeconfig", o.place.kubeconfig(), "after", time.Since(began).Round(time.Millisecond))
-				_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
-				return errors.Join(err, markControlPlane(ctx, admin, o.node.Name), settle(ctx, log))
+				return errors.Join(markControlPlane(ctx, admin, o.node.Name), settle(ctx, log))
 			case <-ctx.Done():
 				return nil
 			}

@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"keelson.dev/keelson/test/lab"
 )
@@ -14,7 +16,13 @@ import (
 // file says, but where the environment or a flag says otherwise, and tells of that once.
 func TestHostile_ND21(t *testing.T) {
 	needRoot(t)
-	c, err := lab.New(lab.Options{Dir: t.TempDir(), Before: []string{"env", "KEELSON_MAX_PODS=19"}})
+	dir := t.TempDir()
+	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer systemd.Close()
+	c, err := lab.New(lab.Options{Dir: dir, Before: []string{"env", "KEELSON_MAX_PODS=19", "NOTIFY_SOCKET=" + systemd.LocalAddr().String()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +57,15 @@ func TestHostile_ND21(t *testing.T) {
 	}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
+	}
+	// What is started after the server finds it: systemd hears of the start once kubectl works, and not from those that were refused.
+	word := make([]byte, 100)
+	if err := systemd.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := systemd.Read(word)
+	if _, missing := os.Stat(c.Kubeconfig); err != nil || missing != nil || !strings.HasPrefix(string(word[:n]), "READY=1") {
+		t.Errorf("systemd is told %q, %v; kubeconfig: %v", word[:n], err, missing)
 	}
 	if err := c.WaitReady(t.Context()); err != nil {
 		t.Error(err)
