@@ -218,3 +218,40 @@ func TestPruneLeavesWhatIsUsed(t *testing.T) {
 		t.Errorf("%v, exists %v", err, g.Exists())
 	}
 }
+
+// A container that was killed for memory is told from one that was not also after systemd has removed its group, by its pod's count.
+func TestKilledForMemory(t *testing.T) {
+	root := t.TempDir()
+	count := func(group string, kills int) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(root, group), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, group, "memory.events"), fmt.Appendf(nil, "low 0\nmax 9\noom 1\noom_kill %d\noom_group_kill 1\n", kills), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count("pod.slice", 2)
+	count("pod.slice/killed.scope", 2)
+	count("pod.slice/well.scope", 0)
+	h := Hierarchy{Mode: V2, Mounts: map[string]string{"": root}}
+	for _, c := range []struct {
+		group  string
+		before uint64
+		want   bool
+	}{
+		{"pod.slice/killed.scope", 2, true},
+		{"pod.slice/well.scope", 0, false},
+		{"pod.slice/removed.scope", 0, true},
+		{"pod.slice/removed.scope", 2, false}, // the kills were another container's
+		{"gone.slice/removed.scope", 0, false},
+	} {
+		if got := h.Group(c.group).KilledForMemory(c.before); got != c.want {
+			t.Errorf("%s, of whose pod's kills %d are known: %v", c.group, c.before, got)
+		}
+	}
+	h = Hierarchy{Mode: V1, Mounts: map[string]string{"memory": root}}
+	if h.Group("pod.slice/removed.scope").KilledForMemory(0) {
+		t.Error("under v1 a pod does not count its containers' kills")
+	}
+}

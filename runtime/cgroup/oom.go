@@ -22,6 +22,20 @@ func (g Group) NotifyOOM() (int, error) {
 	return eventOn(dir)
 }
 
+// Above is the group that this one is in: for a container's its pod's.
+func (g Group) Above() Group { return Group{hierarchy: g.hierarchy, path: filepath.Dir(g.path)} }
+
+// KilledForMemory says whether the kernel killed a process of the group, which
+// has ended, for memory. systemd removes a scope's group as soon as it is
+// empty, and its count with it. Under v2 the group above counts what happens
+// below it, and stays: before is what it counted before this group's end.
+func (g Group) KilledForMemory(before uint64) bool {
+	if n := g.OOMKills(); n > 0 || g.Exists() {
+		return n > 0
+	}
+	return g.hierarchy.Unified() && g.Above().OOMKills() > before
+}
+
 func inotifyOn(name string) (int, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {

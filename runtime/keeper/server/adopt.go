@@ -69,6 +69,7 @@ func (s *Server) takeOver(b *box, exited bool) error {
 		return err
 	}
 	s.boxes[b.run.ID] = b
+	b.oom = &oomWatch{before: b.podKills()}
 	s.watchEnd(b)
 	s.watchOOM(b)
 	return nil

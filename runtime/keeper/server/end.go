@@ -65,9 +65,11 @@ func (s *Server) end(b *box, status waitStatus, unknown bool) {
 	exit := &keeper.Exit{
 		ID: b.run.ID, Pid: b.pid, Code: int32(status.code), Signal: status.signal, At: time.Now(), Unknown: unknown,
 	}
+	told, before := b.oom.kills > 0, b.oom.before
 	s.launches++
 	s.work.Go(func() {
-		exit.OOM = s.clearGroup(b)
+		killed := s.clearGroup(b, before, exit.Signal == int(unix.SIGKILL))
+		exit.OOM = told || killed
 		hooks := b.poststop(s.cfg.Log.Error)
 		s.loop.post(func() { s.record(b, exit) })
 		if hooks != nil {
@@ -81,8 +83,9 @@ func (s *Server) end(b *box, status waitStatus, unknown bool) {
 }
 
 // clearGroup kills what is left in the container's cgroup, if its pid
-// namespace did not do so, and says whether the kernel killed for memory.
-func (s *Server) clearGroup(b *box) (oom bool) {
+// namespace did not do so, and says whether the kernel killed for memory. What
+// others of the pod suffered (before) is told from it by how it ended.
+func (s *Server) clearGroup(b *box, before uint64, killed bool) (oom bool) {
 	h, err := cgroup.Detect()
 	if err != nil || b.cgroup == "" {
 		return false
@@ -95,7 +98,10 @@ func (s *Server) clearGroup(b *box) (oom bool) {
 			s.cfg.Log.Error("clear container", "container", b.run.ID, "err", err)
 		}
 	}
-	return group.OOMKills() > 0
+	if !killed {
+		return group.OOMKills() > 0
+	}
+	return group.KilledForMemory(before)
 }
 
 // record ends the end. The order is what makes it survive a kill: a code is
@@ -115,6 +121,9 @@ func (s *Server) record(b *box, exit *keeper.Exit) {
 	}
 	atEndReaped.Reach()
 	b.exit, b.phase = exit, ended
+	if exit.OOM {
+		s.podKilled(b)
+	}
 	s.unpump(b)
 	b.release()
 	s.broadcast(keeper.OpExited, exit)

@@ -56,6 +56,7 @@ func (s *Server) launch(b *box, from *session) error {
 	if err != nil {
 		return err
 	}
+	b.oom = &oomWatch{before: b.podKills()}
 	if err := b.openLog(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -17,8 +18,30 @@ type oomWatch struct {
 	watch *watch
 	group cgroup.Group
 	kills uint64
+	// before are the kills in its pod that are none of its own.
+	before uint64
 
 	unified bool
+}
+
+// podKills counts the kills for memory in the container's pod. See cgroup.KilledForMemory.
+func (b *box) podKills() uint64 {
+	h, err := cgroup.Detect()
+	if err != nil || b.cgroup == "" {
+		return 0
+	}
+	return h.Group(b.cgroup).Above().OOMKills()
+}
+
+// podKilled notes a kill that is this container's, so that it is not taken for
+// one of another in its pod.
+func (s *Server) podKilled(b *box) {
+	kills := b.podKills()
+	for _, other := range s.boxes {
+		if other != b && other.phase == running && filepath.Dir(other.cgroup) == filepath.Dir(b.cgroup) {
+			other.oom.before = kills
+		}
+	}
 }
 
 // watchOOM begins to tell. Without a memory controller there is nothing to.
@@ -32,15 +55,14 @@ func (s *Server) watchOOM(b *box) {
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
-	o := &oomWatch{fd: fd, group: group, unified: h.Unified()}
+	o := b.oom
+	o.fd, o.group, o.unified = fd, group, h.Unified()
 	if err == nil {
 		o.watch, err = s.loop.watch(fd, unix.EPOLLIN, func(uint32) { s.oomHappened(b, o) })
 	}
 	if err != nil {
 		s.cfg.Log.Warn("kills for memory will be told at the end only", "container", b.run.ID, "err", err)
-		return
 	}
-	b.oom = o
 }
 
 func (s *Server) oomHappened(b *box, o *oomWatch) {
@@ -53,11 +75,12 @@ func (s *Server) oomHappened(b *box, o *oomWatch) {
 		return
 	}
 	o.kills = kills
+	s.podKilled(b)
 	s.broadcast(keeper.OpOOM, keeper.Target{ID: b.run.ID})
 }
 
 func (s *Server) unwatchOOM(b *box) {
-	if b.oom != nil {
+	if b.oom != nil && b.oom.watch != nil {
 		s.loop.drop(b.oom.watch)
 		unix.Close(b.oom.fd)
 		b.oom = nil
