@@ -311,12 +311,14 @@ func removeFiles(p places) error {
 
 func removeLogs(p places) error {
 	var errs []error
-	links, _ := filepath.Glob("/var/log/containers/*.log")
+	beside := filepath.Join(filepath.Dir(p.PodLogs), "containers")
+	links, _ := filepath.Glob(filepath.Join(beside, "*.log"))
 	for _, link := range links {
 		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, p.PodLogs+"/") {
 			errs = append(errs, remove(link))
 		}
 	}
+	_ = os.Remove(beside) // with what others have in it, it stays
 	entries, err := os.ReadDir(p.PodLogs)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
