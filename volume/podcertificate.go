@@ -98,7 +98,7 @@ func (c *certificates) step(ctx context.Context, pod *corev1.Pod, p *corev1.PodC
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if e.valid(c.now()) { // without one, every try is made
+		if e.key != nil { // before the first, every try is made
 			e.renew = again
 		}
 	}()

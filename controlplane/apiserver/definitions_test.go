@@ -244,6 +244,11 @@ func (d definitions) apply(t *testing.T) {
 	if err != nil || valueAt(got, "spec", "flags") != `[{"color":"blue","place":"stern"}]` {
 		t.Errorf("given up: %s, %v", valueAt(got, "spec", "flags"), err)
 	}
+	for _, bad := range []string{`{"masts":1,"flags":[{"place":"bow"},{"place":"bow"}]}`, `{"masts":1,"nosuch":1}`, `{"masts":1,"flags":{}}`} { // AP35
+		if _, err := apply("one", bad, true); !apierrors.IsBadRequest(err) && !apierrors.IsInvalid(err) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
 }
 
 // What was valid stays writable when the schema becomes stricter, as long as it is not touched: KEP-4008.

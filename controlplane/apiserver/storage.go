@@ -231,18 +231,6 @@ func (e endpoint) Update(ctx context.Context, name string, info rest.UpdatedObje
 	return e.standard.Update(ctx, name, applied{info}, create, update, force, o)
 }
 
-// applied is an update of which the library says that the applied object has a key twice, or a field that there is not, as an error of its
-// own without a status, which is a 500.
-type applied struct{ rest.UpdatedObjectInfo }
-
-func (a applied) UpdatedObject(ctx context.Context, old runtime.Object) (runtime.Object, error) {
-	obj, err := a.UpdatedObjectInfo.UpdatedObject(ctx, old)
-	if err != nil && strings.HasPrefix(err.Error(), "failed to create typed patch object") {
-		err = apierrors.NewBadRequest(err.Error())
-	}
-	return obj, err
-}
-
 // GetCorruptObjDeleter implements rest.CorruptObjectDeleterProvider: what cannot be read can be deleted, if asked for (KEP-3926).
 func (e endpoint) GetCorruptObjDeleter() rest.GracefulDeleter {
 	if p, ok := e.standard.(rest.CorruptObjectDeleterProvider); ok {
