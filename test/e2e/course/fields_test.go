@@ -228,6 +228,55 @@ func TestHostPathTypes(t *testing.T) {
 	}
 }
 
+// TestEmptyDirLimits: a pod that puts more into its volume than the volume may hold is evicted, with the reason; of a volume in memory
+// the limit is its size.
+func TestEmptyDirLimits(t *testing.T) {
+	t.Parallel()
+	s := attend(t)
+	pod := func(name, volume, then string) string {
+		return strings.Replace(sleeper(name, "volumes: [{name: v, emptyDir: {"+volume+"}}], ", "volumeMounts: [{name: v, mountPath: /v}],"), `[sleep, "3600"]`, `[sh, -c, "dd if=/dev/zero of=/v/f bs=1M count=4; `+then+`"]`, 1)
+	}
+	s.apply(pod("disk", "sizeLimit: 1Mi", "sleep 3600") + pod("memory", "medium: Memory, sizeLimit: 1Mi", "sleep 3600"))
+	s.until("memory", "the pod runs", isReady)
+	s.eventually("the volume in memory is full", func() string {
+		if out := s.kubectl("logs", "memory"); !strings.Contains(out, "No space left on device") {
+			return out
+		}
+		return ""
+	})
+	p := s.until("disk", "the pod is evicted", func(p *corev1.Pod) string {
+		if p.Status.Phase != corev1.PodFailed {
+			return string(p.Status.Phase)
+		}
+		return ""
+	})
+	if p.Status.Reason != "Evicted" || p.Status.Message != `Usage of EmptyDir volume "v" exceeds the limit "1Mi". ` {
+		t.Errorf("%s: %q", p.Status.Reason, p.Status.Message)
+	}
+}
+
+// TestImageVolume: the files of an image as a volume, or a folder of them; nobody writes to them (KEP-4639).
+func TestImageVolume(t *testing.T) {
+	t.Parallel()
+	s := attend(t)
+	s.apply(sleeper("reader", `volumes: [{name: v, image: {reference: "nginx:1.14.2", pullPolicy: IfNotPresent}}], `,
+		"volumeMounts: [{name: v, mountPath: /all}, {name: v, mountPath: /etc/of-it, subPath: etc}],"))
+	s.until("reader", "the pod is ready", isReady)
+	got := s.kubectl("exec", "reader", "--", "sh", "-c", "test -d /all/etc && ls /all/etc | md5sum; ls /etc/of-it | md5sum; touch /all/f 2>&1; true")
+	lines := strings.Split(strings.TrimSpace(got), "\n")
+	if len(lines) != 3 || lines[0] != lines[1] || !strings.Contains(lines[2], "Read-only file system") {
+		t.Errorf("the pod sees\n%s", got)
+	}
+	s.apply(sleeper("none", `volumes: [{name: v, image: {reference: "busybox:no-such-tag"}}], `, "volumeMounts: [{name: v, mountPath: /v}],"))
+	s.eventually("an image that is not there is told", func() string {
+		out := s.kubectl("get", "events", "--field-selector", "involvedObject.name=none", "-o", "jsonpath={.items[*].message}")
+		if !strings.Contains(out, `Failed to pull image "busybox:no-such-tag"`) {
+			return out
+		}
+		return ""
+	})
+}
+
 // TestPodResourcesResize: limits of the pod as a whole change in place, up and down; what is too much is not granted, and what the pod
 // has in use is not taken from it (KEP-5419).
 func TestPodResourcesResize(t *testing.T) {

@@ -191,6 +191,71 @@ endpoints: [{addresses: ["` + s.pod("seen").Status.PodIP + `"], conditions: {rea
 	}
 }
 
+// TestNetworkPolicy: who is let in, and who may go out, from the first packet on; and everybody again without policies.
+func TestNetworkPolicy(t *testing.T) {
+	t.Parallel()
+	s := attend(t)
+	s.apply(`apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: in}
+spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {access: "yes"}}}], ports: [{port: 80}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: out}
+spec: {podSelector: {matchLabels: {app: mute}}, policyTypes: [Egress]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec: {containers: [{name: c, image: "keelson.dev/hello:v1", imagePullPolicy: IfNotPresent, readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}}]}
+`)
+	web := s.until("web", "its own node may ask it", isReady).Status.PodIP
+	labelled := func(pod, labels string) string {
+		return strings.Replace(pod, "metadata: {", "metadata: {labels: {"+labels+"}, ", 1)
+	}
+	mute := `for i in 1 2 3; do timeout 2 wget -q -O - http://` + web + ` && echo LEAK; done; echo silent; sleep 3600`
+	s.apply(labelled(sleeper("friend", "", ""), `access: "yes"`) + sleeper("stranger", "", "") +
+		strings.Replace(labelled(sleeper("mute", "", ""), `access: "yes", app: mute`), `[sleep, "3600"]`, fmt.Sprintf("[sh, -c, %q]", mute), 1))
+	for _, name := range []string{"friend", "stranger", "mute"} {
+		s.until(name, name+" is ready", isReady)
+	}
+	ask := func(pod string) error {
+		_, errs, err := s.c.Kubectl(t.Context(), "-n", s.ns, "exec", pod, "--", "timeout", "3", "wget", "-q", "-O", "-", "http://"+web)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, errs)
+		}
+		return err
+	}
+	s.eventually("the friend is let in", func() string {
+		if err := ask("friend"); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	if ask("stranger") == nil {
+		t.Error("the stranger is let in")
+	}
+	s.eventually("the mute one has tried", func() string {
+		if out := s.kubectl("logs", "mute"); !strings.HasSuffix(out, "silent\n") {
+			return out
+		}
+		return ""
+	})
+	if out := s.kubectl("logs", "mute"); strings.Contains(out, "LEAK") || strings.Contains(out, "Hello") {
+		t.Errorf("packets of the mute one arrive:\n%s", out)
+	}
+	s.kubectl("delete", "networkpolicy", "in", "out")
+	for _, name := range []string{"stranger", "mute"} {
+		s.eventually("without policies "+name+" may ask", func() string {
+			if err := ask(name); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
+}
+
 // TestNames: what the cluster's DNS knows, and how a pod asks it.
 func TestNames(t *testing.T) {
 	t.Parallel()
