@@ -24,6 +24,34 @@ func TestOnePodOnly(t *testing.T) {
 	waitPod(t, c, "second-user", "condition=Ready")
 }
 
+// TestAccessModes: a claim gets a volume that has its mode, and no other; many pods write to one of ReadWriteMany, and nobody to one that
+// is ReadOnlyMany alone.
+func TestAccessModes(t *testing.T) {
+	c := cluster(t)
+	dir := t.TempDir()
+	mode := func(object, mode string) string { return strings.Replace(object, "ReadWriteOnce", mode, 1) }
+	const class, other = ", storageClassName: modes", ", storageClassName: modes-once-alone"
+	apply(t, c, mode(claim("modes-none", other), "ReadWriteMany")+hostVolume("pv-modes-none", filepath.Join(dir, "none"), other))
+	has(t, c, "pv/pv-modes-none", ".status.phase", "Available")
+	tells(t, c, "modes-none", "ProvisioningFailed")
+	has(t, c, "pvc/modes-none", ".status.phase", "Pending")
+	apply(t, c, mode(hostVolume("pv-modes-many", filepath.Join(dir, "many"), class), "ReadWriteMany")+hostVolume("pv-modes-once", filepath.Join(dir, "once"), class)+
+		mode(hostVolume("pv-modes-read", dir, class), "ReadOnlyMany")+mode(claim("modes-read", class), "ReadOnlyMany")+claim("modes-once", class)+mode(claim("modes-many", class), "ReadWriteMany")+
+		user("modes-first", "modes-many", "echo 1 > /data/first")+user("modes-second", "modes-many", "echo 2 > /data/second")+
+		user("modes-reader", "modes-read", "test -d /data/many && ! touch /data/file"))
+	for name, volume := range map[string]string{"many": "pv-modes-many", "read": "pv-modes-read", "once": "pv-modes-once"} {
+		has(t, c, "pvc/modes-"+name, ".spec.volumeName", volume)
+	}
+	for _, pod := range []string{"modes-first", "modes-second", "modes-reader"} {
+		waitPod(t, c, pod, "condition=Ready")
+	}
+	for _, file := range []string{"many/first", "many/second"} {
+		if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestHostile_PS29: parameters of a class, with templates and ways up, reach no disk: the claim is told and nothing is made.
 func TestHostile_PS29(t *testing.T) {
 	c := cluster(t)
