@@ -1,8 +1,13 @@
 package runtimetest
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"keelson.dev/keelson/runtime/container"
 )
@@ -79,6 +84,39 @@ func TestHostile_IM23(t *testing.T) {
 		if err := n.Remove(ctx, "c"); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestHostile_IM29 mounts where the kernel is told and asked of processes. What
+// only shows numbers may be replaced, as lxcfs does.
+func TestHostile_IM29(t *testing.T) {
+	n := New(t)
+	ctx := t.Context()
+	dir, file := filepath.Join(n.Dir, "fake"), filepath.Join(n.Dir, "uptime")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(file, []byte("42\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	ran := ""
+	for dest, source := range map[string]string{"/proc/self/attr": dir, "/proc/sys": dir, "/proc/1": dir, "/proc/../proc/sysrq-trigger": file, "/proc/uptime": file} {
+		cfg := n.Sh("c", "cat /proc/uptime")
+		cfg.Spec.Mounts = append(cfg.Spec.Mounts, specs.Mount{Destination: dest, Type: "bind", Source: source, Options: []string{"rbind"}})
+		if err := n.Create(ctx, cfg); err != nil {
+			t.Fatal(err)
+		}
+		_, err := n.Start(ctx, "c")
+		if (err == nil) != (dest == "/proc/uptime") {
+			t.Errorf("a mount on %s: %v", dest, err)
+		}
+		if err == nil {
+			n.Await("c")
+			ran += n.Output("c", "stdout")
+		}
+		if err := n.Remove(ctx, "c"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ran != "42\n" {
+		t.Errorf("with a file of its own as /proc/uptime a container reads %q", ran)
 	}
 }
 

@@ -76,8 +76,12 @@ func supportedMount(m specs.Mount) error {
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
 		return unsupported("id-mapped mount")
 	}
-	if filepath.Clean("/"+m.Destination) == "/" {
+	dest := filepath.Clean("/" + m.Destination)
+	if dest == "/" {
 		return unsupported("mount on the root")
+	}
+	if (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) && m.Type != "proc" {
+		return unsupported("mount in /proc") // libcontainer knows what there may be replaced (CVE-2019-16884)
 	}
 	for _, opt := range m.Options {
 		if slices.Contains(unsupportedOptions, opt) || isAtime(strings.TrimPrefix(opt, "r")) && strings.HasPrefix(opt, "rr") {
