@@ -64,6 +64,7 @@ func (e *Executor) Start(ctx context.Context, t Target) (id string, err error) {
 		return id, &Error{"RunContainerError", err}
 	}
 	e.ContainerEvent(t.Pod, c.Name, corev1.EventTypeNormal, "Started", "Container started")
+	e.tellSELinuxOf(t, c)
 	e.link(t, c, id)
 	return id, e.postStart(ctx, t, c, id)
 }
