@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,8 +28,9 @@ const AppArmorProfile = "keelson-default"
 //go:embed apparmor.profile
 var appArmorText []byte
 
-// appArmorLoaded lists the kernel's profiles, a line "name (mode)" each.
-const appArmorLoaded = "/sys/kernel/security/apparmor/profiles"
+// appArmorDir is the kernel's: profiles lists what is loaded, a line "name (mode)"
+// each, and a name written to .remove is unloaded.
+const appArmorDir = "/sys/kernel/security/apparmor"
 
 // appArmorWait bounds apparmor_parser, which takes some 0.1 s.
 const appArmorWait = 30 * time.Second
@@ -50,7 +52,7 @@ func (a *appArmor) choose(ctx context.Context, sc *runtimeapi.LinuxContainerSecu
 	}
 	switch kind {
 	case runtimeapi.SecurityProfile_Localhost:
-		if there, err := profileLoaded(name); err == nil && !there {
+		if there, err := profileLoaded(appArmorDir, name); err == nil && !there {
 			return "", invalid("AppArmor profile %q is not loaded on this host; load it with apparmor_parser", name)
 		}
 		return "", nil // without the list the start tells
@@ -60,8 +62,8 @@ func (a *appArmor) choose(ctx context.Context, sc *runtimeapi.LinuxContainerSecu
 	return "", nil
 }
 
-func profileLoaded(name string) (bool, error) {
-	list, err := os.ReadFile(appArmorLoaded)
+func profileLoaded(dir, name string) (bool, error) {
+	list, err := os.ReadFile(filepath.Join(dir, "profiles"))
 	if err != nil {
 		return false, err
 	}
@@ -77,7 +79,7 @@ func profileLoaded(name string) (bool, error) {
 func (a *appArmor) standard(ctx context.Context) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	there, err := profileLoaded(AppArmorProfile)
+	there, err := profileLoaded(appArmorDir, AppArmorProfile)
 	if err == nil && !there {
 		err = loadProfile(ctx)
 	}
@@ -102,6 +104,34 @@ func loadProfile(ctx context.Context) error {
 	cmd.Stdin = bytes.NewReader(appArmorText)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("load AppArmor profile %s: %w: %.300s", AppArmorProfile, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// UnloadAppArmor takes the default profile out of the kernel, unless a process
+// has it: one of another runtime like this on the host.
+func UnloadAppArmor() error { return unloadAppArmor(appArmorDir, "/proc") }
+
+func unloadAppArmor(dir, proc string) error {
+	if there, err := profileLoaded(dir, AppArmorProfile); err != nil || !there {
+		return nil // without AppArmor there is no list
+	}
+	labels, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "attr", "current"))
+	if err != nil {
+		return err
+	}
+	for _, path := range labels {
+		if label, err := os.ReadFile(path); err == nil && bytes.HasPrefix(label, []byte(AppArmorProfile+" (")) {
+			return nil
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(dir, ".remove"), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("unload AppArmor profile %s: %w", AppArmorProfile, err)
+	}
+	_, err = f.WriteString(AppArmorProfile)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("unload AppArmor profile %s: %w", AppArmorProfile, err)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"keelson.dev/keelson/cri"
 	"keelson.dev/keelson/volume/local"
 )
 
@@ -83,6 +84,7 @@ func uninstall(ctx context.Context, o *options, out io.Writer) error {
 	step("loop devices", func() error { return local.DetachAll(o.place.volumes()) })
 	step("network", func() error { return removeNetwork(ctx, o) })
 	if i != nil {
+		step("AppArmor profile", cri.UnloadAppArmor)
 		step("cgroups", func() error { return removeCgroups(o.node.CgroupRoot) })
 	}
 	if len(all) > 0 { // the record of what to remove stays for another try
