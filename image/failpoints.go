@@ -17,6 +17,8 @@ var (
 	atForgot     = failpoint.New("image.collect.forgotten")
 	atUnlayered  = failpoint.New("image.collect.layers")
 	atCollected  = failpoint.New("image.collect.blobs")
+	atLoaded     = failpoint.New("image.folder.loaded")
+	atPinned     = failpoint.New("image.folder.pinned")
 	atSpooled    = failpoint.New("image.import.spooled")
 	atSynced     = failpoint.New("image.synced")
 )

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -64,8 +66,30 @@ func (s *Store) ImportFolder(ctx context.Context, dir string) ([]Image, error) {
 		}
 		now[file] = seen{st.Size(), st.ModTime(), ids}
 	}
-	errs = append(errs, s.repin(known, now), s.writeSeen(now))
-	return out, errors.Join(errs...)
+	return out, errors.Join(append(errs, s.exchange(known, now))...)
+}
+
+// exchange pins the images of now instead of those of before. What is to be let
+// go of, and what is about to be pinned, is on record until that is done: an
+// image that is pinned and on no record would be for ever. A name that is no
+// file's says that an image's file has gone.
+func (s *Store) exchange(before, now map[string]seen) error {
+	if maps.EqualFunc(before, now, func(a, b seen) bool {
+		return a.Size == b.Size && a.ModTime.Equal(b.ModTime) && slices.Equal(a.IDs, b.IDs)
+	}) {
+		return s.repin(before, now)
+	}
+	both := maps.Clone(now)
+	for name, f := range before {
+		both["before "+name] = f
+	}
+	if err := s.writeSeen(both); err != nil {
+		return err
+	}
+	if err := s.repin(before, now); err != nil {
+		return err
+	}
+	return s.writeSeen(now)
 }
 
 // repin pins the images of now and lets go of those that only before had.
@@ -83,7 +107,9 @@ func (s *Store) repin(before, now map[string]seen) error {
 	for id, pin := range pinned {
 		img, err := s.Get(id)
 		if err == nil && img.Pinned != pin {
+			atLoaded.Reach()
 			errs = append(errs, s.SetPinned(id, pin))
+			atPinned.Reach()
 		}
 	}
 	return errors.Join(errs...)

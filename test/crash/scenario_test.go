@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/runtime/keeper"
@@ -68,6 +69,7 @@ var steps = []step{
 	{"rotate", (*life).rotate},
 	{"restart", (*life).restart},
 	{"upgrade", (*life).upgrade},
+	{"folder", (*life).folder},
 	{"stop", (*life).stop},
 	{"remove", (*life).remove},
 	{"stop pod", (*life).stopPod},
@@ -76,7 +78,7 @@ var steps = []step{
 }
 
 // restarts are the steps that are there for the points of recovery only.
-func restarts(name string) bool { return name == "restart" || name == "upgrade" }
+func restarts(name string) bool { return name == "restart" || name == "upgrade" || name == "folder" }
 
 func newLife(n *node, uid string) *life {
 	logs := filepath.Join(n.PodLogs(), uid)
@@ -275,6 +277,44 @@ func (l *life) upgrade(ctx context.Context) error {
 		return err
 	}
 	return l.look1(ctx)
+}
+
+// folder has the daemon find an archive in the image folder when it starts, and
+// find it gone.
+func (l *life) folder(ctx context.Context) error {
+	file := filepath.Join(l.Dir, "data/agent/images/crash.tar")
+	for _, there := range []bool{true, false} {
+		if err := l.Kill(); err != nil {
+			return err
+		}
+		err := os.Remove(file)
+		if there {
+			err = os.WriteFile(file, l.archive, 0o600)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := l.node.start(ctx); err != nil {
+			return err
+		}
+		if err := l.awaitPinned(ctx, there); err != nil {
+			return err
+		}
+	}
+	return l.look1(ctx)
+}
+
+func (l *life) awaitPinned(ctx context.Context, want bool) error {
+	// A daemon that ended meanwhile does not come again by itself.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for first := true; ; first = false {
+		st, err := l.images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: importedImage}}, grpc.WaitForReady(first))
+		if err != nil || st.GetImage() != nil && st.GetImage().GetPinned() == want {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond) // the folder is read beside the serving: there is nothing to wait on
+	}
 }
 
 func (l *life) spawn(program string) (*exec.Cmd, error) {
