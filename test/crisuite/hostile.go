@@ -2,7 +2,10 @@ package crisuite
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,7 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/client-go/tools/remotecommand"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/runtime/cgroup"
 )
 
 var hostileSpecs = []Spec{
@@ -32,6 +38,22 @@ func outOfMemory(b *Bench) {
 	})))
 	if st.GetReason() != "OOMKilled" || st.GetExitCode() != 137 {
 		b.Errorf("reason %q, code %d", st.GetReason(), st.GetExitCode())
+	}
+	// One of several: the container goes on and ends as it likes, unless all of it is to go.
+	child := func(unified map[string]string) *runtimeapi.ContainerStatus {
+		return b.Await(b.StartIn(pod, pc, b.ContainerConfig("tail /dev/zero; exit 3", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.Resources.MemoryLimitInBytes, c.Linux.Resources.Unified = 16<<20, unified
+		})))
+	}
+	if st := child(nil); st.GetReason() != "Error" || st.GetExitCode() != 3 {
+		b.Errorf("a child was killed: reason %q, code %d; want Error, 3", st.GetReason(), st.GetExitCode())
+	}
+	if h, err := cgroup.Detect(); err != nil || !h.Unified() {
+		b.Log("without cgroup v2 the kernel kills one process only")
+		return
+	}
+	if st := child(map[string]string{"memory.oom.group": "1"}); st.GetReason() != "OOMKilled" || st.GetExitCode() != 137 {
+		b.Errorf("a child was killed and all others with it: reason %q, code %d; want OOMKilled, 137", st.GetReason(), st.GetExitCode())
 	}
 }
 
@@ -121,10 +143,56 @@ func streamsComeAndGo(b *Bench) {
 			b.Fatal(err)
 		}
 	}
+	talks := b.StartIn(pod, pc, b.ContainerConfig("while :; do echo tick; sleep 0.01; done"))
+	for name, dial := range dialers {
+		for n := range uint16(5) {
+			b.openAndClose(name, dial, talks, remotecommand.TerminalSize{Width: 80 + n, Height: 24})
+		}
+	}
+	if _, err := b.RemoveContainer(b.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: talks}); err != nil {
+		b.Fatal(err)
+	}
 	b.eventually("descriptors and goroutines to be given back", func() bool {
 		return descriptorCount(b) <= files+8 && runtime.NumGoroutine() <= routines+8
 	})
 }
+
+// openAndClose runs a command with a terminal of that size to its end, and goes
+// away from an attachment in the middle of what is said.
+func (b *Bench) openAndClose(transport string, dial func(*url.URL) (remotecommand.Executor, error), id string, size remotecommand.TerminalSize) {
+	b.Helper()
+	ex, err := dial(b.execURL(&runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"true"}, Stdout: true, Tty: true}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	sizes := make(sizeQueue, 1)
+	sizes <- size
+	close(sizes)
+	if err := ex.StreamWithContext(b.Context(), remotecommand.StreamOptions{Stdout: io.Discard, Tty: true, TerminalSizeQueue: sizes}); err != nil {
+		b.Errorf("%s: %v", transport, err)
+	}
+	resp, err := b.Attach(b.Context(), &runtimeapi.AttachRequest{ContainerId: id, Stdout: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	u, err := url.Parse(resp.GetUrl())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if ex, err = dial(u); err != nil {
+		b.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(b.Context())
+	defer leave()
+	if err := ex.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: leaver(leave)}); !errors.Is(err, context.Canceled) {
+		b.Errorf("%s: an attachment that was left: %v", transport, err)
+	}
+}
+
+// leaver leaves at the first word.
+type leaver func()
+
+func (l leaver) Write(p []byte) (int, error) { l(); return len(p), nil }
 
 func limitBelowUsage(b *Bench) {
 	pc := b.PodConfig()
