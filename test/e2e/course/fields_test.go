@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -171,7 +172,6 @@ spec:
 		if got := strings.Fields(s.kubectl("logs", name)); len(got) != 2 || got[0] != row.group || got[1] != row.want {
 			t.Errorf("%s, %+v: groups of the root and of the file are %q", name, row, got)
 		}
-		s.kubectl("delete", "pod", name, "--now")
 	}
 }
 
@@ -193,7 +193,8 @@ func TestHostPathTypes(t *testing.T) {
 		t.Skipf("no device nodes in %s: %v", dir, err)
 	}
 	newDir, newFile, none := filepath.Join(dir, "a", "b"), filepath.Join(dir, "new"), filepath.Join(dir, "none")
-	volumes, mounts := "", ""
+	volumes, mounts, pods := "", "", ""
+	told := map[string]string{} // by pod
 	for i, row := range []struct{ typ, path, wrong, want string }{
 		{"Directory", dir, none, "directory"}, {"DirectoryOrCreate", newDir, file, "directory"},
 		{"File", file, none, "file"}, {"FileOrCreate", newFile, dir, "file"},
@@ -202,16 +203,19 @@ func TestHostPathTypes(t *testing.T) {
 		volumes += fmt.Sprintf("{name: v%d, hostPath: {path: %s, type: %s}}, ", i, row.path, row.typ)
 		mounts += fmt.Sprintf("{name: v%d, mountPath: /v/%s}, ", i, row.typ)
 		name := "wrong-" + strings.ToLower(row.typ)
-		s.apply(sleeper(name, fmt.Sprintf("volumes: [{name: v, hostPath: {path: %s, type: %s}}], ", row.wrong, row.typ), "volumeMounts: [{name: v, mountPath: /v}],"))
-		s.eventually(name+" is told", func() string {
-			out := s.kubectl("get", "events", "--field-selector", "reason=FailedMount,involvedObject.name="+name, "-o", "jsonpath={.items[*].message}")
-			if !strings.Contains(out, "hostPath type check failed: "+row.wrong+" is not a "+row.want) {
-				return out
-			}
-			return ""
-		})
+		pods += sleeper(name, fmt.Sprintf("volumes: [{name: v, hostPath: {path: %s, type: %s}}], ", row.wrong, row.typ), "volumeMounts: [{name: v, mountPath: /v}],")
+		told[name] = "hostPath type check failed: " + row.wrong + " is not a " + row.want
 	}
-	s.apply(sleeper("right", "volumes: ["+volumes+"], ", "volumeMounts: ["+mounts+"],"))
+	s.apply(pods + sleeper("right", "volumes: ["+volumes+"], ", "volumeMounts: ["+mounts+"],"))
+	s.eventually("each wrong one is told", func() string {
+		out := s.kubectl("get", "events", "--field-selector", "reason=FailedMount", "-o", `jsonpath={range .items[*]}{.involvedObject.name}: {.message}{"\n"}{end}`)
+		for name, why := range told {
+			if !regexp.MustCompile(`(?m)^` + name + `: .*` + regexp.QuoteMeta(why)).MatchString(out) {
+				return fmt.Sprintf("%s is not told %q in\n%s", name, why, out)
+			}
+		}
+		return ""
+	})
 	s.until("right", "the pod is ready", isReady)
 	kinds := s.kubectl("exec", "right", "--", "stat", "-c", "%n %F", "/v/Directory", "/v/DirectoryOrCreate", "/v/File", "/v/FileOrCreate", "/v/Socket", "/v/CharDevice", "/v/BlockDevice")
 	want := "/v/Directory directory\n/v/DirectoryOrCreate directory\n/v/File regular file\n/v/FileOrCreate regular empty file\n/v/Socket socket\n/v/CharDevice character special file\n/v/BlockDevice block special file\n"
