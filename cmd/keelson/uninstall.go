@@ -90,7 +90,10 @@ func uninstall(ctx context.Context, o *options, out io.Writer) error {
 	if len(all) > 0 { // the record of what to remove stays for another try
 		return fmt.Errorf("%w\nfiles are kept: mend this and run uninstall again", errors.Join(all...))
 	}
-	step("files", func() error { return removeFiles(o.place) })
+	step("files", func() error {
+		removeSocketFolder(o.node.Runtime.NRISocket)
+		return removeFiles(o.place)
+	})
 	return errors.Join(all...)
 }
 
@@ -309,6 +312,14 @@ func removeFiles(p places) error {
 	errs = append(errs, os.RemoveAll(filepath.Join(p.KubeletRoot, "pods")),
 		os.RemoveAll(filepath.Join(p.KubeletRoot, "plugins", "kubernetes.io", "csi")), os.RemoveAll(p.Run))
 	return errors.Join(errs...)
+}
+
+// removeSocketFolder removes the folder of a socket that a server had outside of ours, unless something is in it: a socket there is
+// another runtime's, as ours went with the server.
+func removeSocketFolder(socket string) {
+	if socket != "" {
+		_ = os.Remove(filepath.Dir(socket))
+	}
 }
 
 func removeLogs(p places) error {

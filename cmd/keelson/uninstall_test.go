@@ -41,3 +41,24 @@ func TestRemoveLogs(t *testing.T) {
 		t.Errorf("%v, the empty folder is there: %v", err, exists(links))
 	}
 }
+
+// The folder of the node plugins' socket goes, unless another runtime's socket is in it.
+func TestRemoveSocketFolder(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "nri", "nri.sock")
+	if err := os.Mkdir(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if removeSocketFolder(socket); !exists(socket) {
+		t.Error("another runtime's socket is gone")
+	}
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	if removeSocketFolder(socket); exists(filepath.Dir(socket)) {
+		t.Error("the empty folder is left")
+	}
+	removeSocketFolder("")
+}
