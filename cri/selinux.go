@@ -48,6 +48,20 @@ func (s *Server) labelled(o *runtimeapi.SELinuxOption) bool {
 	return s.cfg.SELinux || translate.SELinuxSet(o) != ""
 }
 
+// LabelImages gives the folder of images the label of files that all containers
+// may read and execute, if the policy has one: what is made in it later gets its
+// type. The kernel asks for that of the files below an overlay too.
+func LabelImages(dir string) error {
+	label := selinux.ROFileLabel()
+	if !selinux.GetEnabled() || label == "" || selinux.SecurityCheckContext(label) != nil {
+		return nil
+	}
+	if have, err := selinux.FileLabel(dir); err == nil && have == label {
+		return nil
+	}
+	return relabel(dir, label)
+}
+
 // keepPodLabels holds the categories of the pods that an earlier daemon made.
 func (s *Server) keepPodLabels() {
 	for _, rec := range s.sandboxes.List() {

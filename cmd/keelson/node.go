@@ -73,6 +73,9 @@ func newNode(ctx context.Context, o *options, log *slog.Logger) (n *node, err er
 		return nil, fmt.Errorf("open the image store: %w", err)
 	}
 	n.closers = append(n.closers, n.images.Close)
+	if err := cri.LabelImages(o.place.images()); err != nil {
+		log.Warn("where SELinux is enforcing, containers cannot read their images", "err", err)
+	}
 	run := filepath.Join(o.place.Run, "runtime")
 	n.containers, err = container.Open(container.ManagerConfig{StateDir: filepath.Join(run, "containers"),
 		DataDir: filepath.Join(o.place.agent(), "containers"), KeeperPath: keeperPath, Systemd: systemd, Log: log.With("part", "runtime")})

@@ -42,12 +42,28 @@ func Make(dir string, spec *specs.Spec, tty, stdin bool) error {
 		names = append(names, StdinName)
 	}
 	for _, name := range names {
-		err := unix.Mkfifo(filepath.Join(dir, name), 0o600)
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("make bundle: mkfifo %s: %w", filepath.Join(dir, name), err)
+		path := filepath.Join(dir, name)
+		if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("make bundle: mkfifo %s: %w", path, err)
+		}
+		if err := label(path, spec); err != nil {
+			return fmt.Errorf("make bundle: label %s: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// label gives a FIFO the SELinux label of the container's files: an enforcing
+// policy keeps what it inherits from it otherwise.
+func label(path string, spec *specs.Spec) error {
+	if spec.Linux == nil || spec.Linux.MountLabel == "" {
+		return nil
+	}
+	err := unix.Lsetxattr(path, "security.selinux", []byte(spec.Linux.MountLabel), 0)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	return err
 }
 
 // ReadSpec reads the spec of a run directory.

@@ -1,11 +1,14 @@
 package bundle
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestHostile_OC26(t *testing.T) {
@@ -62,6 +65,29 @@ func TestMake(t *testing.T) {
 	}
 	if got, err := ReadSpec(dir); err != nil || got.Hostname != "x" {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// Where SELinux labels are asked for, what a container inherits has that of its files.
+func TestMakeLabelled(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "c")
+	const want = "system_u:object_r:container_file_t:s0:c1,c2"
+	err := Make(dir, &specs.Spec{Linux: &specs.Linux{MountLabel: want}}, false, true)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
+		t.Skip("labels take root, and under SELinux a policy that knows them: " + err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{StdinName, StdoutName, StderrName} {
+		got := make([]byte, 256)
+		n, err := unix.Lgetxattr(filepath.Join(dir, name), "security.selinux", got)
+		if errors.Is(err, unix.ENOTSUP) {
+			t.Skip("no labels on this filesystem: " + err.Error())
+		}
+		if err != nil || strings.TrimRight(string(got[:n]), "\x00") != want {
+			t.Errorf("%s: %q, %v", name, got[:max(n, 0)], err)
+		}
 	}
 }
 
