@@ -84,6 +84,9 @@ type Node struct {
 	MaxPods int
 	// PidsPerPod bounds the processes of one pod; 0 for no bound.
 	PidsPerPod int64
+	// SingleProcessOOMKill leaves a container whose process was killed for memory to its other processes. Default: all of it
+	// ends, where the kernel can (cgroup v2).
+	SingleProcessOOMKill bool
 	// Version reported in nodeInfo. Default "v1.37.2+keelson1".
 	Version string
 }

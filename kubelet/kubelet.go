@@ -127,6 +127,7 @@ func (k *Kubelet) wire(d Deps) error {
 	cpu, memory := nodestatus.Allocatable(machine, cfg.Reserved)
 	p.tree = qos.NewTree(qos.Config{
 		Root: cfg.CgroupRoot, Systemd: cfg.SystemdCgroups, AllocatableMilliCPU: cpu, AllocatableMemory: memory, PidsMax: cfg.Node.PidsPerPod,
+		SingleProcessOOMKill: cfg.Node.SingleProcessOOMKill,
 	})
 	p.cluster = newCluster(d.Client, cfg.Node.Name)
 	if p.pods, err = source.NewAPI(d.Client, cfg.Node.Name, apiSink{k}); err != nil {

@@ -181,8 +181,8 @@ func (k *Kubelet) resize(ctx context.Context, pod *corev1.Pod, rec *podRecord, s
 // resizeContainer has the runtime write a container's values. The pod's own cgroup is widened before, so that it is never smaller
 // than what it holds; the caller narrows it.
 func (k *Kubelet) resizeContainer(ctx context.Context, pod *corev1.Pod, a plan.Action, want plan.Resources) error {
-	r := qos.Container(pod, plan.Find(pod, a.Container), k.nodeMemory, k.parts.tree.Unified())
-	r.OomScoreAdj, r.Unified = 0, nil // fixed at creation
+	r := qos.Container(pod, plan.Find(pod, a.Container), k.nodeMemory, false)
+	r.OomScoreAdj = 0 // fixed at creation, as the whole container's end for memory is
 	if want.Quota == 0 {
 		r.CpuQuota, r.CpuPeriod = -1, 100_000
 	}

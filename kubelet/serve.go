@@ -96,7 +96,7 @@ func (k *Kubelet) configz(w http.ResponseWriter, _ *http.Request) {
 		"staticPodPath": k.cfg.Paths.Manifests, "clusterDomain": k.cfg.ClusterDomain, "clusterDNS": dns,
 		"maxPods": k.cfg.Node.MaxPods, "cgroupRoot": k.cfg.CgroupRoot, "cgroupDriver": k.parts.tree.Driver(),
 		"cgroupsPerQOS": true, "enforceNodeAllocatable": []string{"pods"}, "readOnlyPort": 0,
-		"podPidsLimit": k.cfg.Node.PidsPerPod, "resolvConf": k.cfg.Paths.ResolvConf,
+		"podPidsLimit": k.cfg.Node.PidsPerPod, "singleProcessOOMKill": !k.parts.tree.OOMGroup(), "resolvConf": k.cfg.Paths.ResolvConf,
 		"containerLogMaxSize": fmt.Sprint(k.cfg.Logs.MaxBytes), "containerLogMaxFiles": k.cfg.Logs.MaxFiles,
 		"imageGCHighThresholdPercent": k.cfg.ImageGC.High, "imageGCLowThresholdPercent": k.cfg.ImageGC.Low,
 		"seccompDefault": !k.cfg.NoSeccompDefault, "nodeStatusReportFrequency": k.cfg.StatusEvery.String(),

@@ -75,7 +75,7 @@ func (n *node) kubelet(o *options, p *plane, log *slog.Logger) (*kubelet.Kubelet
 	k, err := kubelet.New(kubelet.Config{
 		Shutdown: kubelet.Shutdown{Off: o.node.Shutdown < 0, Grace: o.node.Shutdown, Critical: critical},
 		Node: kubelet.Node{Name: o.node.Name, IPs: []netip.Addr{ip}, Taints: taints,
-			PodCIDRs: []string{o.node.PodCIDR}, MaxPods: o.node.MaxPods, Version: version},
+			PodCIDRs: []string{o.node.PodCIDR}, MaxPods: o.node.MaxPods, SingleProcessOOMKill: o.node.SingleOOM, Version: version},
 		Paths: kubelet.Paths{Root: o.place.KubeletRoot, PodLogs: o.place.PodLogs, Manifests: o.node.StaticPods, ResolvConf: o.node.ResolvConf},
 		Server: kubelet.Server{Addr: net.JoinHostPort("0.0.0.0", strconv.Itoa(o.node.KubeletPort)), HealthAddr: health,
 			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, ClientCA: p.server.PKI().CA.PEM},

@@ -37,6 +37,7 @@ type nodeOptions struct {
 	KubeletPort, HealthzPort, ProxyPort, MetricsPort, MaxPods      int
 	ResolvConf                                                     string
 	Shutdown, ShutdownCritical                                     time.Duration
+	SingleOOM                                                      bool
 	Runtime                                                        runtimeOptions
 }
 
@@ -125,6 +126,7 @@ func (o *options) serverFlags(cmd *cobra.Command) {
 	f.IntVar(&n.ProxyPort, "proxy-healthz-port", 10256, "the Service proxy's health, which load balancers ask; 0 turns it off")
 	f.IntVar(&n.MetricsPort, "proxy-metrics-port", 10249, "the Service proxy's metrics, on loopback; 0 turns them off")
 	f.IntVar(&n.MaxPods, "max-pods", 250, "pods this node takes")
+	f.BoolVar(&n.SingleOOM, "single-process-oom-kill", false, "a process that is out of memory ends alone, not its whole container with it (which cgroup v2 does, v1 never)")
 	f.DurationVar(&n.Shutdown, "shutdown-grace-period", 0, "how long pods have to end when the machine shuts down (0: as long as systemd-logind waits anyway; less than 0: they are not ended in order)")
 	f.DurationVar(&n.ShutdownCritical, "shutdown-grace-period-critical-pods", 0, "the last part of --shutdown-grace-period, for critical pods alone (default a third of it)")
 	f.StringVar(&n.StaticPods, "pod-manifest-path", "", "static pods' folder (default <config-dir>/manifests)")

@@ -105,7 +105,7 @@ func (e *Executor) containerConfig(ctx context.Context, t Target, c *corev1.Cont
 		Stdin:   c.Stdin, StdinOnce: c.StdinOnce, Tty: c.TTY,
 		StopSignal: stopSignal(c),
 		Linux: &runtimeapi.LinuxContainerConfig{
-			Resources:       qos.Container(t.Pod, c, e.cfg.NodeMemory, e.Tree.Unified()),
+			Resources:       qos.Container(t.Pod, c, e.cfg.NodeMemory, e.Tree.OOMGroup()),
 			SecurityContext: e.containerSecurity(t.Pod, c, uid, user),
 		},
 	}

@@ -62,6 +62,19 @@ func TestOOMScoreAdj(t *testing.T) {
 	}
 }
 
+// A container out of memory ends whole where the kernel can do that, unless the node is set to end the one process.
+func TestHostile_OC21(t *testing.T) {
+	for _, c := range []struct {
+		v2, single bool
+		want       string
+	}{{true, false, "1"}, {true, true, ""}, {false, false, ""}} {
+		tree, p := &Tree{v2: c.v2, cfg: Config{SingleProcessOOMKill: c.single}}, podOf(res("", "", "", "64Mi"))
+		if got := Container(p, &p.Spec.Containers[0], 1<<30, tree.OOMGroup()).Unified["memory.oom.group"]; got != c.want {
+			t.Errorf("%+v: memory.oom.group %q", c, got)
+		}
+	}
+}
+
 func TestPodLimits(t *testing.T) {
 	if s, q, m := Pod(podOf(res("250m", "", "500m", "64Mi"), res("250m", "", "", ""))); s != 512 || q != 0 || m != 0 {
 		t.Errorf("one unlimited container: shares %d quota %d memory %d, want 512 0 0", s, q, m)

@@ -27,9 +27,9 @@ func Quota(milli int64) int64 {
 	return max(milli*cpuPeriod/1000, minQuota)
 }
 
-// Container is what the runtime is to enforce on one container. nodeMemory in bytes. v2 says that the unified
-// cgroup hierarchy is in use, where one OOM kill can take the whole container.
-func Container(pod *corev1.Pod, c *corev1.Container, nodeMemory int64, v2 bool) *runtimeapi.LinuxContainerResources {
+// Container is what the runtime is to enforce on one container. nodeMemory in bytes. whole says that one OOM kill
+// takes the whole container, which only the unified cgroup hierarchy can do.
+func Container(pod *corev1.Pod, c *corev1.Container, nodeMemory int64, whole bool) *runtimeapi.LinuxContainerResources {
 	limits := c.Resources.Limits
 	req, hasReq := c.Resources.Requests[corev1.ResourceCPU]
 	if !hasReq {
@@ -43,7 +43,7 @@ func Container(pod *corev1.Pod, c *corev1.Container, nodeMemory int64, v2 bool) 
 		out.CpuQuota, out.CpuPeriod = q, cpuPeriod
 	}
 	out.MemoryLimitInBytes = limits.Memory().Value()
-	if v2 {
+	if whole {
 		out.Unified = map[string]string{"memory.oom.group": "1"}
 	}
 	return out

@@ -24,6 +24,8 @@ type Config struct {
 	AllocatableMilliCPU, AllocatableMemory int64
 	// PidsMax bounds the number of processes of one pod; zero for no bound.
 	PidsMax int64
+	// SingleProcessOOMKill leaves a container of which the kernel killed one process for memory to the others.
+	SingleProcessOOMKill bool
 }
 
 // Tree makes and removes the cgroups above the containers.
@@ -45,6 +47,9 @@ func NewTree(cfg Config) *Tree {
 
 // Unified tells whether cgroup v2 is the only hierarchy.
 func (t *Tree) Unified() bool { return t.v2 }
+
+// OOMGroup tells whether a container ends whole when the kernel kills one of its processes for memory.
+func (t *Tree) OOMGroup() bool { return t.v2 && !t.cfg.SingleProcessOOMKill }
 
 // Setup makes kubepods and the two class cgroups. It may be called again.
 func (t *Tree) Setup() error {
