@@ -52,8 +52,13 @@ func (s *Server) labelled(o *runtimeapi.SELinuxOption) bool {
 // may read and execute, if the policy has one: what is made in it later gets its
 // type. The kernel asks for that of the files below an overlay too.
 func LabelImages(dir string) error {
+	if !selinux.GetEnabled() {
+		return nil
+	}
+	process, _ := selinux.ContainerLabels() //nolint:staticcheck // the library knows no label of files before
+	selinux.ReleaseLabel(process)
 	label := selinux.ROFileLabel()
-	if !selinux.GetEnabled() || label == "" || selinux.SecurityCheckContext(label) != nil {
+	if label == "" || selinux.SecurityCheckContext(label) != nil {
 		return nil
 	}
 	if have, err := selinux.FileLabel(dir); err == nil && have == label {
