@@ -7,5 +7,6 @@
 // folder, so neither a pod that still writes nor a link that it has left reaches anything else.
 //
 //	<root>/pvc-<uid>        a folder, or a disk image
+//	<root>/new-pvc-<uid>    being made
 //	<root>/gone-pvc-<uid>   being removed
 package local

@@ -19,7 +19,10 @@ var ErrNoQuota = errors.New("the filesystem has no project quotas (ext4 with the
 
 var names = regexp.MustCompile(`^pvc-[0-9a-f-]{1,64}$`)
 
-const gone = "gone-"
+const (
+	gone   = "gone-"
+	coming = "new-"
+)
 
 // Store is the volumes in a folder. Safe for concurrent use.
 type Store struct {
@@ -46,17 +49,30 @@ func (s *Store) Make(name string, bytes int64, block bool) (path string, unheld,
 	if block {
 		return path, nil, s.image(path, bytes)
 	}
-	if err := os.Mkdir(path, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := s.folder(path); err != nil {
 		return "", nil, fmt.Errorf("local volume: %w", err)
 	}
 	if err := s.check(path, true); err != nil {
 		return "", nil, err
 	}
-	// Any user of a container may write, as with upstream's provisioners of local folders; the way to it is closed.
-	if err := os.Chmod(path, 0o777); err != nil {
-		return "", nil, fmt.Errorf("local volume: %w", err)
-	}
 	return path, s.limit(path, bytes), nil
+}
+
+// folder makes a volume's folder. One that is there is left as it is: a claim can be seen again when pods have its volume already,
+// and have given it a mode and a group of their own.
+func (s *Store) folder(path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	made := filepath.Join(s.root, coming+filepath.Base(path))
+	if err := os.Mkdir(made, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// Any user of a container may write, as with upstream's provisioners of local folders; the way to it is closed.
+	if err := os.Chmod(made, 0o777); err != nil {
+		return err
+	}
+	return os.Rename(made, path)
 }
 
 // Grow gives a volume more room. It is never made smaller.
@@ -89,6 +105,9 @@ func (s *Store) Remove(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	away := filepath.Join(s.root, gone+name)
+	if err := os.Remove(filepath.Join(s.root, coming+name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("local volume: %w", err)
+	}
 	// What an earlier call left must go first, or the rename would not work.
 	if err := s.wipe(away); err != nil {
 		return err

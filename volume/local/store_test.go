@@ -111,6 +111,41 @@ func TestHostile_PS30(t *testing.T) {
 	}
 }
 
+// A volume that is made anew has the mode and the group that its pods gave it; one whose making was cut short is finished.
+func TestMadeAgain(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	if err := os.Mkdir(filepath.Join(root, coming+volumeA), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path, _, err := s.Make(volumeA, mib, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []os.FileMode{0o777, os.ModeSetgid | 0o770, 0o700} {
+		if mode != 0o777 {
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := s.Make(volumeA, mib, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st, err := os.Stat(path); err != nil || st.Mode() != mode|os.ModeDir {
+			t.Errorf("mode %v, %v; want %v", st.Mode(), err, mode)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(root, coming+volumeA), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(volumeA); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) != 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
+
 // withQuotas mounts a new ext4 with project quotas, or skips.
 func withQuotas(t *testing.T) string {
 	t.Helper()
