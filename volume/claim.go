@@ -139,13 +139,14 @@ func wantsBlock(pv *corev1.PersistentVolume) bool {
 	return pv != nil && pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock
 }
 
-// SetGroup gives a volume to the pod's fsGroup by its change policy.
-func SetGroup(r Request, dir string) error {
+// SetGroup gives a volume to the pod's fsGroup by its change policy. again says that the pod may have it already, as after a restart of
+// the daemon: then only what was cut short is done.
+func SetGroup(r Request, dir string, again bool) error {
 	g := fsGroup(r.Pod)
 	if g == nil || r.ReadOnly {
 		return nil
 	}
-	if p := r.Pod.Spec.SecurityContext.FSGroupChangePolicy; p != nil && *p == corev1.FSGroupChangeOnRootMismatch {
+	if p := r.Pod.Spec.SecurityContext.FSGroupChangePolicy; again || p != nil && *p == corev1.FSGroupChangeOnRootMismatch {
 		if owned, err := mount.Owned(dir, *g); owned || err != nil {
 			return err
 		}

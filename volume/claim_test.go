@@ -92,3 +92,40 @@ func TestMountOptions(t *testing.T) {
 		t.Errorf("options of a path: %v", err)
 	}
 }
+
+// TestGroupOnce: a volume is given to its pod's group when it comes to the pod: not when the pod's other volumes are brought up to date,
+// and not once more after a restart, unless that was cut short.
+func TestGroupOnce(t *testing.T) {
+	m, _ := setup(t)
+	dir, group := t.TempDir(), int64(3000)
+	file := filepath.Join(dir, "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := claimed(m, "uid-1", &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: dir}}}})
+	p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &group}
+	mount := func() error { _, err := m.Mount(t.Context(), p); return err }
+	for _, step := range []struct {
+		what string
+		path string // given to group 4000 before
+		do   func() error
+		want uint32 // the file's group
+	}{
+		{"mounted", file, mount, 3000},
+		{"brought up to date", file, func() error { return m.Refresh(t.Context(), p) }, 4000},
+		{"mounted after a restart", file, mount, 4000},
+		{"mounted after a restart in between", dir, mount, 3000},
+	} {
+		if err := os.Chown(step.path, -1, 4000); err != nil {
+			t.Fatal(err)
+		}
+		if err := step.do(); err != nil {
+			t.Fatal(step.what, err)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(file, &st); err != nil || st.Gid != step.want {
+			t.Errorf("%s: the file's group is %d, %v; want %d", step.what, st.Gid, err, step.want)
+		}
+	}
+}

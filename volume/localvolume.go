@@ -54,9 +54,11 @@ func (l *localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
 		return Mounted{}, err
 	}
 	// One mount, of the folder that was opened: a restart finds it there.
-	if there, err := mount.Is(r.Dir); err != nil {
+	there, err := mount.Is(r.Dir)
+	if err != nil {
 		return Mounted{}, err
-	} else if !there {
+	}
+	if !there {
 		if err := mount.BindFD(int(f.Fd()), r.Dir); err != nil {
 			return Mounted{}, err
 		}
@@ -67,7 +69,7 @@ func (l *localVolume) Mount(_ context.Context, r Request) (Mounted, error) {
 	if err := mount.Set(r.Dir, options); err != nil {
 		return Mounted{}, fmt.Errorf("local volume: %w", err)
 	}
-	return Mounted{HostPath: r.Dir, ReadOnly: r.ReadOnly}, SetGroup(r, r.Dir)
+	return Mounted{HostPath: r.Dir, ReadOnly: r.ReadOnly}, SetGroup(r, r.Dir, there)
 }
 
 // MountsWithOptions implements Optioned.

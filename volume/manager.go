@@ -135,45 +135,46 @@ func (m *Manager) each(ctx context.Context, pod *corev1.Pod, want func(Plugin) b
 		if !used[v.Name] {
 			continue
 		}
-		p := m.plugin(v)
-		if p != nil && !want(p) {
-			continue
-		}
-		mounted, err := m.one(ctx, p, pod, v)
-		if err != nil {
+		mounted, wanted, err := m.one(ctx, want, pod, v)
+		switch {
+		case err != nil:
 			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err))
-			continue
+		case wanted:
+			out[v.Name] = mounted
 		}
-		out[v.Name] = mounted
 	}
 	return out, errors.Join(errs...)
 }
 
-func (m *Manager) one(ctx context.Context, p Plugin, pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
-	r, name := Request{Pod: pod, Volume: v}, v.Name
+// one makes a volume ready, if its plugin is wanted. A claim's is known once its volume is.
+func (m *Manager) one(ctx context.Context, want func(Plugin) bool, pod *corev1.Pod, v *corev1.Volume) (mounted Mounted, wanted bool, err error) {
+	p, r, name := m.plugin(v), Request{Pod: pod, Volume: v}, v.Name
 	if p == nil && (v.PersistentVolumeClaim != nil || v.Ephemeral != nil) {
 		if err := m.bound(ctx, &r); err != nil {
-			return Mounted{}, err
+			return Mounted{}, false, err
 		}
 		p, name = m.persistent(r.Persistent), r.Persistent.Name
 	}
 	if p == nil {
-		return Mounted{}, unsupported(v)
+		return Mounted{}, false, unsupported(v)
+	}
+	if !want(p) {
+		return Mounted{}, false, nil
 	}
 	r.Dir = filepath.Join(m.podDir(pod.UID), "volumes", p.Name(), name)
 	if err := os.MkdirAll(filepath.Dir(r.Dir), 0o750); err != nil {
-		return Mounted{}, err
+		return Mounted{}, false, err
 	}
 	if err := m.may(p, r); err != nil {
-		return Mounted{}, err
+		return Mounted{}, false, err
 	}
-	mounted, err := p.Mount(ctx, r)
+	mounted, err = p.Mount(ctx, r)
 	mounted.ReadOnly = mounted.ReadOnly || r.ReadOnly
 	mounted.Plugin = p.Name()
 	if err == nil {
 		m.note(p, r, mounted)
 	}
-	return mounted, err
+	return mounted, true, err
 }
 
 func (m *Manager) plugin(v *corev1.Volume) Plugin {

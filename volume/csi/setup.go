@@ -87,7 +87,7 @@ func (j *job) setUp(ctx context.Context) error {
 	if j.s.owned(j.object, j.d) {
 		r := j.r
 		r.ReadOnly = j.s.readOnly
-		if err := volume.SetGroup(r, j.at.target); err != nil {
+		if err := volume.SetGroup(r, j.at.target, false); err != nil {
 			return fmt.Errorf("give the volume to the pod's group: %w", err)
 		}
 	}

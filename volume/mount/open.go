@@ -111,17 +111,10 @@ func Owned(dir string, gid int64) (bool, error) {
 	return int64(st.Gid) == gid && st.Mode&0o2770 == 0o2770, nil
 }
 
-// ownDir does a directory that is open, then what is in it, and closes it.
+// ownDir does what is in a directory that is open, then itself, and closes it.
 func ownDir(fd, gid int, readOnly bool) error {
 	f := os.NewFile(uintptr(fd), "")
 	defer f.Close()
-	add := uint32(0o2770)
-	if readOnly {
-		add = 0o2550
-	}
-	if err := own(fd, gid, add); err != nil {
-		return err
-	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
 		return err
@@ -142,7 +135,12 @@ func ownDir(fd, gid int, readOnly bool) error {
 			return fmt.Errorf("%s: %w", n, err)
 		}
 	}
-	return nil
+	// Last, so that a root that has the group tells that all was done (Owned).
+	add := uint32(0o2770)
+	if readOnly {
+		add = 0o2550
+	}
+	return own(fd, gid, add)
 }
 
 func ownEntry(dir, h int, name string, gid int, readOnly bool) error {
