@@ -74,7 +74,6 @@ func becomeParent() error {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
 	unix.Umask(0o022)
-	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0) // the daemon's own choice (limits, in cmd/keelson) is none for containers
 	return nil
 }
 

@@ -60,10 +60,6 @@ func limits(log *slog.Logger) error {
 			log.Warn("the OOM killer may choose this process: it has no right to protect itself (CAP_SYS_RESOURCE)", "err", err)
 		}
 	}
-	// Where the kernel gives huge pages unasked (Debian's does), a heap of 30 MB takes 60. The keeper undoes it for what it starts.
-	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0); err != nil {
-		log.Warn("this process may take more memory than it needs: the kernel gives it huge pages", "err", err)
-	}
 	if err := raiseFiles(); err != nil {
 		return err
 	}
