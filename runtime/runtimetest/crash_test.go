@@ -95,18 +95,21 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.KillKeeper()
-	for n.Status() == nil {
-		time.Sleep(time.Millisecond)
+	until := func(what string, done func() bool) {
+		for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) { // the keeper's end and start are told to nobody here
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the status is still %v", what, n.Status())
+			}
+		}
 	}
+	until("without its program", func() bool { return n.Status() != nil })
 	if err := n.Status(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), cfg.KeeperPath) {
 		t.Errorf("without its program: %v", err)
 	}
 	if err := os.Rename(cfg.KeeperPath+".away", cfg.KeeperPath); err != nil {
 		t.Fatal(err)
 	}
-	for n.Status() != nil {
-		time.Sleep(time.Millisecond)
-	}
+	until("with its program again", func() bool { return n.Status() == nil })
 	if out, _, code, err := n.exec("c", "echo alive", container.ExecConfig{}); err != nil || code != 0 || out != "alive\n" {
 		t.Errorf("exec with the new keeper: %q, code %d, %v", out, code, err)
 	}
