@@ -15,11 +15,12 @@
 //   - History is compacted every five minutes by the library's compactor (a transaction picks the member that does it).
 //   - Space is judged before each write (space.go), by free bytes on the disk and by what is in use, because etcd ends the process
 //     when a write fails and stays read-only when its own quota is reached. Short of space, nothing new is made; nearly out of it,
-//     only deletions pass, history is given up, the file is rewritten, and blocks that were reserved for this are used.
+//     only deletions pass, history is given up, free pages are given back, and blocks that were reserved for this are used.
 //     It heals by itself. A quota that nobody chose is raised before it is reached, as long as the disk has the room.
-//   - The file is rewritten (defragmented) if much of it is free: at once if the stop is short by what the last one took (16 MB with 2.5 MB
-//     in use took 30-45 ms on a busy machine, 300 MB in use 4 s), in a quiet moment if it is some seconds, else at the next start. Until then
-//     free pages are used again, so that the file does not grow.
+//   - What is free in the file is given back to the disk where it is, in pieces of two milliseconds, while reads and writes go on (trim.go):
+//     etcd's own defragmentation copies all that is in use and stops everybody meanwhile. With 470 MB in the file and 40 MB in use, on a busy
+//     machine, no write took longer than 37 ms (30 ms when nothing was given back); the copy stopped them for a second. Only a file with
+//     little in use is copied, before the start, so that it is small and not only hollow.
 //   - Damage that can be seen at the start is an error that names the way out (damage.go). A torn tail of the log is cut off.
 //     A sync that fails later ends the process: nothing may be acknowledged after it.
 //   - A disk that is slow holds up writes and nothing else: a member that is alone reads what it has applied (lone.go).

@@ -13,65 +13,51 @@ const (
 	// calmEvery and tightEvery are how often the database is looked after with and without room.
 	calmEvery  = 30 * time.Second
 	tightEvery = 2 * time.Second
-	// reserveAhead is kept on the disk for deletions and compaction.
+	// reserveAhead is kept on the disk for deletions and compaction: behind the end of the file, and of its free pages.
 	reserveAhead = 16 << 20
-	// Rewriting the file stops reads and writes of the database for its time, which goes by what is in use. Pages that are free are written
-	// again, so that a file does not grow by them: only the disk gets them back. So it is done unasked if there is much to gain and the stop
-	// is short, or nobody writes and the stop is shorter than the patience of clients that hold a lease (10 s, of which they have used some);
-	// and before the start, when nobody waits yet.
-	shortStop    = time.Second
-	quietStop    = 4 * time.Second
-	firstSpeed   = 96 << 20 // bytes in use per second, until one has been measured: of a slow disk
-	defragGain   = 64 << 20
-	defragApart  = 10 * time.Minute
-	tightApart   = 30 * time.Second
+	// From how much there is to gain on blocks are given back, and how long after the last time at the earliest: pages that are used again
+	// soon should keep theirs.
+	trimGain     = 64 << 20
+	trimApart    = 10 * time.Minute
 	tightGain    = 8 << 20
+	tightApart   = 30 * time.Second
 	upkeepPeriod = 20 * time.Second // limit of one round
+	// shortCopy is how much is copied before the start to have a small file again: half a second or so.
+	shortCopy = 64 << 20
 )
 
-// condition is what the decision to rewrite the file is taken by; sizes in bytes.
+// condition is what the decision to give blocks back is taken by.
 type condition struct {
-	size, used, free int64
-	level            pressure
-	since            time.Duration // since the last time
-	speed            int64         // in bytes in use per second
-	quiet            bool          // hardly anything is written
+	allocated, used int64 // in bytes
+	level           pressure
+	since           time.Duration // since the last time
 }
 
-// defragDue tells whether to rewrite the file. Without room it is the way to give space back to the disk, and worth the stop.
-func defragDue(c condition) bool {
-	gain := c.size - c.used
-	if c.free < c.used+fullFree/2 {
-		return false // the copy would fill the disk
-	}
+// trimDue tells whether there is enough to gain.
+func trimDue(c condition) bool {
+	gain := c.allocated - c.used - 2*reserveAhead
 	if c.level != roomy {
 		return gain >= tightGain && c.since >= tightApart
 	}
-	stop := time.Duration(float64(c.used) / float64(c.speed) * float64(time.Second))
-	return gain >= defragGain && gain >= c.size/2 && (stop <= shortStop || c.quiet && stop <= quietStop) && c.since >= defragApart
+	return gain >= trimGain && c.since >= trimApart
 }
 
-// startThreshold is from how many free MiB on etcd rewrites the file before it starts; 0: it does not. size is the file's, free the disk's.
-func startThreshold(size, free int64) uint {
+// startThreshold is from how many free MiB on etcd copies the file before it starts; 0: it does not. For size and allocated bytes of the
+// file, free ones of the disk. With holes only what is copied fast is, for their sake: a file that is mapped takes memory for them, too.
+func startThreshold(size, allocated, free int64, holes bool) uint {
 	if free < size/2+lowFree {
 		return 0 // the copy would fill the disk
 	}
-	return uint(max(defragGain, size/2) >> 20)
+	if holes && allocated > shortCopy+2*reserveAhead {
+		return 0
+	}
+	return uint(max(trimGain, size/2) >> 20)
 }
 
 // upkeep is what is remembered from one round to the next.
 type upkeep struct {
-	rewritten time.Time
-	speed     int64
-	looked    time.Time
-	revision  int64
-}
-
-// quiet tells whether less than one write a second has been made since it was asked last.
-func (u *upkeep) quiet(now time.Time, revision int64) bool {
-	written, passed := revision-u.revision, now.Sub(u.looked)
-	u.revision, u.looked = revision, now
-	return float64(written) <= passed.Seconds()
+	trimmed  time.Time
+	revision int64 // at the last look
 }
 
 // maintain looks after the database until ctx ends.
@@ -82,7 +68,7 @@ func (s *Store) maintain(ctx context.Context) {
 		return
 	}
 	s.disarm(ctx)
-	state := upkeep{rewritten: time.Now(), looked: time.Now(), speed: firstSpeed}
+	var state upkeep
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	said, quota := roomy, s.space.quota.Load()
@@ -117,26 +103,32 @@ func (p pressure) String() string { return [...]string{"enough", "low", "full"}[
 func (s *Store) look(ctx context.Context, level pressure, state *upkeep) {
 	ctx, cancel := context.WithTimeout(ctx, upkeepPeriod)
 	defer cancel()
-	if level == roomy {
-		reserve(s.file(), reserveAhead)
-	} else {
+	if level != roomy {
 		s.forget(ctx)
 		s.space.measure()
 	}
-	backend := s.etcd.Server.Backend()
-	now := time.Now()
-	c := condition{size: backend.Size(), used: backend.SizeInUse(), free: s.space.free.Load(), level: level, since: now.Sub(state.rewritten),
-		speed: state.speed, quiet: state.quiet(now, s.etcd.Server.KV().Rev())}
-	if !defragDue(c) {
+	b, now := s.etcd.Server.Backend(), time.Now()
+	c := condition{allocated: allocated(s.file()), used: b.SizeInUse(), level: level, since: now.Sub(state.trimmed)}
+	if trimDue(c) {
+		state.trimmed = now
+		err := s.trim(ctx, true)
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("free pages of the database stay on the disk, to be used again", "err", err)
+		} else {
+			s.log.Info("free pages of the database given back to the disk", "was MiB", c.allocated>>20, "is MiB", allocated(s.file())>>20, "used MiB", c.used>>20,
+				"took", time.Since(now).Round(time.Millisecond))
+		}
+	}
+	if level != roomy {
 		return
 	}
-	state.rewritten = now
-	if err := backend.Defrag(); err != nil {
-		s.log.Warn("rewriting the database file failed: it stays as it is", "err", err)
-		return
+	if rev := s.etcd.Server.KV().Rev(); rev != state.revision { // something was written: other pages come next
+		state.revision = rev
+		reserve(s.file(), b.Size(), reserveAhead)
+		if err := s.trim(ctx, false); err != nil && ctx.Err() == nil {
+			s.log.Warn("no blocks are reserved for free pages of the database", "err", err)
+		}
 	}
-	s.log.Info("database file rewritten", "was MiB", c.size>>20, "is MiB", backend.Size()>>20, "took", time.Since(now).Round(time.Millisecond))
-	state.speed = max(1, int64(float64(c.used)/time.Since(now).Seconds()))
 }
 
 // forget compacts the whole history. Watches go on: they are served from memory.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -27,7 +26,7 @@ func TestHostile_RA20(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, filepath.Join(dir, "db"))
-	file, _, err := snapshot.Save(t.Context(), snapshot.Source{Dir: dir, Backup: func(w io.Writer) error { return s.Backup(w) }, Version: "v1.37.2", Now: time.Now}, t.TempDir())
+	file, _, err := snapshot.Save(t.Context(), snapshot.Source{Dir: dir, Backup: s.Backup, Version: "v1.37.2", Now: time.Now}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

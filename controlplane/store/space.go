@@ -170,15 +170,15 @@ func (g guarded) GuaranteedUpdate(ctx context.Context, key string, dest runtime.
 	}, cached)
 }
 
-// reserve has the disk hold blocks for the database file up to `ahead` bytes beyond its end, so that deletions and compaction
-// can be written when nothing else is left. A file system that cannot promise that changes nothing.
-func reserve(path string, ahead int64) {
+// reserve has the disk hold blocks for the database file, whose pages end at `end`, up to `ahead` bytes beyond its own end, so that
+// deletions and compaction can be written when nothing else is left. A file system that cannot promise that changes nothing.
+func reserve(path string, end, ahead int64) {
 	f, err := os.OpenFile(filepath.Clean(path), os.O_RDWR, 0)
 	if err != nil {
 		return
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err == nil {
-		_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, st.Size()+ahead)
+		_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, end, max(0, st.Size()-end)+ahead)
 	}
 }

@@ -64,69 +64,30 @@ func TestRaised(t *testing.T) {
 	}
 }
 
-func TestDefragDue(t *testing.T) {
-	const mib = 1 << 20
-	for name, c := range map[string]struct {
-		in   condition
-		want bool
-	}{
-		"little to gain":            {condition{size: 100 * mib, used: 90 * mib, free: 10000 * mib, since: time.Hour}, false},
-		"much to gain":              {condition{size: 200 * mib, used: 50 * mib, free: 10000 * mib, since: time.Hour}, true},
-		"much, but just done":       {condition{size: 200 * mib, used: 50 * mib, free: 10000 * mib, since: time.Minute}, false},
-		"a long stop":               {condition{size: 2000 * mib, used: 300 * mib, free: 10000 * mib, since: time.Hour}, false},
-		"a long stop, quiet":        {condition{size: 2000 * mib, used: 300 * mib, free: 10000 * mib, since: time.Hour, quiet: true}, true},
-		"too long, though quiet":    {condition{size: 2000 * mib, used: 900 * mib, free: 10000 * mib, since: time.Hour, quiet: true}, false},
-		"a fast disk":               {condition{size: 2000 * mib, used: 900 * mib, free: 10000 * mib, since: time.Hour, speed: 1000 * mib}, true},
-		"a long stop, no room":      {condition{size: 2000 * mib, used: 400 * mib, free: 500 * mib, level: low, since: time.Hour}, true},
-		"no room for the copy":      {condition{size: 200 * mib, used: 50 * mib, free: 40 * mib, level: full, since: time.Hour}, false},
-		"no room, little to gain":   {condition{size: 52 * mib, used: 50 * mib, free: 100 * mib, level: low, since: time.Hour}, false},
-		"no room, done a while ago": {condition{size: 80 * mib, used: 10 * mib, free: 100 * mib, level: low, since: time.Minute}, true},
-	} {
-		if c.in.speed == 0 {
-			c.in.speed = firstSpeed
-		}
-		if got := defragDue(c.in); got != c.want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-}
-
-func TestQuiet(t *testing.T) {
-	now := time.Now()
-	u := upkeep{looked: now, revision: 100}
-	for i, c := range []struct {
-		passed   time.Duration
-		revision int64
-		want     bool
-	}{{30 * time.Second, 110, true}, {time.Second, 120, false}, {30 * time.Second, 1000, false}, {30 * time.Second, 1000, true}} {
-		now = now.Add(c.passed)
-		if got := u.quiet(now, c.revision); got != c.want {
-			t.Errorf("%d: %v", i, got)
-		}
-	}
-}
-
 // TestRewrittenAtStart: a file that is mostly free is small again after the next start, whatever is in use, and has what it had.
 func TestRewrittenAtStart(t *testing.T) {
-	if startThreshold(10<<20, 1<<40) != defragGain>>20 || startThreshold(1<<30, 1<<40) != 512 || startThreshold(1<<30, 512<<20) != 0 {
-		t.Error("thresholds")
+	for _, c := range []struct {
+		size, allocated, free int64
+		holes                 bool
+		want                  uint
+	}{
+		{10 << 20, 10 << 20, 1 << 40, true, trimGain >> 20},
+		{1 << 30, 50 << 20, 1 << 40, true, 512},
+		{1 << 30, 1 << 30, 1 << 40, false, 512}, // the only way to make it small
+		{1 << 30, 1 << 30, 1 << 40, true, 0},    // is done later, without a wait
+		{1 << 30, 50 << 20, 512 << 20, true, 0}, // no room for a copy
+	} {
+		if got := startThreshold(c.size, c.allocated, c.free, c.holes); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
 	}
 	dir := t.TempDir()
 	s := open(t, dir)
 	fill(t, configMaps(t, s), 20, 10)
-	tx := s.etcd.Server.Backend().BatchTx()
-	tx.LockOutsideApply()
-	tx.UnsafeCreateBucket(schema.Test)
-	for i := range 100 { // and gone again: a hundred MiB that nobody uses
-		tx.UnsafePut(schema.Test, []byte{byte(i)}, make([]byte, 1<<20))
+	hollow(s)
+	if err := s.trim(t.Context(), true); err != nil { // what is in use is copied fast
+		t.Fatal(err)
 	}
-	tx.Unlock()
-	s.etcd.Server.Backend().ForceCommit()
-	tx.LockOutsideApply()
-	for i := range 100 {
-		tx.UnsafeDelete(schema.Test, []byte{byte(i)})
-	}
-	tx.Unlock()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +102,29 @@ func TestRewrittenAtStart(t *testing.T) {
 	if n := count(t, configMaps(t, again)); n != 20 {
 		t.Errorf("%d objects", n)
 	}
+}
+
+// hollow has a hundred MiB of the file used and free again.
+func hollow(s *Store) {
+	b := s.etcd.Server.Backend()
+	tx := b.BatchTx()
+	tx.LockOutsideApply()
+	tx.UnsafeCreateBucket(schema.Test)
+	for i := range 100 {
+		tx.UnsafePut(schema.Test, []byte{byte(i)}, make([]byte, 1<<20))
+	}
+	tx.Unlock()
+	b.ForceCommit()
+	tx.LockOutsideApply()
+	for i := range 100 {
+		tx.UnsafeDelete(schema.Test, []byte{byte(i)})
+	}
+	tx.Unlock()
+	b.ForceCommit()
+	tx.LockOutsideApply()
+	tx.UnsafePut(schema.Test, []byte("x"), nil) // the pages can be taken from the next commit on
+	tx.Unlock()
+	b.ForceCommit()
 }
 
 // refused tells whether the error is the one of a full disk; any other is fatal.
@@ -168,6 +152,22 @@ func until(t *testing.T, what string, ok func() bool) {
 // A disk that others fill to the last byte: what grows is refused, deletions pass, the process lives, and writes are accepted again
 // when there is room.
 func TestHostile_RA6(t *testing.T) {
+	t.Run("dense", func(t *testing.T) { fullDisk(t, func(*Store) {}) })
+	t.Run("with holes", func(t *testing.T) { // which others have filled, when the free pages are needed again
+		fullDisk(t, func(s *Store) {
+			hollow(s)
+			before := allocated(s.file())
+			if err := s.trim(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			if after := allocated(s.file()); after > before-70<<20 {
+				t.Fatalf("%d bytes on the disk before, %d after", before, after)
+			}
+		})
+	})
+}
+
+func fullDisk(t *testing.T, prepare func(*Store)) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256m"); err != nil {
 		t.Skip("needs the right to mount: ", err)
@@ -177,9 +177,10 @@ func TestHostile_RA6(t *testing.T) {
 	st := configMaps(t, s)
 	fill(t, st, 100, 10_000)
 	until(t, "blocks are reserved", func() bool {
-		var a unix.Stat_t
-		return unix.Stat(s.file(), &a) == nil && a.Blocks*512 >= a.Size+reserveAhead
+		st, err := os.Stat(s.file())
+		return err == nil && allocated(s.file()) >= st.Size()+reserveAhead
 	})
+	prepare(s)
 
 	filler := filepath.Join(dir, "filler")
 	f, err := os.Create(filler)
@@ -261,51 +262,4 @@ func TestQuotaHealsItself(t *testing.T) {
 	until(t, "room again", func() bool {
 		return !refused(t, st.Create(t.Context(), "/configmaps/n/again", configMap("again", 10), &corev1.ConfigMap{}, 0))
 	})
-}
-
-// Rewriting the file loses nothing and gives the space back, under writes (RA3 in small).
-func TestDefragUnderWrites(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir)
-	st := configMaps(t, s)
-	fill(t, st, 300, 50_000)
-	for i := range 250 {
-		name := fmt.Sprintf("c%d", i)
-		if err := st.Delete(t.Context(), "/configmaps/n/"+name, &corev1.ConfigMap{}, nil, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.forget(t.Context())
-	backend := s.etcd.Server.Backend()
-	before := backend.Size()
-	stop, done := make(chan struct{}), make(chan int)
-	go func() {
-		n := 0
-		for {
-			select {
-			case <-stop:
-				done <- n
-				return
-			default:
-			}
-			name := fmt.Sprintf("w%d", n)
-			if err := st.Create(context.Background(), "/configmaps/n/"+name, configMap(name, 10), &corev1.ConfigMap{}, 0); err != nil {
-				t.Error(err)
-			}
-			n++
-		}
-	}()
-	began := time.Now()
-	if err := backend.Defrag(); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d to %d bytes in %v", before, backend.Size(), time.Since(began))
-	close(stop)
-	written := <-done
-	if backend.Size() >= before {
-		t.Errorf("%d bytes before, %d after", before, backend.Size())
-	}
-	if n := count(t, st); n != 50+written {
-		t.Errorf("%d objects; want %d", n, 50+written)
-	}
 }

@@ -131,7 +131,7 @@ func startMember(cfg Config, dir string) (e *embed.Etcd, err error) {
 		return nil, opened(dir, err)
 	}
 	if st, err := os.Stat(file); err == nil {
-		ec.BootstrapDefragThresholdMegabytes = startThreshold(st.Size(), freeBytes(dir))
+		ec.BootstrapDefragThresholdMegabytes = startThreshold(st.Size(), allocated(file), freeBytes(dir), punchable(file))
 	}
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(end.logger(cfg.Log.With("part", "etcd")))
 	if e, err = embed.StartEtcd(ec); err != nil {
@@ -159,8 +159,9 @@ func memberConfig(cfg Config, dir string) *embed.Config {
 	// etcd's quota goes by the size of the file, which deletions do not shrink, and stays in force until somebody disarms it;
 	// ours (see space) goes by what is in use.
 	ec.QuotaBackendBytes = -1
-	// bbolt's default freelist is written on every commit; with map and many pages that is the largest part of a commit.
-	ec.BackendFreelistType = "map"
+	// The lowest free pages are used first, on which trim relies. (It takes a third longer than "map" to commit to a file of 500 MB that is
+	// nearly all free, and less memory; with few free pages there is no difference.)
+	ec.BackendFreelistType = "array"
 	// What is acknowledged is in the log; the backend only spares its replay, so that it need not look ten times a second whether
 	// there is something to commit.
 	ec.BackendBatchInterval = time.Second

@@ -26,8 +26,8 @@ const suffix = ".snapshot"
 
 // Source is what is saved.
 type Source struct {
-	Dir     string                // the server's data directory
-	Backup  func(io.Writer) error // writes the database
+	Dir     string             // the server's data directory
+	Backup  func(string) error // writes the database into a new file
 	Version string
 	Now     func() time.Time
 }
@@ -47,7 +47,7 @@ func Save(ctx context.Context, src Source, dir string) (file string, m Manifest,
 		return "", m, err
 	}
 	db := filepath.Join(work, dbName)
-	if err := writeFile(db, src.Backup); err != nil {
+	if err := src.Backup(db); err != nil {
 		return "", m, err
 	}
 	if err := ctx.Err(); err != nil {
