@@ -11,11 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/cache"
 )
 
 const (
-	retry  = 2 * time.Second        // after discovery failed
+	retry  = 2 * time.Second        // after discovery failed; twice as long each time that it fails again
+	seldom = 30 * time.Second       // the longest of these: another server's group may be away for weeks
 	settle = 300 * time.Millisecond // a new CRD's endpoints appear a moment after its object does
 )
 
@@ -30,7 +32,25 @@ type Watcher struct {
 	c       *collector
 	refresh chan struct{}
 	running map[schema.GroupVersionResource]context.CancelFunc
+	lacks   lacks
 	group   sync.WaitGroup
+}
+
+// lacks remembers what discovery did not show, to say it once and to look again ever less often.
+type lacks struct {
+	said  string
+	delay time.Duration
+}
+
+// next tells whether err, of a discovery that has just been tried, is news, and when to try again: 0 if all was there.
+func (l *lacks) next(err error) (news bool, again time.Duration) {
+	if err == nil {
+		*l = lacks{}
+		return false, 0
+	}
+	news = l.said != err.Error()
+	l.said, l.delay = err.Error(), min(max(2*l.delay, retry), seldom)
+	return news, l.delay
 }
 
 func newWatcher(c *collector) *Watcher {
@@ -41,12 +61,8 @@ func newWatcher(c *collector) *Watcher {
 func (w *Watcher) Run(ctx context.Context) error {
 	defer w.group.Wait()
 	for ctx.Err() == nil {
-		delay := time.Duration(-1)
-		if !w.sync(ctx) {
-			delay = retry
-		}
 		var again <-chan time.Time
-		if delay >= 0 {
+		if delay := w.sync(ctx); delay > 0 {
 			again = time.After(delay)
 		}
 		select {
@@ -62,12 +78,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return nil
 }
 
-// sync starts and stops reflectors by what discovery shows; false if a part of it did not answer.
-func (w *Watcher) sync(ctx context.Context) bool {
+// sync starts and stops reflectors by what discovery shows, and says when to try again if a part of it did not answer.
+func (w *Watcher) sync(ctx context.Context) time.Duration {
 	w.c.Discovery.Invalidate()
 	lists, err := w.c.Discovery.ServerPreferredResources()
 	w.c.Mapper.Reset()
-	if err != nil {
+	news, again := w.lacks.next(err)
+	if news {
 		w.c.Log.Warn("garbage collector: discovery is incomplete; objects of what is missing are not collected", "err", err)
 	}
 	found := deletable(lists)
@@ -76,18 +93,26 @@ func (w *Watcher) sync(ctx context.Context) bool {
 			w.start(ctx, gvr, kind)
 		}
 	}
-	if err == nil { // a silent API must not make its objects look gone
-		for gvr, stop := range w.running {
-			if _, ok := found[gvr]; !ok {
-				stop()
-				delete(w.running, gvr)
-				for _, uid := range w.c.graph.ofResource(gvr) {
-					w.look(w.c.graph.remove(uid))
-				}
+	for gvr, stop := range w.running {
+		if _, ok := found[gvr]; !ok && !unknown(err, gvr.GroupVersion()) {
+			stop()
+			delete(w.running, gvr)
+			for _, uid := range w.c.graph.ofResource(gvr) {
+				w.look(w.c.graph.remove(uid))
 			}
 		}
 	}
-	return err == nil
+	return again
+}
+
+// unknown tells whether what gv has is not known after discovery failed with err: a silent API must not make its objects look gone,
+// but one that is silent keeps nothing of the others that is no more.
+func unknown(err error, gv schema.GroupVersion) bool {
+	if err == nil {
+		return false
+	}
+	silent, some := discovery.GroupDiscoveryFailedErrorGroups(err)
+	return !some || silent[gv] != nil
 }
 
 // deletable picks what can be watched and deleted. Events own nothing, are owned by nothing, and are many.
