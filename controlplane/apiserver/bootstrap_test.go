@@ -63,6 +63,11 @@ func TestBootstrapObjects(t *testing.T) {
 	must(t)(r.client.SchedulingV1().PriorityClasses().Get(ctx, "system-node-critical", getOptions))
 	must(t)(r.client.CoreV1().ConfigMaps("kube-system").Get(ctx, "extension-apiserver-authentication", getOptions))
 	must(t)(r.client.CoreV1().ConfigMaps("kube-public").Get(ctx, "cluster-info", getOptions))
+	var api metav1.APIVersions
+	err = r.client.Discovery().RESTClient().Get().AbsPath("/api").Do(ctx).Into(&api)
+	if want := fmt.Sprintf("192.0.2.1:%d", r.Port()); err != nil || len(api.ServerAddressByClientCIDRs) != 1 || api.ServerAddressByClientCIDRs[0].ServerAddress != want {
+		t.Errorf("discovery tells clients %v, %v; want %s", api.ServerAddressByClientCIDRs, err, want)
+	}
 	versions := func(r *running) string {
 		roles, err := r.client.RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(roles.Items) < 70 {

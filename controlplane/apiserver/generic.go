@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -33,7 +35,7 @@ var systemUser = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{us
 func (s *Server) genericConfig() (*genericapiserver.Config, error) {
 	c := genericapiserver.NewConfig(s.codecs.factory)
 	c.EffectiveVersion = newVersion()
-	c.ExternalAddress = s.listener.Addr().String()
+	c.ExternalAddress = net.JoinHostPort(s.cfg.AdvertiseAddress.String(), strconv.Itoa(s.cfg.Port))
 	c.PublicAddress = s.cfg.AdvertiseAddress.AsSlice()
 	c.LoopbackClientConfig = s.loopback.config(systemUser)
 	c.LongRunningFunc = longRunning
