@@ -287,6 +287,43 @@ func TestLocalAPIServices(t *testing.T) {
 	eventually(t, "it comes back", func() bool { return has("v1.keelson.test") })
 }
 
+// TestDiscoveryOfGroups: both forms of the list of groups have them all, and a definition's comes after all that are built in, wherever
+// it is in the alphabet: by this order a client takes one of several kinds of one name.
+func TestDiscoveryOfGroups(t *testing.T) {
+	r := start(t, "")
+	define(t, r, apiextensionsv1.NamespaceScoped)
+	listed := func(accept string) (names []string) {
+		var of struct {
+			Groups []struct{ Name string }
+			Items  []struct{ Metadata metav1.ObjectMeta }
+		}
+		b, err := r.client.Discovery().RESTClient().Get().AbsPath("/apis").SetHeader("Accept", accept).DoRaw(t.Context())
+		if err != nil || json.Unmarshal(b, &of) != nil {
+			t.Fatal(err, string(b))
+		}
+		for _, g := range of.Groups {
+			names = append(names, g.Name)
+		}
+		for _, g := range of.Items {
+			names = append(names, g.Metadata.Name)
+		}
+		return names
+	}
+	const aggregatedForm = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	eventually(t, "ships are in both forms", func() bool {
+		return slices.Contains(listed("application/json"), ships.Group) && slices.Contains(listed(aggregatedForm), ships.Group)
+	})
+	plain, ordered := listed("application/json"), listed(aggregatedForm)
+	if last := len(ordered) - 1; ordered[0] != apiregistrationv1.GroupName || ordered[1] != "apps" || ordered[last] != ships.Group {
+		t.Errorf("the groups are in this order: %v", ordered)
+	}
+	slices.Sort(plain)
+	slices.Sort(ordered)
+	if !slices.Equal(plain, ordered) {
+		t.Errorf("one form lists %v, the other %v", plain, ordered)
+	}
+}
+
 func raw(t *testing.T, r *running, path string) string {
 	t.Helper()
 	b, err := r.client.Discovery().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").DoRaw(t.Context())

@@ -131,6 +131,11 @@ func groupOf(name string, all []*apiextensionsv1.CustomResourceDefinition, versi
 		}
 	}
 	slices.SortFunc(versions, func(a, b string) int { return -version.CompareKubeAwareVersionStrings(a, b) })
+	return describe(name, versions...)
+}
+
+// describe is what discovery says of a group, the preferred version first.
+func describe(name string, versions ...string) metav1.APIGroup {
 	g := metav1.APIGroup{Name: name}
 	for _, v := range versions {
 		g.Versions = append(g.Versions, metav1.GroupVersionForDiscovery{GroupVersion: name + "/" + v, Version: v})

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -168,6 +169,8 @@ func (s *Server) serve(groups []resource.Group) error {
 			return err
 		}
 	}
+	// The other form of the list of groups is shared with the server of custom resources; this one has to be told.
+	s.generic.DiscoveryGroupManager.AddGroup(describe(apiextensions.GroupName, "v1"))
 	s.docs.Install(s.generic.Handler.NonGoRestfulMux)
 	return s.publishTokenKeys()
 }

@@ -45,7 +45,7 @@ type Config struct {
 	// Cert and Key (PEM) are the front proxy's, by which other servers know this one.
 	Cert, Key []byte
 	Resolver  ServiceResolver
-	// Discovery is where the documents of other servers are merged in.
+	// Discovery is where the documents of other servers are merged in, and all groups get their order.
 	Discovery aggregated.ResourceManager
 	// Announce is called when the versions of a group that others serve have changed.
 	Announce func(group string)
@@ -77,6 +77,7 @@ func New(cfg Config) (*Aggregator, error) {
 	}
 	a := &Aggregator{cfg: cfg, client: client, factory: externalversions.NewSharedInformerFactory(client, 0)}
 	a.routes.Store(&routes{})
+	a.prefer(schema.GroupVersion(apiregistrationv1.SchemeGroupVersion))
 	a.services = a.factory.Apiregistration().V1().APIServices()
 	a.locals = newLocals(a.services, client.ApiregistrationV1())
 	a.delivered, err = a.services.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{

@@ -7,6 +7,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	apiregistrationclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
 	informersv1 "k8s.io/kube-aggregator/pkg/client/informers/externalversions/apiregistration/v1"
@@ -36,12 +37,16 @@ func (l *locals) run(ctx context.Context) { l.register.Run(2, ctx.Done()) }
 // RegisterBuiltin makes APIServices of built-in group versions. Who deletes one gets it back at the next start.
 func (a *Aggregator) RegisterBuiltin(gvs ...schema.GroupVersion) {
 	for _, gv := range gvs {
-		p, ok := builtinPriority[gv]
-		if !ok {
-			p = priority{fallbackGroup, fallbackVersion}
-		}
-		a.locals.register.AddAPIServiceToSyncOnStart(local(gv, p))
+		a.locals.register.AddAPIServiceToSyncOnStart(local(gv, a.prefer(gv)))
 	}
+}
+
+// prefer puts a built-in group version in its place in the discovery documents, which says what a client means by a name that
+// several groups have: without, the first by the alphabet, and that may be somebody's definition.
+func (a *Aggregator) prefer(gv schema.GroupVersion) priority {
+	p := builtin(gv)
+	a.cfg.Discovery.WithSource(aggregated.BuiltinSource).SetGroupVersionPriority(metav1.GroupVersion(gv), int(p.group), int(p.version))
+	return p
 }
 
 // RegisterCustom makes the versions those that custom resources define in the group. Deleted ones come back at once.
@@ -81,8 +86,16 @@ const (
 	fallbackVersion = 15
 )
 
+func builtin(gv schema.GroupVersion) priority {
+	if p, ok := builtinPriority[gv]; ok {
+		return p
+	}
+	return priority{fallbackGroup, fallbackVersion}
+}
+
 // builtinPriority orders the groups as upstream does.
 var builtinPriority = map[schema.GroupVersion]priority{
+	{Group: "apiregistration.k8s.io", Version: "v1"}:       {20001, 20}, // which has no APIService
 	{Version: "v1"}:                                        {18000, 1},
 	{Group: "apps", Version: "v1"}:                         {17800, 15},
 	{Group: "events.k8s.io", Version: "v1"}:                {17750, 15},
