@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	"k8s.io/metrics/pkg/apis/metrics"
 
 	"keelson.dev/keelson/controlplane/apiserver/aggregator"
 	"keelson.dev/keelson/controlplane/auth"
@@ -61,7 +62,12 @@ func (s *Server) aggregate(c *genericapiserver.Config, groups []resource.Group) 
 			continue // its own group is nobody's to serve, and upstream lists none for it
 		}
 		for _, v := range g.Versions {
-			s.aggregator.RegisterBuiltin(schema.GroupVersion{Group: g.Name, Version: v})
+			gv := schema.GroupVersion{Group: g.Name, Version: v}
+			if g.Name == metrics.GroupName {
+				s.aggregator.RegisterReplaceable(gv) // upstream has none: whoever wants another's installs it
+				continue
+			}
+			s.aggregator.RegisterBuiltin(gv)
 		}
 	}
 	return nil

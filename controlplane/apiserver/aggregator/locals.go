@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
+	"k8s.io/client-go/tools/cache"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	apiregistrationclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
 	informersv1 "k8s.io/kube-aggregator/pkg/client/informers/externalversions/apiregistration/v1"
@@ -24,15 +25,38 @@ type locals struct {
 		Run(workers int, stop <-chan struct{})
 	}
 
-	mu     sync.Mutex
-	custom map[string][]string // group -> versions
+	services informersv1.APIServiceInformer
+
+	mu          sync.Mutex
+	custom      map[string][]string // group -> versions
+	replaceable []schema.GroupVersion
 }
 
 func newLocals(services informersv1.APIServiceInformer, client apiregistrationclient.APIServicesGetter) *locals {
-	return &locals{register: autoregister.NewAutoRegisterController(services, client), custom: map[string][]string{}}
+	return &locals{register: autoregister.NewAutoRegisterController(services, client), services: services, custom: map[string][]string{}}
 }
 
-func (l *locals) run(ctx context.Context) { l.register.Run(2, ctx.Done()) }
+func (l *locals) run(ctx context.Context) {
+	if cache.WaitForCacheSync(ctx.Done(), l.services.Informer().HasSynced) {
+		l.mu.Lock()
+		for _, gv := range l.replaceable {
+			l.register.AddAPIServiceToSyncOnStart(l.unlessReplaced(gv))
+		}
+		l.mu.Unlock()
+	}
+	l.register.Run(2, ctx.Done())
+}
+
+// unlessReplaced is the APIService of what is served here, or the one that is there if it names another server: what an
+// administrator has put in its place stays there through a restart. It is to be registered all the same: the label by which it
+// was made here is still on it, and one with the label that nobody registers is deleted.
+func (l *locals) unlessReplaced(gv schema.GroupVersion) *apiregistrationv1.APIService {
+	own := local(gv, builtin(gv))
+	if have, err := l.services.Lister().Get(own.Name); err == nil && have.Spec.Service != nil {
+		own.Spec = *have.Spec.DeepCopy()
+	}
+	return own
+}
 
 // RegisterBuiltin makes APIServices of built-in group versions. Who deletes one gets it back at the next start.
 func (a *Aggregator) RegisterBuiltin(gvs ...schema.GroupVersion) {
@@ -47,6 +71,15 @@ func (a *Aggregator) prefer(gv schema.GroupVersion) priority {
 	p := builtin(gv)
 	a.cfg.Discovery.WithSource(aggregated.BuiltinSource).SetGroupVersionPriority(metav1.GroupVersion(gv), int(p.group), int(p.version))
 	return p
+}
+
+// RegisterReplaceable is RegisterBuiltin for a group version that another server may serve instead.
+func (a *Aggregator) RegisterReplaceable(gv schema.GroupVersion) {
+	a.prefer(gv)
+	l := a.locals
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replaceable = append(l.replaceable, gv)
 }
 
 // RegisterCustom makes the versions those that custom resources define in the group. Deleted ones come back at once.
@@ -95,7 +128,7 @@ func builtin(gv schema.GroupVersion) priority {
 
 // builtinPriority orders the groups as upstream does.
 var builtinPriority = map[schema.GroupVersion]priority{
-	{Group: "apiregistration.k8s.io", Version: "v1"}:       {20001, 20}, // which has no APIService
+	{Group: "apiregistration.k8s.io", Version: "v1"}: {20001, 20}, // which has no APIService
 	{Version: "v1"}:                                        {18000, 1},
 	{Group: "apps", Version: "v1"}:                         {17800, 15},
 	{Group: "events.k8s.io", Version: "v1"}:                {17750, 15},
