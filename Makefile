@@ -19,8 +19,7 @@ COLD := cel.dev/expr github.com/antlr4-go github.com/cilium github.com/container
 	k8s.io/pod-security-admission k8s.io/streaming keelson.dev/keelson/cmd/keelson keelson.dev/keelson/controlplane/admission keelson.dev/keelson/controlplane/auth \
 	keelson.dev/keelson/controlplane/apiserver/aggregator keelson.dev/keelson/controlplane/apiserver/auditlog keelson.dev/keelson/controlplane/apiserver/openapi \
 	keelson.dev/keelson/controlplane/controller keelson.dev/keelson/controlplane/informer keelson.dev/keelson/controlplane/resource keelson.dev/keelson/cri/nri \
-	keelson.dev/keelson/kubelet/device keelson.dev/keelson/kubelet/eviction keelson.dev/keelson/kubelet/nodestatus keelson.dev/keelson/kubelet/pluginwatch \
-	keelson.dev/keelson/kubelet/podlog keelson.dev/keelson/kubelet/podresources keelson.dev/keelson/kubelet/server keelson.dev/keelson/network/policy keelson.dev/keelson/volume \
+	keelson.dev/keelson/kubelet keelson.dev/keelson/network/netfilter keelson.dev/keelson/network/policy keelson.dev/keelson/volume \
 	sigs.k8s.io/apiserver-network-proxy sigs.k8s.io/kustomize tags.cncf.io
 export GOFLAGS := -tags=netgo,osusergo,nri_no_wasm -buildvcs=false $(COLD:%=-gcflags=%/...=-l) -gcflags=k8s.io/apiserver/pkg/storage/...= -gcflags=k8s.io/api/core/v1=
 VERSION   := v1.37.2+keelson1
