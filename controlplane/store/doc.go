@@ -19,8 +19,8 @@
 //     It heals by itself. A quota that nobody chose is raised before it is reached, as long as the disk has the room.
 //   - What is free in the file is given back to the disk where it is, in pieces of two milliseconds, while reads and writes go on (trim.go):
 //     etcd's own defragmentation copies all that is in use and stops everybody meanwhile. With 470 MB in the file and 40 MB in use, on a busy
-//     machine, no write took longer than 37 ms (30 ms when nothing was given back); the copy stopped them for a second. Only a file with
-//     little in use is copied, before the start, so that it is small and not only hollow.
+//     machine, no write took longer than 37 ms (30 ms when nothing was given back); the copy stopped them for a second. It is
+//     left to file systems without holes, before the start.
 //   - Damage that can be seen at the start is an error that names the way out (damage.go). A torn tail of the log is cut off.
 //     A sync that fails later ends the process: nothing may be acknowledged after it.
 //   - A disk that is slow holds up writes and nothing else: a member that is alone reads what it has applied (lone.go).

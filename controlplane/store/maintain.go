@@ -22,8 +22,6 @@ const (
 	tightGain    = 8 << 20
 	tightApart   = 30 * time.Second
 	upkeepPeriod = 20 * time.Second // limit of one round
-	// shortCopy is how much is copied before the start to have a small file again: half a second or so.
-	shortCopy = 64 << 20
 )
 
 // condition is what the decision to give blocks back is taken by.
@@ -42,13 +40,10 @@ func trimDue(c condition) bool {
 	return gain >= trimGain && c.since >= trimApart
 }
 
-// startThreshold is from how many free MiB on etcd copies the file before it starts; 0: it does not. For size and allocated bytes of the
-// file, free ones of the disk. With holes only what is copied fast is, for their sake: a file that is mapped takes memory for them, too.
-func startThreshold(size, allocated, free int64, holes bool) uint {
-	if free < size/2+lowFree {
-		return 0 // the copy would fill the disk
-	}
-	if holes && allocated > shortCopy+2*reserveAhead {
+// startThreshold is from how many free MiB on etcd copies the file before it starts; 0: it does not. For the file's size and the disk's free
+// bytes. It is for file systems without holes alone: where there are some, nobody has to wait.
+func startThreshold(size, free int64, holes bool) uint {
+	if holes || free < size/2+lowFree { // the copy would fill the disk
 		return 0
 	}
 	return uint(max(trimGain, size/2) >> 20)

@@ -64,43 +64,20 @@ func TestRaised(t *testing.T) {
 	}
 }
 
-// TestRewrittenAtStart: a file that is mostly free is small again after the next start, whatever is in use, and has what it had.
-func TestRewrittenAtStart(t *testing.T) {
+func TestStartThreshold(t *testing.T) {
 	for _, c := range []struct {
-		size, allocated, free int64
-		holes                 bool
-		want                  uint
+		size, free int64
+		holes      bool
+		want       uint
 	}{
-		{10 << 20, 10 << 20, 1 << 40, true, trimGain >> 20},
-		{1 << 30, 50 << 20, 1 << 40, true, 512},
-		{1 << 30, 1 << 30, 1 << 40, false, 512}, // the only way to make it small
-		{1 << 30, 1 << 30, 1 << 40, true, 0},    // is done later, without a wait
-		{1 << 30, 50 << 20, 512 << 20, true, 0}, // no room for a copy
+		{10 << 20, 1 << 40, false, trimGain >> 20},
+		{1 << 30, 1 << 40, false, 512},
+		{1 << 30, 512 << 20, false, 0},
+		{1 << 30, 1 << 40, true, 0},
 	} {
-		if got := startThreshold(c.size, c.allocated, c.free, c.holes); got != c.want {
+		if got := startThreshold(c.size, c.free, c.holes); got != c.want {
 			t.Errorf("%+v: %d", c, got)
 		}
-	}
-	dir := t.TempDir()
-	s := open(t, dir)
-	fill(t, configMaps(t, s), 20, 10)
-	hollow(s)
-	if err := s.trim(t.Context(), true); err != nil { // what is in use is copied fast
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	before, err := os.Stat(s.file())
-	if err != nil {
-		t.Fatal(err)
-	}
-	again := open(t, dir)
-	if after := again.etcd.Server.Backend().Size(); after > before.Size()/4 {
-		t.Errorf("%d bytes before, %d after", before.Size(), after)
-	}
-	if n := count(t, configMaps(t, again)); n != 20 {
-		t.Errorf("%d objects", n)
 	}
 }
 

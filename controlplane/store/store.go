@@ -131,7 +131,7 @@ func startMember(cfg Config, dir string) (e *embed.Etcd, err error) {
 		return nil, opened(dir, err)
 	}
 	if st, err := os.Stat(file); err == nil {
-		ec.BootstrapDefragThresholdMegabytes = startThreshold(st.Size(), allocated(file), freeBytes(dir), punchable(file))
+		ec.BootstrapDefragThresholdMegabytes = startThreshold(st.Size(), freeBytes(dir), punchable(file))
 	}
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(end.logger(cfg.Log.With("part", "etcd")))
 	if e, err = embed.StartEtcd(ec); err != nil {

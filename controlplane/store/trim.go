@@ -160,6 +160,15 @@ func allocated(path string) int64 {
 	return st.Blocks * 512
 }
 
+// boltOptions are what etcd opens its database with.
+//
+//go:linkname boltOptions go.etcd.io/etcd/server/v3/storage/backend.boltOpenOptions
+var boltOptions *bolt.Options
+
+// etcd has the whole file mapped at once (MAP_POPULATE), with its free pages and holes: 16 MB of memory at the least after a restart, and a
+// second for each GB. What is read comes in by itself.
+func init() { boltOptions.MmapFlags &^= unix.MAP_POPULATE }
+
 // database is bbolt's part of etcd's backend, to which the library has no door. Fields of another name or type, after a change of version,
 // are an error here and a failed test.
 func database(b backend.Backend) (*bolt.DB, error) {

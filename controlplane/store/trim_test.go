@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -124,6 +125,24 @@ func TestTrimmer(t *testing.T) {
 	}
 }
 
+// A file system without holes is known before it is asked for some, and says so.
+func TestNoHoles(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "ramfs", 0, ""); err != nil {
+		t.Skip("needs the right to mount: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	f, err := os.Create(filepath.Join(dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tr := trimmer{file: f, page: 4096, punch: true, ration: ration{any: 1}}
+	if _, err := tr.some([]uint64{3, 4}, time.Now().Add(time.Hour)); !errors.Is(err, errors.ErrUnsupported) || punchable(f.Name()) {
+		t.Errorf("%v, punchable: %v", err, punchable(f.Name()))
+	}
+}
+
 // TestTrimUnderLoad: while clients write, read and delete, a snapshot is taken and history is forgotten, blocks are taken from the file all
 // the time. Nothing is lost, no read sees anything else, and the pages of the file are sound (RA3 in small).
 func TestTrimUnderLoad(t *testing.T) {
@@ -206,6 +225,47 @@ func TestTrimUnderLoad(t *testing.T) {
 	if n := count(t, configMaps(t, open(t, dir))); n != total {
 		t.Errorf("%d objects after a restart; want %d", n, total)
 	}
+}
+
+// A file with holes is opened without a wait, and takes memory for what it holds alone.
+func TestHollowAtStart(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	if !punchable(s.file()) {
+		t.Skip("no holes on this file system")
+	}
+	fill(t, configMaps(t, s), 20, 10)
+	hollow(s)
+	if err := s.trim(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, dir)
+	if n := count(t, configMaps(t, again)); n != 20 {
+		t.Errorf("%d objects", n)
+	}
+	size, mapped := again.etcd.Server.Backend().Size(), resident(t, again.file())
+	if size < 100<<20 || mapped > 8<<20 {
+		t.Errorf("of a file of %d bytes %d are in memory", size, mapped)
+	}
+}
+
+// resident is how many bytes of a file this process has mapped into memory.
+func resident(t *testing.T, file string) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(b), file)
+	_, rest, found := strings.Cut(rest, "\nRss:")
+	var kib int64
+	if n, _ := fmt.Sscan(rest, &kib); !ok || !found || n != 1 {
+		t.Fatalf("%s is not mapped", file)
+	}
+	return kib << 10
 }
 
 func holds(t *testing.T, st storage.Interface, name string, size int) bool {
