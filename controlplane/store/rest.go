@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -68,10 +69,10 @@ func (g optionsGetter) GetRESTOptions(gr schema.GroupResource, example runtime.O
 				return nil, nil, err
 			}
 			if r.Uncached {
-				return apart{raw, config.GroupResource}, destroy, nil
+				return g.store.apart(raw), destroy, nil
 			}
 			return g.store.cached(raw, destroy, cacher.Config{
-				Storage:             raw,
+				Storage:             g.store.apart(raw),
 				Versioner:           storage.APIObjectVersioner{},
 				GroupResource:       config.GroupResource,
 				EventsHistoryWindow: config.EventsHistoryWindow,
@@ -132,25 +133,31 @@ func (s *Store) cached(raw storage.Interface, destroy factory.DestroyFunc, cfg c
 	}), nil
 }
 
-// apart is storage whose watches have a stream of etcd's of their own. On one stream a request for progress, which watch caches make
-// when they are listed, is answered to every watch, and without a cache in between each answer is a bookmark that the client did not ask for.
+// apart is storage whose watches have a stream of etcd's of their own, as elsewhere, where each has a client of its own. A request
+// for progress is of a stream: it is answered to every watch of it, if every watch of it may be told. With one for all, a watch cache
+// that is as new as the newest write, as that of a new definition is, keeps progress from all others until there is a newer write: who
+// lists one of those waits three seconds. And a watch without a cache would get bookmarks that its client did not ask for.
 type apart struct {
 	storage.Interface
-	resource schema.GroupResource
+	stream string
 }
 
-func (a apart) stream(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, "resource", a.resource.String())
+func (s *Store) apart(raw storage.Interface) apart {
+	return apart{raw, strconv.FormatInt(s.streams.Add(1), 10)}
+}
+
+func (a apart) on(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "stream", a.stream)
 }
 
 // Watch implements storage.Interface.
 func (a apart) Watch(ctx context.Context, key string, o storage.ListOptions) (watch.Interface, error) {
-	return a.Interface.Watch(a.stream(ctx), key, o)
+	return a.Interface.Watch(a.on(ctx), key, o)
 }
 
 // RequestWatchProgress implements storage.Interface.
 func (a apart) RequestWatchProgress(ctx context.Context) error {
-	return a.Interface.RequestWatchProgress(a.stream(ctx))
+	return a.Interface.RequestWatchProgress(a.on(ctx))
 }
 
 // allowProgressRequests tells the library that this etcd supports progress requests (it is 3.7). The library finds

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -54,6 +55,7 @@ type Store struct {
 	dir     string
 	space   *space
 	probing chan struct{} // holds one while Disk's file is synced
+	streams atomic.Int64  // of watches; see apart
 
 	campaigned chan struct{} // closed when campaign has ended
 	maintained chan struct{} // closed when maintain has ended

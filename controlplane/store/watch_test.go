@@ -117,3 +117,17 @@ func TestNoBookmarksOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestProgressBesideANewCache: a quiet kind's cache is brought up to date for who lists it, also beside one that has just been filled,
+// which as yet has nothing to be told.
+func TestProgressBesideANewCache(t *testing.T) {
+	s := open(t, t.TempDir())
+	quiet := pods(t, s, false)
+	if _, err := s.client.Put(t.Context(), "/registry/others/one", "written"); err != nil {
+		t.Fatal(err)
+	}
+	pods(t, s, false)
+	if _, err := quiet.Stats(t.Context()); err != nil { // which waits until the cache has all that was written, and gives up if it does not get it
+		t.Error(err)
+	}
+}
