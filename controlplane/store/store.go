@@ -142,6 +142,9 @@ func startMember(cfg Config, dir string) (e *embed.Etcd, err error) {
 	return e, nil
 }
 
+// Each segment of the log is reserved on the disk before it is used, the next one too.
+func init() { wal.SegmentSizeBytes = 16 << 20 }
+
 // memberConfig describes a member that is alone (see campaign for how it gets to lead at once).
 func memberConfig(cfg Config, dir string) *embed.Config {
 	ec := embed.NewConfig()
@@ -170,8 +173,6 @@ func memberConfig(cfg Config, dir string) *embed.Config {
 	// Snapshots of the log every 10,000 entries keep the Raft log and the restart short.
 	ec.SnapshotCount = 10_000
 	ec.MaxRequestBytes = 3 << 20
-	// Each segment is reserved on the disk before it is used, the next one too.
-	wal.SegmentSizeBytes = 16 << 20
 	ec.MaxWalFiles = 3
 	return ec
 }
