@@ -171,6 +171,7 @@ func (s *state) suspend(suspended bool) bool {
 	switch {
 	case suspended && !was:
 		s.set(batchv1.JobSuspended, true, "JobSuspended", "Job suspended")
+		s.status.StartTime = nil // it starts anew: until then it may be placed and sized anew
 		s.plan.event, s.plan.message = "Suspended", "Job suspended"
 	case !suspended && was:
 		s.set(batchv1.JobSuspended, false, "JobResumed", "Job resumed")

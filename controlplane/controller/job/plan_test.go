@@ -126,6 +126,9 @@ func describe(p plan) string {
 	for _, c := range s.Conditions {
 		if c.Status == corev1.ConditionTrue {
 			out = append(out, string(c.Type)+":"+c.Reason)
+			if c.Type == batchv1.JobSuspended && s.StartTime == nil {
+				out = append(out, "not started")
+			}
 		}
 	}
 	if p.again > 0 {
@@ -167,7 +170,8 @@ func TestDecide(t *testing.T) {
 			want: "end a end b | 0a 0s 0f FailureTarget:DeadlineExceeded", status: func(s *batchv1.JobStatus) { s.StartTime = ptr.To(metav1.NewTime(now.Add(-time.Minute))) }},
 		{what: "a look when the deadline comes", job: sample(func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = ptr.To[int64](60) }), pods: "a:ready b:ready",
 			want: "| 2a 0s 0f again 45s", status: func(s *batchv1.JobStatus) { s.StartTime = ptr.To(metav1.NewTime(now.Add(-15 * time.Second))) }},
-		{what: "suspended: its pods go, uncounted", job: sample(func(j *batchv1.Job) { j.Spec.Suspend = ptr.To(true) }), pods: "a:ready", want: "drop a | 1a 0s 0f Suspended:JobSuspended"},
+		{what: "suspended: its pods go, uncounted", job: sample(func(j *batchv1.Job) { j.Spec.Suspend = ptr.To(true) }), pods: "a:ready", want: "drop a | 1a 0s 0f Suspended:JobSuspended not started",
+			status: func(s *batchv1.JobStatus) { s.StartTime = ptr.To(metav1.NewTime(now.Add(-time.Minute))) }},
 		{what: "less parallelism takes the least ready", job: sample(func(j *batchv1.Job) { j.Spec.Parallelism = ptr.To[int32](1) }), pods: "a:ready b:running", want: "drop b | 2a 0s 0f"},
 		{what: "indexed: one pod an index", job: sample(indexed(3)), pods: "1x:ready", want: "+0 +2 | 1a 0s 0f"},
 		{what: "indexed: done indexes", job: sample(indexed(3)), pods: "0x:succeeded 2x:succeeded 1x:ready", want: "release 0x release 2x | 1a 2s 0f done=0,2"},

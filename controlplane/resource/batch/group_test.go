@@ -6,6 +6,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -109,6 +110,20 @@ func TestValidateJobUpdate(t *testing.T) {
 	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), moved, old), "field is immutable")
 	old.Spec.Suspend, moved.Spec.Suspend = ptr.To(true), ptr.To(true)
 	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), moved, old))
+	moved.Spec.Template.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}
+	moved.Spec.Suspend = ptr.To(false) // sized and resumed at once
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), moved, old))
+	other := moved.DeepCopy()
+	other.Spec.Template.Spec.Containers[0].Image = "other"
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), other, old), "field is immutable")
+	// One that ran before is changed as soon as it is known to be suspended and its pods go.
+	ran := old.DeepCopy()
+	ran.Status.StartTime = &metav1.Time{Time: time.Unix(1000, 0)}
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), moved, ran), "field is immutable")
+	ran.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobSuspended, Status: corev1.ConditionTrue}}
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), moved, ran))
+	ran.Status.Active = 1
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), moved, ran), "field is immutable")
 	more := old.DeepCopy()
 	more.Spec.Completions = ptr.To[int32](7)
 	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), more, old), "spec.completions: Invalid value: 7: field is immutable")

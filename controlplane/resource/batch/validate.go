@@ -209,10 +209,10 @@ func validateCompletionsUpdate(s, old *batchv1.JobSpec, path *field.Path) field.
 	return field.ErrorList{field.Invalid(path, *s.Completions, "can only be modified in tandem with "+path.Root().Child("parallelism").String())}
 }
 
-// allowedTemplate is the old template with those changes of the new one that the job's state allows:
-// where pods run, while no pod has started and the job is suspended (queueing systems place jobs so).
+// allowedTemplate is the old template with those changes of the new one that the job's state allows: where pods run and what they
+// take, while the job is suspended and has no pods, be it that it had some before (queueing systems place and size jobs so).
 func allowedTemplate(j, old *batchv1.Job) *corev1.PodTemplateSpec {
-	if !ptr.Deref(old.Spec.Suspend, false) || old.Status.StartTime != nil {
+	if !ptr.Deref(old.Spec.Suspend, false) || old.Status.Active > 0 || old.Status.StartTime != nil && !is(old, batchv1.JobSuspended) {
 		return &old.Spec.Template
 	}
 	t, out := &j.Spec.Template, old.Spec.Template.DeepCopy()
@@ -232,5 +232,14 @@ func allowedTemplate(j, old *batchv1.Job) *corev1.PodTemplateSpec {
 	out.Spec.NodeSelector, out.Spec.Tolerations = t.Spec.NodeSelector, t.Spec.Tolerations
 	out.Spec.SchedulingGates = t.Spec.SchedulingGates
 	out.Annotations, out.Labels = t.Annotations, t.Labels
+	takeResources(out.Spec.Containers, t.Spec.Containers)
+	takeResources(out.Spec.InitContainers, t.Spec.InitContainers)
 	return out
+}
+
+// takeResources gives containers the resources of others, as far as there are as many.
+func takeResources(to, from []corev1.Container) {
+	for i := range min(len(to), len(from)) {
+		to[i].Resources = from[i].Resources
+	}
 }
