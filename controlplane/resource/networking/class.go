@@ -11,18 +11,31 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/check"
 )
 
-const maxControllerLength = 250
+const (
+	maxControllerLength = 250
+	defaultAnnotation   = "ingressclass.kubernetes.io/is-default-class"
+)
 
 func ingressClass() resource.Kind {
 	type class = networkingv1.IngressClass
+	name := cell.Name()
+	name.Value = func(obj runtime.Object) any {
+		c := obj.(*class)
+		if c.Annotations[defaultAnnotation] == "true" {
+			return c.Name + " (default)"
+		}
+		return c.Name
+	}
 	return resource.Of(resource.Kind{
-		Kind: "IngressClass", Plural: "ingressclasses", HasGeneration: true,
+		Kind: "IngressClass", Plural: "ingressclasses", HasGeneration: true, NoAge: true,
 		New:     func() runtime.Object { return &class{} },
 		NewList: func() runtime.Object { return &networkingv1.IngressClassList{} },
 		Columns: []resource.Column{
+			name,
 			resource.Col("Controller", "string", "Controller that is responsible for handling this class", 0,
 				func(c *class) any { return c.Spec.Controller }),
 			resource.Col("Parameters", "string", "A reference to a resource with additional parameters", 0, func(c *class) any {
@@ -35,6 +48,7 @@ func ingressClass() resource.Kind {
 				}
 				return p.Kind + "/" + p.Name
 			}),
+			cell.Age(),
 		},
 	}, resource.Rules[*class]{
 		Default: func(c *class) {

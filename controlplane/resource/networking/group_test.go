@@ -163,6 +163,10 @@ func TestColumns(t *testing.T) {
 		t.Errorf("columns %s, cells %q", names, cells)
 	}
 	a := &networkingv1.IPAddress{Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: "default", Name: "kubernetes"}}}
+	class := &networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{defaultAnnotation: "true"}}}
+	if names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "IngressClass"), class); names != "Name|Controller|Parameters|Age" || cells[0] != "b (default)" {
+		t.Errorf("columns %s, cells %v", names, cells)
+	}
 	if names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "IPAddress"), a); names != "ParentRef|Age" || cells[0] != "services/default/kubernetes" {
 		t.Errorf("columns %s, cells %q", names, cells)
 	}
