@@ -330,6 +330,7 @@ func TestHostile_PS18(t *testing.T) {
 		{"kernel.shm_rmid_forced", "1", false, nil, false}, {"kernel/shm_rmid_forced", "1", false, nil, false},
 		{"net.core.somaxconn", "1", false, nil, true}, {"net.core.somaxconn", "1", false, []string{"net.core.*"}, false},
 		{"net.ipv4.tcp_syncookies", "1", true, nil, true}, {"kernel.core_pattern", "|/x", false, []string{"kernel.*"}, true},
+		{"net.ipv4.tcp_slow_start_after_idle", "0", false, nil, false}, {"net.ipv4.tcp_notsent_lowat", "16384", false, nil, false},
 		{"kernel.shm_rmid_forced", "1+kernel.core_pattern=|/x", false, nil, true}, {"kernel.shm..x", "1", false, []string{"kernel.shm*"}, true},
 	} {
 		p := pod("p", corev1.Container{Name: "c"})
