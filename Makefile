@@ -73,7 +73,7 @@ down: ## Stop the cluster and remove everything of it
 .PHONY: test
 test: test-deps build ## Run every test that fits: unit, kernel, root, end to end
 	$(GO) vet ./...
-	$(GO) run ./test/run
+	KEELSON_KEEPER=$(CURDIR)/bin/keelson-keeper $(GO) run ./test/run
 
 .PHONY: test-crash
 test-crash: test-deps build ## End the daemon, the keeper and both at every failpoint

@@ -152,7 +152,8 @@ var buildKeeper = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("find module: %w", err)
 	}
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("keelson-test-keeper-%d", os.Getpid()))
-	cmd := exec.Command("go", "build", "-tags", "seccomp runc_nocriu", "-ldflags", "-s -w", "-o", path, "./cmd/keelson-keeper")
+	// As `make build` builds it, so that its packages are compiled once.
+	cmd := exec.Command("go", "build", "-tags", "netgo osusergo seccomp runc_nocriu", "-ldflags", "-s -w", "-o", path, "./cmd/keelson-keeper")
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(root)))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
