@@ -45,7 +45,9 @@ func (s *Server) innerChain(api http.Handler, c *genericapiserver.Config) http.H
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 	refuse := filters.WithFailedAuthenticationAudit(filters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
 	h = filters.WithAuthentication(h, c.Authentication.Authenticator, refuse, c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
-	return filters.WithWarningRecorder(h)
+	h = filters.WithWarningRecorder(h)
+	// Until definitions and APIServices are known, a path that they add is "unavailable": "not found" would be taken for deleted.
+	return filters.WithMuxAndDiscoveryComplete(h, s.ready)
 }
 
 // resolver takes a path that names no resource (/api/v1/watch) for one that is not there, where the library answers with an internal error.

@@ -20,9 +20,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/endpoints/filters"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/util/notfoundhandler"
 	"k8s.io/apiserver/pkg/util/openapi"
 	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -58,7 +60,8 @@ func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceD
 			AuthResolverWrapper: webhookAuth(main.LoopbackClientConfig),
 		},
 	}
-	return config.Complete().New(genericapiserver.NewEmptyDelegate())
+	last := notfoundhandler.New(main.Serializer, filters.NoMuxAndDiscoveryIncompleteKey)
+	return config.Complete().New(genericapiserver.NewEmptyDelegateWithCustomHandler(last))
 }
 
 // definitionLayout: definitions are kept as JSON, as upstream keeps them.

@@ -2,6 +2,8 @@ package apiserver
 
 import (
 	"encoding/json"
+	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 
 	"keelson.dev/keelson/controlplane/apiserver/openapi"
 )
@@ -135,5 +138,44 @@ func TestOpenAPIIsWhole(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// Until the definitions are known, what they define is unavailable: who hears that it is not found takes it for deleted.
+func TestCustomResourcesBeforeReady(t *testing.T) {
+	r := start(t, "")
+	must(t)(define(t, r, apiextensionsv1.NamespaceScoped).Namespace("default").Create(t.Context(), ship("a", 3), createOptions))
+	r.stop()
+	s, err := New(testConfig(r.dir), Deps{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func(s *Server, path string) int {
+		t.Helper()
+		client, err := rest.HTTPClientFor(s.ClientConfig(systemUser))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Get(s.ClientConfig(systemUser).Host + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	for _, path := range []string{"/apis/keelson.test/v1/namespaces/default/ships/a", "/apis/keelson.test/v1/ships", "/apis/keelson.test/v1", "/apis/keelson.test"} {
+		if got := status(s, path); got != http.StatusServiceUnavailable {
+			t.Errorf("%s before the server is ready: %d", path, got)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, r.dir)
+	if got := status(again.Server, "/apis/keelson.test/v1/namespaces/default/ships/a"); got != http.StatusOK {
+		t.Errorf("of a server that is ready: %d", got)
+	}
+	if got := status(again.Server, "/apis/keelson.test/v1/namespaces/default/boats/a"); got != http.StatusNotFound {
+		t.Errorf("what nobody defines: %d", got)
 	}
 }

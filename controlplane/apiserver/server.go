@@ -240,7 +240,7 @@ func (s *Server) boot(ctx context.Context) error {
 	if err := s.authz.synced(ctx); err != nil {
 		return nil // the server is stopping
 	}
-	// Until definitions and APIServices are known, what they add would be "not found".
+	// Until definitions and APIServices are known, what they add is not there (see innerChain).
 	if !cache.WaitForCacheSync(ctx.Done(), s.announced.HasSynced, s.aggregator.HasSynced) {
 		return nil
 	}
