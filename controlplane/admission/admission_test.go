@@ -314,7 +314,7 @@ func TestClasses(t *testing.T) {
 		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "vm"}, Handler: "vm",
 			Overhead:   &nodev1.Overhead{PodFixed: corev1.ResourceList{"memory": apiresource.MustParse("64Mi")}},
 			Scheduling: &nodev1.Scheduling{NodeSelector: map[string]string{"vm": "yes"}}},
-		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{defaultIngress: "true"}}},
+		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{networkingv1.AnnotationIsDefaultIngressClass: "true"}}},
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{corev1.LabelTopologyZone: "z", "x": "y"}}})
 	p := newPod()
 	p.Spec.RuntimeClassName = ptr.To("vm")

@@ -102,10 +102,7 @@ func addPlacement(pod *corev1.Pod, class *nodev1.RuntimeClass) error {
 	return nil
 }
 
-const (
-	ingressAnnotation = "kubernetes.io/ingress.class"
-	defaultIngress    = "ingressclass.kubernetes.io/is-default-class"
-)
+const ingressAnnotation = "kubernetes.io/ingress.class"
 
 var ingresses = schema.GroupResource{Group: networkingv1.GroupName, Resource: "ingresses"}
 
@@ -121,7 +118,9 @@ func newDefaultIngressClass(c *cluster) admission.Interface {
 			return admission.NewForbidden(a, err)
 		}
 		class := newestDefault(list, func(i *networkingv1.IngressClass) metav1.ObjectMeta { return i.ObjectMeta },
-			func(m metav1.ObjectMeta) bool { return m.Annotations[defaultIngress] == "true" })
+			func(m metav1.ObjectMeta) bool {
+				return m.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true"
+			})
 		if class != nil {
 			ingress.Spec.IngressClassName = ptr.To((*class).Name)
 		}

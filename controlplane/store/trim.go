@@ -196,8 +196,12 @@ func freeIDs(db *bolt.DB) reflect.Value {
 	return array.Elem().FieldByName("ids")
 }
 
-// freePages are the free pages of a database that passed database(), ascending. They hold while nothing is committed.
+// freePages are the free pages of a database that passed database(), ascending. They hold while nothing is committed. A database that has
+// been closed meanwhile has none.
 func freePages(db *bolt.DB) []uint64 {
 	ids := freeIDs(db)
+	if !ids.IsValid() {
+		return nil
+	}
 	return unsafe.Slice((*uint64)(ids.UnsafePointer()), ids.Len())
 }

@@ -31,6 +31,19 @@ func Name() resource.Column {
 	}
 }
 
+// DefaultName is Name, marked for the object that is its kind's default.
+func DefaultName[T metav1.Object](isDefault func(T) bool) resource.Column {
+	c := Name()
+	c.Value = func(obj runtime.Object) any {
+		o := obj.(T)
+		if isDefault(o) {
+			return o.GetName() + " (default)"
+		}
+		return o.GetName()
+	}
+	return c
+}
+
 // Age is the column AGE, for kinds that print all their columns themselves (NoAge).
 func Age() resource.Column {
 	return resource.Column{

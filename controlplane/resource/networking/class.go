@@ -15,27 +15,16 @@ import (
 	"keelson.dev/keelson/controlplane/resource/check"
 )
 
-const (
-	maxControllerLength = 250
-	defaultAnnotation   = "ingressclass.kubernetes.io/is-default-class"
-)
+const maxControllerLength = 250
 
 func ingressClass() resource.Kind {
 	type class = networkingv1.IngressClass
-	name := cell.Name()
-	name.Value = func(obj runtime.Object) any {
-		c := obj.(*class)
-		if c.Annotations[defaultAnnotation] == "true" {
-			return c.Name + " (default)"
-		}
-		return c.Name
-	}
 	return resource.Of(resource.Kind{
 		Kind: "IngressClass", Plural: "ingressclasses", HasGeneration: true, NoAge: true,
 		New:     func() runtime.Object { return &class{} },
 		NewList: func() runtime.Object { return &networkingv1.IngressClassList{} },
 		Columns: []resource.Column{
-			name,
+			cell.DefaultName(func(c *class) bool { return c.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true" }),
 			resource.Col("Controller", "string", "Controller that is responsible for handling this class", 0,
 				func(c *class) any { return c.Spec.Controller }),
 			resource.Col("Parameters", "string", "A reference to a resource with additional parameters", 0, func(c *class) any {

@@ -163,7 +163,7 @@ func TestColumns(t *testing.T) {
 		t.Errorf("columns %s, cells %q", names, cells)
 	}
 	a := &networkingv1.IPAddress{Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: "default", Name: "kubernetes"}}}
-	class := &networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{defaultAnnotation: "true"}}}
+	class := &networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{networkingv1.AnnotationIsDefaultIngressClass: "true"}}}
 	if names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "IngressClass"), class); names != "Name|Controller|Parameters|Age" || cells[0] != "b (default)" {
 		t.Errorf("columns %s, cells %v", names, cells)
 	}

@@ -31,20 +31,12 @@ func IsDefault(m metav1.ObjectMeta) bool {
 func storageClass() resource.Kind {
 	type class = storagev1.StorageClass
 	doc := class{}.SwaggerDoc()
-	name := cell.Name()
-	name.Value = func(obj runtime.Object) any {
-		c := obj.(*class)
-		if IsDefault(c.ObjectMeta) {
-			return c.Name + " (default)"
-		}
-		return c.Name
-	}
 	return resource.Of(resource.Kind{
 		Kind: "StorageClass", Plural: "storageclasses", ShortNames: []string{"sc"}, NoAge: true,
 		New:     func() runtime.Object { return &class{} },
 		NewList: func() runtime.Object { return &storagev1.StorageClassList{} },
 		Columns: []resource.Column{
-			name,
+			cell.DefaultName(func(c *class) bool { return IsDefault(c.ObjectMeta) }),
 			resource.Col("Provisioner", "string", doc["provisioner"], 0, func(c *class) any { return c.Provisioner }),
 			resource.Col("ReclaimPolicy", "string", doc["reclaimPolicy"], 0, func(c *class) any {
 				return cell.Or(c.ReclaimPolicy, string(corev1.PersistentVolumeReclaimDelete))
