@@ -14,10 +14,9 @@
 //	stop    stop it as kill -STOP does: the test kills whom it wants, or goes on
 //	error   fail what is being done there, where it can fail (Err)
 //
-// An order in a file is carried out once and taken out of it. Beside the file,
-// path.trace gets a line with its name for every point that is reached, and
-// path.hits one with name and pid for every order that is carried out, if those
-// files exist. Counting begins anew when the file changes.
+// A file's order is carried out once: the file is then called path.hit.<pid>
+// after the process that did. If path.trace exists, it gets a line with its name
+// for every point that is reached. Counting begins anew when the file changes.
 //
 // It is a leaf that every part of the node may import: it imports the standard
 // library alone. Whoever starts a process with points of its own hands Environ

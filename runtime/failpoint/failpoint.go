@@ -127,19 +127,11 @@ func (p *Point) action() string {
 		return ""
 	}
 	if state.file != "" {
-		// Once: the program that is started next finds no order.
-		_ = os.Truncate(state.file, 0)
-		note(".hits", fmt.Sprintf("%s %d\n", p.name, os.Getpid()))
+		// Once: the program that is started next finds no order. In one call: somebody else may kill this program right here, and the
+		// order would be gone without a word of who had it.
+		_ = os.Rename(state.file, fmt.Sprint(state.file, ".hit.", os.Getpid()))
 	}
 	return do.action
-}
-
-// note appends to a file beside the orders, if it is there.
-func note(suffix, text string) {
-	if f, err := os.OpenFile(state.file+suffix, os.O_WRONLY|os.O_APPEND, 0); err == nil {
-		_, _ = f.WriteString(text)
-		f.Close()
-	}
 }
 
 // reread brings the orders up to date with the file. A missing one orders
@@ -152,7 +144,10 @@ func reread(name string) {
 	if string(text) != state.spec {
 		state.spec, state.orders, state.hits = string(text), parse(string(text)), map[string]int{}
 	}
-	note(".trace", name+"\n")
+	if f, err := os.OpenFile(state.file+".trace", os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		_, _ = f.WriteString(name + "\n")
+		f.Close()
+	}
 }
 
 // parse reads "name=action[:nth]", several separated by white space or commas.

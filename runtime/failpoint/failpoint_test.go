@@ -2,6 +2,7 @@ package failpoint
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,6 +69,9 @@ func TestFileIsReadAnew(t *testing.T) {
 	there.Reach()
 	if err := here.Err(); err != nil {
 		t.Errorf("carried out twice: %v", err)
+	}
+	if hit, err := os.ReadFile(fmt.Sprint(file, ".hit.", os.Getpid())); string(hit) != "test.here=error" {
+		t.Errorf("the order that was carried out: %q, %v", hit, err)
 	}
 	if trace, _ := os.ReadFile(file + ".trace"); string(trace) != "test.here\ntest.there\ntest.here\n" {
 		t.Errorf("trace: %q", trace)

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,6 +112,44 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestUninstall: it ends containers wherever their client had put them, also if nobody lives who knows them.
+func TestUninstall(t *testing.T) {
+	need(t)
+	n, err := newNode(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, removed := newLife(n, "uninstalled"), false
+	defer func() {
+		if !removed {
+			n.discard(context.WithoutCancel(t.Context()))
+		}
+	}()
+	for _, s := range steps[:slices.IndexFunc(steps, func(s step) bool { return s.name == "exec" })] {
+		if err := s.do(l, t.Context()); err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+	}
+	root, before := n.cgroupRoot(), state{}
+	n.lookAtProcesses(before)
+	if err := errors.Join(n.Kill(), n.killKeeper()); err != nil {
+		t.Fatal(err)
+	}
+	removed = true
+	n.discard(t.Context())
+	for name, what := range before {
+		pid, is := strings.CutPrefix(name, "process ")
+		if id, err := strconv.Atoi(pid); is && err == nil && processState(id) != "" && processState(id) != "Z" {
+			t.Errorf("it left %s: %s", name, what)
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		if left, _ := filepath.Glob(pattern + root); len(left) > 0 {
+			t.Errorf("it left %v", left)
+		}
+	}
+}
+
 func fresh(t *testing.T) *node {
 	t.Helper()
 	n, err := newNode(t.Context())
@@ -143,11 +183,9 @@ func (n *node) settle(t *testing.T) {
 // too, which, unlike the first one, ends at once and by itself.
 func reference(t *testing.T, n *node) map[string][]string {
 	t.Helper()
-	trace := n.points() + ".trace"
-	if err := os.WriteFile(trace, nil, 0o600); err != nil {
+	if err := os.Truncate(n.trace(), 0); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(trace)
 	l, seen := newLife(n, "reference"), 0
 	reached := map[string][]string{}
 	for _, s := range steps {
@@ -157,7 +195,7 @@ func reference(t *testing.T, n *node) map[string][]string {
 		if s.name == "stop" {
 			l.checkEnds(t, "")
 		}
-		text, err := os.ReadFile(trace)
+		text, err := os.ReadFile(n.trace())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +282,12 @@ func (c *cell) armed(ctx context.Context) {
 	if c.victims == self {
 		action = "exit"
 	}
-	if err := errors.Join(os.WriteFile(c.hits(), nil, 0o600), c.arm(c.point+"="+action)); err != nil {
+	for _, old := range c.hits() {
+		if err := os.Remove(old); err != nil {
+			c.Fatal(err)
+		}
+	}
+	if err := c.arm(c.point + "=" + action); err != nil {
 		c.Fatal(err)
 	}
 	c.done = make(chan struct{})
@@ -252,7 +295,11 @@ func (c *cell) armed(ctx context.Context) {
 	c.Cleanup(func() { <-c.done })
 }
 
-func (c *cell) hits() string { return c.points() + ".hits" }
+// hits are the orders that were carried out, by whom.
+func (c *cell) hits() []string {
+	found, _ := filepath.Glob(c.points() + ".hit.*")
+	return found
+}
 
 // strike waits until a program is at the point, kills whom it is to kill, and
 // starts the daemon again.
@@ -263,8 +310,9 @@ func (c *cell) strike(ctx context.Context) {
 			return
 		}
 		time.Sleep(time.Millisecond) // a file: there is nothing to wait on
-		text, _ := os.ReadFile(c.hits())
-		_, _ = fmt.Sscanf(string(text), c.point+" %d\n", &at)
+		for _, hit := range c.hits() {
+			at, _ = strconv.Atoi(strings.TrimPrefix(filepath.Ext(hit), "."))
+		}
 	}
 	var err error
 	if c.victims == self {
@@ -273,8 +321,8 @@ func (c *cell) strike(ctx context.Context) {
 		err = c.kill(at)
 	}
 	dies := c.victims == both || keepers(c.point) == (c.victims == other) // the daemon does
-	if err == nil && dies && !restarts(c.in) {                            // in those steps the scenario starts it
-		err = errors.Join(c.Kill(), c.node.start(ctx))
+	if err == nil && dies && (!restarts(c.in) || c.in == "folder") {      // in the others the scenario waits for it while it starts
+		err = c.node.start(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
 		c.Error(err)

@@ -45,6 +45,7 @@ type node struct {
 }
 
 func (n *node) points() string { return filepath.Join(n.Dir, "points") }
+func (n *node) trace() string  { return n.points() + ".trace" }
 
 // arm orders a point; "" takes the order back.
 func (n *node) arm(order string) error { return os.WriteFile(n.points(), []byte(order), 0o600) }
@@ -63,7 +64,7 @@ func newNode(ctx context.Context) (n *node, err error) {
 	if err := os.Chmod(n.Dir, 0o711); err != nil { // containers' inits of any user pass through
 		return n, err
 	}
-	if err := n.serveImages(); err != nil {
+	if err := errors.Join(n.serveImages(), os.WriteFile(n.trace(), nil, 0o600)); err != nil {
 		return n, err
 	}
 	if err := n.start(ctx); err != nil {
@@ -112,13 +113,19 @@ func (n *node) serveImages() error {
 // environment is one for all nodes of a process: nodes start one at a time.
 var environment sync.Mutex
 
-// start starts the daemon and waits until it answers. One that ends at a point
-// meanwhile is started again, without the point.
+// start starts the daemon, in the place of one that lives, and waits until it
+// answers. One that ends at a point meanwhile is started again, without the
+// point.
 func (n *node) start(ctx context.Context) error {
+	return n.restarted(ctx, func() error { return nil })
+}
+
+// restarted does something while no daemon lives.
+func (n *node) restarted(ctx context.Context, between func() error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for range 3 {
-		err := n.launch()
+		err := errors.Join(n.Kill(), between(), n.launch())
 		if err == nil {
 			err = n.WaitRuntime(ctx)
 		}

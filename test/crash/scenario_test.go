@@ -40,6 +40,8 @@ type life struct {
 	podID       string
 	keeps, ends *member
 	rotated     bool
+	found       bool   // the daemon has found the archive in the image folder
+	before      string // how often an image of the folder had been pinned or let go before
 }
 
 // member is a container of the pod, by the attempt that counts.
@@ -280,38 +282,61 @@ func (l *life) upgrade(ctx context.Context) error {
 }
 
 // folder has the daemon find an archive in the image folder when it starts, and
-// find it gone.
+// find it gone. The file is written once, also if the step is made again: anew
+// it would be imported anew though its image is there and pinned, and what an
+// import leaves behind that is killed in the middle stays for an hour.
 func (l *life) folder(ctx context.Context) error {
 	file := filepath.Join(l.Dir, "data/agent/images/crash.tar")
-	for _, there := range []bool{true, false} {
-		if err := l.Kill(); err != nil {
+	written := func() error {
+		if _, err := os.Stat(file); err == nil {
+			return nil
+		}
+		return os.WriteFile(file, l.archive, 0o600)
+	}
+	removed := func() error {
+		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		err := os.Remove(file)
-		if there {
-			err = os.WriteFile(file, l.archive, 0o600)
-		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if !l.found {
+		if err := l.seeFolder(ctx, written, true); err != nil {
 			return err
 		}
-		if err := l.node.start(ctx); err != nil {
-			return err
-		}
-		if err := l.awaitPinned(ctx, there); err != nil {
-			return err
-		}
+		l.found, l.before = true, ""
+	}
+	if err := l.seeFolder(ctx, removed, false); err != nil {
+		return err
 	}
 	return l.look1(ctx)
 }
 
-func (l *life) awaitPinned(ctx context.Context, want bool) error {
+// seeFolder starts the daemon after a change, and waits until it has pinned the folder's image, or let it go.
+func (l *life) seeFolder(ctx context.Context, change func() error, pinned bool) error {
+	trace := func() string {
+		text, _ := os.ReadFile(l.trace())
+		return fmt.Sprint(bytes.Count(text, []byte("image.folder.pinned")))
+	}
+	if l.before == "" {
+		l.before = trace()
+	}
+	if err := l.restarted(ctx, change); err != nil {
+		return err
+	}
 	// A daemon that ended meanwhile does not come again by itself.
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for first := true; ; first = false {
-		st, err := l.images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: importedImage}}, grpc.WaitForReady(first))
-		if err != nil || st.GetImage() != nil && st.GetImage().GetPinned() == want {
+	for there := false; ; {
+		st, err := l.images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: importedImage}}, grpc.WaitForReady(true))
+		switch {
+		case err != nil && (!there || ctx.Err() == nil):
 			return err
+		case err != nil: // it was restarted beside this, between the pin and the point
+			return nil
+		}
+		// What is seen is not yet saved: a kill now would take it back. The point is behind both.
+		if there = st.GetImage() != nil && st.GetImage().GetPinned() == pinned; there && trace() != l.before {
+			return nil
 		}
 		time.Sleep(5 * time.Millisecond) // the folder is read beside the serving: there is nothing to wait on
 	}

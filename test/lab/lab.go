@@ -225,8 +225,11 @@ func (c *Cluster) healthy(ctx context.Context) bool {
 // Pid of the server.
 func (c *Cluster) Pid() int { return c.server.Process.Pid }
 
-// Kill ends the server with SIGKILL and waits for its end. Pods go on.
+// Kill ends the server with SIGKILL, if it was started, and waits for its end. Pods go on.
 func (c *Cluster) Kill() error {
+	if c.server == nil {
+		return nil
+	}
 	if err := c.server.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}

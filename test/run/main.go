@@ -45,6 +45,7 @@ type tally struct {
 	passed, failed, skipped int
 	reasons                 map[string]int
 	output                  map[string][]string // of tests that have not ended
+	why                     []string            // what tests that failed said, in short
 	broken                  []string            // packages of this phase that failed
 	flaky                   []string            // packages that failed, and passed when run again
 }
@@ -90,6 +91,7 @@ func (t *tally) again(ctx context.Context, args []string) bool {
 		fmt.Println("AGAIN", pkg)
 		second := newTally()
 		if err := second.run(ctx, append(slices.Clone(args), "-count=1", pkg)); err != nil || second.passed == 0 {
+			t.why = append(t.why, second.why...)
 			return false
 		}
 		t.flaky = append(t.flaky, pkg)
@@ -152,6 +154,7 @@ func (t *tally) take(e event) {
 	case "fail":
 		t.failed++
 		fmt.Printf("FAIL %s %s\n%s", e.Package, e.Test, strings.Join(lines, ""))
+		t.why = append(t.why, "FAIL "+e.Package+" "+e.Test+said(lines))
 	case "skip":
 		t.skipped++
 		t.reasons[reason(lines)]++
@@ -168,6 +171,19 @@ func (t *tally) packageEnded(e event, lines []string) {
 	case e.Action == "pass":
 		fmt.Printf("ok   %-60s %.1f s\n", short, e.Elapsed)
 	}
+}
+
+// said is how a test's own words begin: the lines that name a source file, without the logs that follow them.
+func said(lines []string) string {
+	const most, long = 4, 300
+	var out strings.Builder
+	for _, line := range lines {
+		if strings.Contains(line, "_test.go:") && strings.Count(out.String(), "\n") < most {
+			line = strings.TrimSpace(line)
+			out.WriteString("\n    " + line[:min(len(line), long)])
+		}
+	}
+	return out.String()
 }
 
 // reason finds what t.Skip was given: the line that names a source file.
@@ -190,6 +206,9 @@ func (t *tally) print() {
 	sort.Strings(reasons)
 	for _, r := range reasons {
 		fmt.Printf("skipped %3d: %s\n", t.reasons[r], r)
+	}
+	for _, one := range t.why {
+		fmt.Println(one)
 	}
 	for _, pkg := range t.flaky {
 		fmt.Println("FLAKY (failed, then passed alone):", pkg)

@@ -88,6 +88,9 @@ func (d driver) calls(t *testing.T, method, volume string) []call {
 	}
 	var out []call
 	for line := range strings.Lines(string(raw)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // it is being written
+		}
 		var one call
 		if err := json.Unmarshal([]byte(line), &one); err != nil {
 			t.Fatalf("%v in %s", err, line)
