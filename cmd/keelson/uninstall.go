@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"keelson.dev/keelson/cri"
+	"keelson.dev/keelson/runtime/sandbox"
 	"keelson.dev/keelson/volume/local"
 )
 
@@ -77,7 +78,9 @@ func uninstall(ctx context.Context, o *options, out io.Writer) error {
 	}
 	step("server", func() error { return stopServer(ctx, pid) })
 	if i != nil { // without a record of ours, a kubepods cgroup here is somebody else's
-		step("containers", func() error { return endContainers(ctx, o.node.CgroupRoot) })
+		step("containers", func() error {
+			return errors.Join(endContainers(ctx, podsCgroups(o.node.CgroupRoot)), endStrays(ctx, o))
+		})
 	}
 	step("keeper", func() error { return endKeeper(ctx, o.place) })
 	step("mounts", func() error { return unmountUnder(o.place.Run, o.place.Data, o.place.KubeletRoot) })
@@ -185,9 +188,50 @@ func podsCgroups(root string) []string {
 	return out
 }
 
-// endContainers kills every process in our pods' cgroups and waits until they are empty.
-func endContainers(ctx context.Context, root string) error {
-	for _, top := range podsCgroups(root) {
+// endStrays ends the containers whose cgroups a client of the runtime put elsewhere, and removes what was made for them.
+func endStrays(ctx context.Context, o *options) error {
+	state := filepath.Join(o.place.Run, "runtime")
+	pods, err := sandbox.Left(filepath.Join(state, "sandboxes"))
+	if err != nil {
+		return err
+	}
+	containers, err := os.ReadDir(filepath.Join(state, "containers"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	ours := map[string]bool{}
+	for _, c := range containers {
+		ours[c.Name()], ours["cri-containerd-"+c.Name()+".scope"] = true, true
+	}
+	for _, pod := range pods {
+		ours[pod.ID] = true
+		tops, _ := filepath.Glob("/sys/fs/cgroup/*")
+		for _, top := range append(tops, "/sys/fs/cgroup") {
+			parent := filepath.Join(top, pod.CgroupPath)
+			children, err := os.ReadDir(parent)
+			if pod.CgroupPath == "" || err != nil {
+				continue
+			}
+			for _, c := range children {
+				if dir := filepath.Join(parent, c.Name()); ours[c.Name()] {
+					if err := endContainers(ctx, []string{dir}); err != nil {
+						return err
+					}
+					_ = os.Remove(dir)
+				}
+			}
+			// Up to a root of ours; below the machine's, what was there before the pod stays.
+			for own := pod.OwnsCgroup; own && parent != top && os.Remove(parent) == nil; {
+				parent, own = filepath.Dir(parent), strings.Trim(o.node.CgroupRoot, "/") != ""
+			}
+		}
+	}
+	return nil
+}
+
+// endContainers kills every process in cgroups of ours and waits until they are empty.
+func endContainers(ctx context.Context, groups []string) error {
+	for _, top := range groups {
 		// What forks while it is killed shows up in the next round.
 		for pids := cgroupPids(top); len(pids) > 0; pids = cgroupPids(top) {
 			for _, pid := range pids {

@@ -97,6 +97,35 @@ func (m *Manager) load(p places) error {
 	return nil
 }
 
+// Remains is what somebody who takes everything away must know of a pod when no
+// runtime lives.
+type Remains struct {
+	ID         string
+	CgroupPath string // the cgroups of its containers and of its first process are below it, by their ids
+	OwnsCgroup bool   // it was made for the pod
+}
+
+// Left lists the pods on record in a manager's StateDir. A missing folder has none.
+func Left(stateDir string) ([]Remains, error) {
+	entries, err := os.ReadDir(stateDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	var out []Remains
+	for _, entry := range entries {
+		var r record
+		err := bundle.ReadJSON(places{filepath.Join(stateDir, entry.Name())}.record(), &r)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return out, fmt.Errorf("list sandboxes: %w", err)
+		}
+		out = append(out, Remains{r.ID, r.CgroupPath, r.OwnsCgroup})
+	}
+	return out, nil
+}
+
 func newSlot(s *Sandbox) *slot {
 	slot := &slot{op: make(chan struct{}, 1), box: s}
 	slot.op <- struct{}{}
