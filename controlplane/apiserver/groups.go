@@ -34,7 +34,8 @@ import (
 	"keelson.dev/keelson/controlplane/resource/storagemigration"
 )
 
-// groups is everything that is served. A new group is one line here.
+// groups is everything that is served. A new group is one line here, in its place by the aggregator's priorities: clients that do not
+// ask for aggregated discovery take the first group of /apis that has the name which they look for.
 func (s *Server) groups() []resource.Group {
 	may := func() authorizer.Authorizer { return s.authz.all }
 	escalation := rbac.Checks{Authorizer: may, Rules: func() rbac.RuleResolver { return s.authz.rbac }}
@@ -43,26 +44,26 @@ func (s *Server) groups() []resource.Group {
 	return []resource.Group{
 		s.withConnections(core.Group()),
 		apiregistration.Group(),
-		admissionregistration.Group(),
+		apps.Group(),
+		events.Group(),
 		authentication.Group(who, s.tokens.Audiences()),
 		authorization.Group(reviews),
-		apps.Group(),
+		autoscaling.Group(),
 		batch.Group(),
-		policy.Group(),
 		certificates.Group(),
+		networking.Group(),
+		policy.Group(),
+		rbac.GroupWith(escalation),
+		storage.Group(),
+		admissionregistration.Group(),
+		scheduling.Group(),
 		coordination.Group(),
+		node.Group(),
 		discovery.Group(),
-		events.Group(),
 		flowcontrol.Group(),
 		resourcek8s.Group(),
 		storagemigration.Group(),
-		autoscaling.Group(),
 		metrics.Group(newLooks(s.kubelets).all),
-		networking.Group(),
-		storage.Group(),
-		node.Group(),
-		rbac.GroupWith(escalation),
-		scheduling.Group(),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -168,9 +169,11 @@ func (s *Server) serve(groups []resource.Group) error {
 		if err := in.install(g, built[i]); err != nil {
 			return err
 		}
+		if g.Name == admissionv1.GroupName {
+			// The other form of the list of groups is shared with the server of custom resources; this one has to be told, in its place.
+			s.generic.DiscoveryGroupManager.AddGroup(describe(apiextensions.GroupName, "v1"))
+		}
 	}
-	// The other form of the list of groups is shared with the server of custom resources; this one has to be told.
-	s.generic.DiscoveryGroupManager.AddGroup(describe(apiextensions.GroupName, "v1"))
 	s.docs.Install(s.generic.Handler.NonGoRestfulMux)
 	return s.publishTokenKeys()
 }
