@@ -116,6 +116,10 @@ func (c Checks) mayBind(ctx context.Context, plural, name string, ref rbacv1.Rol
 		return nil
 	}
 	rules, err := c.Rules().RoleRules(ctx, ref, namespace)
+	if apierrors.IsNotFound(err) {
+		// Upstream names the resource of the request, not the one that it missed, and clients compare the text.
+		return apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: plural}, ref.Name)
+	}
 	if err != nil {
 		return err
 	}

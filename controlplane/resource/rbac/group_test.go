@@ -70,13 +70,14 @@ func TestValidate(t *testing.T) {
 type rights struct {
 	held, role []rbacv1.PolicyRule
 	verb       string // granted by the authorizer
+	err        error  // of reading the role
 }
 
 func (r rights) RulesFor(context.Context, user.Info, string) ([]rbacv1.PolicyRule, error) {
 	return r.held, nil
 }
 func (r rights) RoleRules(context.Context, rbacv1.RoleRef, string) ([]rbacv1.PolicyRule, error) {
-	return r.role, nil
+	return r.role, r.err
 }
 func (r rights) Authorize(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	if a.GetVerb() == r.verb {
@@ -126,6 +127,12 @@ func TestEscalation(t *testing.T) {
 				t.Errorf("got %v, want a refusal with %q", err, c.deny)
 			}
 		})
+	}
+	lost := rights{err: apierrors.NewNotFound(rbacv1.Resource("roles"), "r")}
+	dangling := Checks{Authorizer: func() authorizer.Authorizer { return lost }, Rules: func() RuleResolver { return lost }}
+	_, err := dangling.beginCreate(request.WithUser(request.WithNamespace(t.Context(), "ns"), &user.DefaultInfo{Name: "u"}), binding, nil)
+	if want := `rolebindings.rbac.authorization.k8s.io "r" not found`; !apierrors.IsNotFound(err) || err.Error() != want {
+		t.Errorf("binding of no role: %v, want %s", err, want)
 	}
 	collected := role.DeepCopy()
 	collected.Finalizers = []string{"x/y"}
