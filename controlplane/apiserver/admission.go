@@ -34,7 +34,7 @@ func (s *Server) admit(c *genericapiserver.Config) error {
 	s.share(c, client)
 	c.AdmissionControl, err = admission.New(admission.Deps{
 		Client: client, Informers: s.informers, Authorizer: s.authz.all, Stop: s.stopping,
-		Dynamic: dyn, RESTMapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
+		Dynamic: dyn, RESTMapper: &freshMapper{ResettableRESTMapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())), now: time.Now},
 		Features: utilfeature.DefaultFeatureGate, Version: c.EffectiveVersion,
 		Services: s.kubelets, WebhookAuth: webhookAuth(config),
 	})
