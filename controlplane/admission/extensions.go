@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
 	mutatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
 	validatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	webhookinit "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	apiwebhook "k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/tools/cache"
+
+	"keelson.dev/keelson/controlplane/resource/admissionregistration"
 )
 
 // Webhooks and policies come from the library. Each of its plugins costs memory and time from its first moment, the
@@ -134,6 +137,9 @@ func (d Deps) initialized(p admission.Interface, err error) (admission.Interface
 		auth = func(r apiwebhook.AuthenticationInfoResolver) apiwebhook.AuthenticationInfoResolver { return r }
 	}
 	webhookinit.NewPluginInitializer(auth, services).Initialize(p)
+	if w, ok := p.(initializer.WantsExcludedAdmissionResources); ok {
+		w.SetExcludedAdmissionResources(admissionregistration.Excluded())
+	}
 	if err := admission.ValidateInitialization(p); err != nil {
 		return nil, fmt.Errorf("start admission by webhooks or policies: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource/admissionregistration"
 )
 
 func onConfigMaps() []admissionv1.RuleWithOperations {
@@ -81,5 +84,24 @@ func TestWebhooksAndPoliciesExistOnceConfigured(t *testing.T) {
 		"a policy":               {[]runtime.Object{policy, binding}, "not this name"},
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, writeConfigMap(t, extended(t, tc.objects...)), tc.want) })
+	}
+}
+
+// What guards every request must not be guarded by what a user configures: he could shut out everybody.
+func TestReviewsAreNotIntercepted(t *testing.T) {
+	everything := onConfigMaps()
+	everything[0].APIGroups, everything[0].Resources = []string{"*"}, []string{"*"}
+	hook := &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "w"}, Webhooks: []admissionv1.ValidatingWebhook{{
+		Name: "w.example.com", ClientConfig: admissionv1.WebhookClientConfig{URL: ptr.To("https://127.0.0.1:1/")}, Rules: everything,
+		FailurePolicy: ptr.To(admissionv1.Fail), MatchPolicy: ptr.To(admissionv1.Exact), SideEffects: ptr.To(admissionv1.SideEffectClassNone),
+		NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{}, AdmissionReviewVersions: []string{"v1"}, TimeoutSeconds: ptr.To[int32](1),
+	}}}
+	c := extended(t, hook)
+	refused(t, writeConfigMap(t, c), `failed calling webhook "w.example.com"`)
+	for _, r := range admissionregistration.Excluded() {
+		gv := schema.GroupVersion{Group: r.Group, Version: "v1"}
+		a := admission.NewAttributesRecord(&authorizationv1.SubjectAccessReview{}, nil, gv.WithKind("Review"), "", "",
+			gv.WithResource(r.Resource), "", admission.Create, nil, false, alice)
+		refused(t, c.(admission.ValidationInterface).Validate(t.Context(), a, admission.NewObjectInterfacesFromScheme(scheme.Scheme)), "")
 	}
 }

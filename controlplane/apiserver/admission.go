@@ -1,13 +1,16 @@
 package apiserver
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
@@ -56,4 +59,22 @@ func (s *Server) newInformers(client kubernetes.Interface, kinds direct) informe
 		})
 	}
 	return f
+}
+
+// resolve says in which resource objects of a kind are served, by what discovery tells at this moment.
+func (s *Server) resolve(kind schema.GroupVersionKind) (string, error) {
+	client, err := discovery.NewDiscoveryClientForConfig(s.loopback.config(systemUser))
+	if err != nil {
+		return "", err
+	}
+	list, err := client.ServerResourcesForGroupVersion(kind.GroupVersion().String())
+	if err != nil {
+		return "", err
+	}
+	for _, r := range list.APIResources {
+		if r.Kind == kind.Kind && !strings.Contains(r.Name, "/") && (r.Group == "" || r.Group == kind.Group) && (r.Version == "" || r.Version == kind.Version) {
+			return r.Name, nil
+		}
+	}
+	return "", &meta.NoKindMatchError{GroupKind: kind.GroupKind(), SearchedVersions: []string{kind.Version}}
 }

@@ -55,7 +55,7 @@ func (s *Server) groups() []resource.Group {
 		policy.Group(),
 		rbac.GroupWith(escalation),
 		storage.Group(),
-		admissionregistration.Group(),
+		admissionregistration.GroupWith(admissionregistration.Checks{Authorizer: may, Resolve: s.resolve}),
 		scheduling.Group(),
 		coordination.Group(),
 		node.Group(),

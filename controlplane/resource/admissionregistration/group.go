@@ -4,21 +4,23 @@ import (
 	"context"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource"
 )
 
-// Group is admissionregistration.k8s.io.
-func Group() resource.Group {
+// Group is admissionregistration.k8s.io without checks of parameters: for tests, and for a server that authorizes otherwise.
+func Group() resource.Group { return GroupWith(Checks{}) }
+
+// GroupWith is admissionregistration.k8s.io with checks of parameters.
+func GroupWith(c Checks) resource.Group {
 	return resource.Group{
 		Name:        admissionv1.GroupName,
 		Versions:    []string{"v1"},
 		AddToScheme: []func(*runtime.Scheme) error{admissionv1.AddToScheme},
 		Kinds: []resource.Kind{
-			mutatingPolicy(), mutatingBinding(), mutatingWebhooks(), validatingPolicy(), validatingBinding(), validatingWebhooks(),
+			mutatingPolicy(c), mutatingBinding(c), mutatingWebhooks(), validatingPolicy(c), validatingBinding(c), validatingWebhooks(),
 		},
 	}
 }
@@ -49,9 +51,18 @@ func mutatingWebhooks() resource.Kind {
 				set(&w.ReinvocationPolicy, admissionv1.NeverReinvocationPolicy)
 			}
 		},
-		Validate: func(_ context.Context, h *hooks) field.ErrorList { return validateMutating(h, nil) },
+		Validate: func(_ context.Context, h *hooks) field.ErrorList {
+			return append(validateMutating(h, nil), validateName(h.Name)...)
+		},
 		ValidateUpdate: func(_ context.Context, h, old *hooks) field.ErrorList {
 			return validateMutating(h, old)
+		},
+		Warnings: func(_ context.Context, h, old *hooks) []string {
+			w := nameWarnings(h.Name, old != nil)
+			for i := range h.Webhooks {
+				w = append(w, ruleWarnings(i, h.Webhooks[i].Rules)...)
+			}
+			return w
 		},
 	})
 }
@@ -69,14 +80,23 @@ func validatingWebhooks() resource.Kind {
 				defaultHook(ofValidating(&h.Webhooks[i]))
 			}
 		},
-		Validate: func(_ context.Context, h *hooks) field.ErrorList { return validateValidating(h, nil) },
+		Validate: func(_ context.Context, h *hooks) field.ErrorList {
+			return append(validateValidating(h, nil), validateName(h.Name)...)
+		},
 		ValidateUpdate: func(_ context.Context, h, old *hooks) field.ErrorList {
 			return validateValidating(h, old)
+		},
+		Warnings: func(_ context.Context, h, old *hooks) []string {
+			w := nameWarnings(h.Name, old != nil)
+			for i := range h.Webhooks {
+				w = append(w, ruleWarnings(i, h.Webhooks[i].Rules)...)
+			}
+			return w
 		},
 	})
 }
 
-func validatingPolicy() resource.Kind {
+func validatingPolicy(c Checks) resource.Kind {
 	type policy = admissionv1.ValidatingAdmissionPolicy
 	k := extension("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
 	k.HasStatus = true
@@ -93,19 +113,22 @@ func validatingPolicy() resource.Kind {
 			set(&p.Spec.FailurePolicy, admissionv1.Fail)
 			defaultMatch(p.Spec.MatchConstraints)
 		},
-		Validate: func(_ context.Context, p *policy) field.ErrorList {
-			return validateValidatingPolicy(&p.Spec, nil, field.NewPath("spec"))
+		Validate: func(ctx context.Context, p *policy) field.ErrorList {
+			errs := append(validateValidatingPolicy(p.Name, &p.Spec, nil, field.NewPath("spec")), validateName(p.Name)...)
+			return c.kind(ctx, errs, p.Spec.ParamKind, nil)
 		},
-		ValidateUpdate: func(_ context.Context, p, old *policy) field.ErrorList {
-			return validateValidatingPolicy(&p.Spec, &old.Spec, field.NewPath("spec"))
+		ValidateUpdate: func(ctx context.Context, p, old *policy) field.ErrorList {
+			errs := validateValidatingPolicy(p.Name, &p.Spec, &old.Spec, field.NewPath("spec"))
+			return c.kind(ctx, errs, p.Spec.ParamKind, old.Spec.ParamKind)
 		},
+		Warnings: func(_ context.Context, p, old *policy) []string { return nameWarnings(p.Name, old != nil) },
 		ValidateStatusUpdate: func(_ context.Context, p, _ *policy) field.ErrorList {
-			return metavalidation.ValidateConditions(p.Status.Conditions, field.NewPath("status", "conditions"))
+			return validateStatus(&p.Status, field.NewPath("status"))
 		},
 	})
 }
 
-func mutatingPolicy() resource.Kind {
+func mutatingPolicy(c Checks) resource.Kind {
 	type policy = admissionv1.MutatingAdmissionPolicy
 	k := extension("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
 	k.New = func() runtime.Object { return &policy{} }
@@ -121,41 +144,73 @@ func mutatingPolicy() resource.Kind {
 			set(&p.Spec.FailurePolicy, admissionv1.Fail)
 			defaultMatch(p.Spec.MatchConstraints)
 		},
-		Validate: func(_ context.Context, p *policy) field.ErrorList {
-			return validateMutatingPolicy(&p.Spec, nil, field.NewPath("spec"))
+		Validate: func(ctx context.Context, p *policy) field.ErrorList {
+			errs := append(validateMutatingPolicy(&p.Spec, nil, field.NewPath("spec")), validateName(p.Name)...)
+			return c.kind(ctx, errs, p.Spec.ParamKind, nil)
 		},
-		ValidateUpdate: func(_ context.Context, p, old *policy) field.ErrorList {
-			return validateMutatingPolicy(&p.Spec, &old.Spec, field.NewPath("spec"))
+		ValidateUpdate: func(ctx context.Context, p, old *policy) field.ErrorList {
+			errs := validateMutatingPolicy(&p.Spec, &old.Spec, field.NewPath("spec"))
+			return c.kind(ctx, errs, p.Spec.ParamKind, old.Spec.ParamKind)
 		},
+		Warnings: func(_ context.Context, p, old *policy) []string { return nameWarnings(p.Name, old != nil) },
 	})
 }
 
-func validatingBinding() resource.Kind {
+func validatingBinding(c Checks) resource.Kind {
 	type binding = admissionv1.ValidatingAdmissionPolicyBinding
 	k := extension("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
 	k.New = func() runtime.Object { return &binding{} }
 	k.NewList = func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBindingList{} }
 	k.Columns = bindingColumns(func(b *binding) (string, *admissionv1.ParamRef) { return b.Spec.PolicyName, b.Spec.ParamRef })
+	kinds := &kindOf{
+		plural: "validatingadmissionpolicies",
+		of: func(o runtime.Object) *admissionv1.ParamKind {
+			return o.(*admissionv1.ValidatingAdmissionPolicy).Spec.ParamKind
+		},
+	}
+	k.Install = kinds.install
+	at := field.NewPath("spec")
 	return resource.Of(k, resource.Rules[*binding]{
 		Default: func(b *binding) { defaultMatch(b.Spec.MatchResources) },
-		Validate: func(_ context.Context, b *binding) field.ErrorList {
-			return validateValidatingBinding(&b.Spec, field.NewPath("spec"))
+		Validate: func(ctx context.Context, b *binding) field.ErrorList {
+			errs := append(validateValidatingBinding(&b.Spec, at), validateName(b.Name)...)
+			return c.ref(ctx, errs, kinds, bound{b.Spec.PolicyName, b.Spec.ParamRef}, bound{})
 		},
+		ValidateUpdate: func(ctx context.Context, b, old *binding) field.ErrorList {
+			return c.ref(ctx, validateValidatingBinding(&b.Spec, at), kinds,
+				bound{b.Spec.PolicyName, b.Spec.ParamRef}, bound{old.Spec.PolicyName, old.Spec.ParamRef})
+		},
+		Warnings: func(_ context.Context, b, old *binding) []string { return nameWarnings(b.Name, old != nil) },
 	})
 }
 
-func mutatingBinding() resource.Kind {
+func mutatingBinding(c Checks) resource.Kind {
 	type binding = admissionv1.MutatingAdmissionPolicyBinding
 	k := extension("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
 	k.New = func() runtime.Object { return &binding{} }
 	k.NewList = func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBindingList{} }
 	k.Columns = bindingColumns(func(b *binding) (string, *admissionv1.ParamRef) { return b.Spec.PolicyName, b.Spec.ParamRef })
+	kinds := &kindOf{
+		plural: "mutatingadmissionpolicies",
+		of: func(o runtime.Object) *admissionv1.ParamKind {
+			return o.(*admissionv1.MutatingAdmissionPolicy).Spec.ParamKind
+		},
+	}
+	k.Install = kinds.install
+	at := field.NewPath("spec")
+	valid := func(b *binding) field.ErrorList {
+		return append(validateBinding(b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, at),
+			validateMutable(b.Spec.MatchResources, at.Child("matchResources"))...)
+	}
 	return resource.Of(k, resource.Rules[*binding]{
 		Default: func(b *binding) { defaultMatch(b.Spec.MatchResources) },
-		Validate: func(_ context.Context, b *binding) field.ErrorList {
-			path := field.NewPath("spec")
-			return validateBinding(b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, path)
+		Validate: func(ctx context.Context, b *binding) field.ErrorList {
+			return c.ref(ctx, append(valid(b), validateName(b.Name)...), kinds, bound{b.Spec.PolicyName, b.Spec.ParamRef}, bound{})
 		},
+		ValidateUpdate: func(ctx context.Context, b, old *binding) field.ErrorList {
+			return c.ref(ctx, valid(b), kinds, bound{b.Spec.PolicyName, b.Spec.ParamRef}, bound{old.Spec.PolicyName, old.Spec.ParamRef})
+		},
+		Warnings: func(_ context.Context, b, old *binding) []string { return nameWarnings(b.Name, old != nil) },
 	})
 }
 

@@ -1,6 +1,7 @@
 package admissionregistration
 
 import (
+	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -92,7 +93,7 @@ func TestValidateWebhook(t *testing.T) {
 }
 
 func policy(t *testing.T, edit func(*admissionv1.ValidatingAdmissionPolicySpec)) *admissionv1.ValidatingAdmissionPolicy {
-	p := &admissionv1.ValidatingAdmissionPolicy{Spec: admissionv1.ValidatingAdmissionPolicySpec{
+	p := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: admissionv1.ValidatingAdmissionPolicySpec{
 		MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: pods()}}},
 		Variables:        []admissionv1.Variable{{Name: "n", Expression: "size(object.spec.containers)"}},
 		Validations:      []admissionv1.Validation{{Expression: "variables.n < 3", MessageExpression: "'at most two, not ' + string(variables.n)"}},
@@ -119,8 +120,31 @@ func TestValidatePolicy(t *testing.T) {
 		{func(s *admissionv1.ValidatingAdmissionPolicySpec) { s.Validations[0].Expression = "variables.missing" }, []string{"undefined field 'missing'"}},
 		{func(s *admissionv1.ValidatingAdmissionPolicySpec) { s.Validations[0].Expression = "params.x" }, []string{"undeclared reference to 'params'"}},
 		{func(s *admissionv1.ValidatingAdmissionPolicySpec) { s.Validations[0].Expression = "'text'" }, []string{"must evaluate to bool"}},
-		{func(s *admissionv1.ValidatingAdmissionPolicySpec) { s.Validations[0].Message = "a\nb" }, []string{"spec.validations[0].message: Invalid value: \"a\\nb\": message must not contain line breaks"}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) { s.Validations[0].Message = "a\nb" }, []string{"spec.validations[0].message: Invalid value: \"a\\nb\": must not contain line breaks"}},
 		{func(s *admissionv1.ValidatingAdmissionPolicySpec) { s.ParamKind = &admissionv1.ParamKind{Kind: "K"} }, []string{"spec.paramKind.apiVersion: Required value"}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) {
+			s.ParamKind = &admissionv1.ParamKind{APIVersion: "g/", Kind: "K"}
+		}, []string{`spec.paramKind.apiVersion: Invalid value: "g/": version must be specified`}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) { s.Validations[0].Expression = "true &&\n\ttrue" }, nil},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) {
+			s.Validations[0].Reason = ptr.To(metav1.StatusReasonUnauthorized)
+		}, []string{`spec.validations[0].reason: Unsupported value: "Unauthorized": supported values: "Forbidden", "Invalid", "RequestEntityTooLarge"`}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) {
+			s.Variables[0].Name = "namespace"
+			s.Validations[0] = admissionv1.Validation{Expression: "true"}
+		}, []string{`spec.variables[0].name: Invalid value: "namespace": must be a valid CEL identifier`}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) {
+			s.AuditAnnotations = []admissionv1.AuditAnnotation{{Key: "a/b", ValueExpression: "'x'"}}
+		}, []string{`spec.auditAnnotations[0].key: Invalid value: "p/a/b": a valid label key must consist of`}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) {
+			s.AuditAnnotations = []admissionv1.AuditAnnotation{{Key: "k", ValueExpression: "'" + strings.Repeat("x", 5<<10) + "'"}}
+		}, []string{"spec.auditAnnotations[0].valueExpression: Required value: must not exceed 5120 bytes in length"}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) {
+			s.MatchConstraints.ObjectSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"a b": ""}}
+		}, []string{"spec.matchConstraints.objectSelector.matchLabels: Invalid value"}},
+		{func(s *admissionv1.ValidatingAdmissionPolicySpec) {
+			s.MatchConstraints.ResourceRules[0].Resources = []string{"pods", "*"}
+		}, nil},
 	} {
 		resourcetest.CheckErrors(t, k.Validate(t.Context(), policy(t, c.edit)), c.want...)
 	}
@@ -143,6 +167,12 @@ func TestValidateMutatingPolicy(t *testing.T) {
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), of(apply(`Object{metadata: Object.metadata{labels: {"a": "b"}}}`))))
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), of(apply(`1`))), "spec.mutations[0].applyConfiguration.expression: Invalid value: \"1\": must evaluate to Object but got int")
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), of(admissionv1.Mutation{PatchType: "JSONPatch"})), "spec.mutations[0].jsonPatch: Required value")
+	both := apply(`Object{}`)
+	both.JSONPatch = &admissionv1.JSONPatch{}
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), of(both)), "spec.mutations[0].jsonPatch: Invalid value: \"{jsonPatch}\": must not be specified when patchType is ApplyConfiguration")
+	gone := of(apply(`Object{}`))
+	gone.Spec.MatchConstraints.ResourceRules[0].Operations = []admissionv1.OperationType{"DELETE"}
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), gone), `spec.matchConstraints.resourceRules.operations: Unsupported value: "DELETE": supported values: "*", "CONNECT", "CREATE", "UPDATE"`)
 }
 
 func TestValidateBinding(t *testing.T) {
@@ -154,10 +184,40 @@ func TestValidateBinding(t *testing.T) {
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), bad),
 		"spec.policyName: Required value",
 		"spec.paramRef.name: Forbidden: name and selector are mutually exclusive",
+		"spec.paramRef.selector: Forbidden: name and selector are mutually exclusive",
 		"spec.paramRef.parameterNotFoundAction: Required value",
 		"must not contain both Deny and Warn")
 	names, cells := resourcetest.Cells(k, runtime.Object(bad))
 	if names != "PolicyName|ParamRef|Age" || cells[1] != "*/p" {
 		t.Errorf("columns %s, cells %v", names, cells)
+	}
+}
+
+func TestValidateStatus(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "ValidatingAdmissionPolicy")
+	p := policy(t, nil)
+	p.Status.TypeChecking = &admissionv1.TypeChecking{ExpressionWarnings: []admissionv1.ExpressionWarning{
+		{FieldRef: "spec.validations[0].expression", Warning: "w"}, {FieldRef: "spec.x[", Warning: "w"}, {},
+	}}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), p, p),
+		`status.typeChecking.expressionWarnings[1].fieldRef: Invalid value: "spec.x[": invalid JSONPath`,
+		"status.typeChecking.expressionWarnings[2].warning: Required value",
+		"status.typeChecking.expressionWarnings[2].fieldRef: Required value")
+}
+
+func TestReserved(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "ValidatingWebhookConfiguration")
+	h := hooks(t, func(w *admissionv1.ValidatingWebhook) {
+		w.Rules[0].APIGroups, w.Rules[0].Resources = []string{"authorization.k8s.io", ""}, []string{"subjectaccessreviews", "pods"}
+	})
+	h.Name = "a.static.k8s.io"
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), h), `metadata.name: Invalid value: "a.static.k8s.io": names ending with ".static.k8s.io" are reserved`)
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), h, h))
+	const excluded = "webhooks[0].rules[0]: subjectaccessreviews.authorization.k8s.io is excluded from admission webhooks; this rule will have no effect"
+	if w := k.Warnings(t.Context(), h, nil); len(w) != 1 || w[0] != excluded {
+		t.Errorf("warnings on create: %q", w)
+	}
+	if w := k.Warnings(t.Context(), h, h); len(w) != 2 || w[1] != excluded {
+		t.Errorf("warnings on update: %q", w)
 	}
 }

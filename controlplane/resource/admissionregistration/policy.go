@@ -8,19 +8,23 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
-	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 
 	"keelson.dev/keelson/controlplane/resource/check"
 )
 
-const maxAuditAnnotations = 20
+const (
+	maxAuditAnnotations = 20
+	maxAuditExpression  = 5 << 10 // bytes
+)
 
 // common is what both kinds of policy have.
 type common struct {
@@ -69,8 +73,8 @@ func (p common) validateVariable(c *plugincel.CompositedCompiler, v admissionv1.
 	var errs field.ErrorList
 	if strings.TrimSpace(v.Name) == "" {
 		errs = append(errs, field.Required(at.Child("name"), "name is not specified"))
-	} else if !apiservercelIdentifier(v.Name) {
-		errs = append(errs, field.Invalid(at.Child("name"), v.Name, "name is not a valid CEL identifier"))
+	} else if !identifier(v.Name) {
+		errs = append(errs, field.Invalid(at.Child("name"), v.Name, "must be a valid CEL identifier"))
 	}
 	if strings.TrimSpace(v.Expression) == "" {
 		return append(errs, field.Required(at.Child("expression"), "expression is not specified"))
@@ -83,9 +87,12 @@ func (p common) validateVariable(c *plugincel.CompositedCompiler, v admissionv1.
 	return append(errs, failure(r.Error, v.Expression, at.Child("expression"))...)
 }
 
-func apiservercelIdentifier(name string) bool {
-	_, ok := apiservercel.Escape(name)
-	return ok && len(validation.IsCIdentifier(name)) == 0
+// reserved are the words that CEL's grammar takes for itself.
+var reserved = sets.New("true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+	"loop", "package", "namespace", "return", "var", "void", "while")
+
+func identifier(name string) bool {
+	return len(validation.IsCIdentifier(name)) == 0 && !reserved.Has(name)
 }
 
 func validateParamKind(k *admissionv1.ParamKind, at *field.Path) field.ErrorList {
@@ -97,17 +104,29 @@ func validateParamKind(k *admissionv1.ParamKind, at *field.Path) field.ErrorList
 	} else {
 		// A group that is not a valid name parses all the same.
 		if gv.Group != "" {
-			errs = append(errs, check.Strings(validation.IsDNS1123Subdomain(gv.Group), at.Child("apiVersion"), gv.Group)...)
+			errs = append(errs, joined(validation.IsDNS1123Subdomain(gv.Group), at.Child("apiVersion"), gv.Group, "")...)
 		}
-		errs = append(errs, check.Strings(validation.IsDNS1035Label(gv.Version), at.Child("apiVersion"), gv.Version)...)
+		if gv.Version == "" {
+			errs = append(errs, field.Invalid(at.Child("apiVersion"), k.APIVersion, "version must be specified"))
+		} else {
+			errs = append(errs, joined(validation.IsDNS1035Label(gv.Version), at.Child("apiVersion"), gv.Version, "")...)
+		}
 	}
 	if k.Kind == "" {
 		return append(errs, field.Required(at.Child("kind"), ""))
 	}
-	return append(errs, check.Strings(validation.IsDNS1035Label(strings.ToLower(k.Kind)), at.Child("kind"), k.Kind)...)
+	return append(errs, joined(validation.IsDNS1035Label(strings.ToLower(k.Kind)), at.Child("kind"), k.Kind, "may have mixed case, but should otherwise match: ")...)
 }
 
-func validateValidatingPolicy(s, old *admissionv1.ValidatingAdmissionPolicySpec, at *field.Path) field.ErrorList {
+// joined makes one error of all that is wrong with one value.
+func joined(messages []string, at *field.Path, value, intro string) field.ErrorList {
+	if len(messages) == 0 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, value, intro+strings.Join(messages, ","))}
+}
+
+func validateValidatingPolicy(name string, s, old *admissionv1.ValidatingAdmissionPolicySpec, at *field.Path) field.ErrorList {
 	known := map[string]bool{}
 	if old != nil {
 		known = validatingExpressions(old)
@@ -130,7 +149,7 @@ func validateValidatingPolicy(s, old *admissionv1.ValidatingAdmissionPolicySpec,
 	}
 	seen := map[string]bool{}
 	for i, a := range s.AuditAnnotations {
-		errs = append(errs, p.validateAnnotation(c, a, known, annotations.Index(i))...)
+		errs = append(errs, p.validateAnnotation(c, name, a, known, annotations.Index(i))...)
 		if seen[a.Key] {
 			errs = append(errs, field.Duplicate(annotations.Index(i).Child("key"), a.Key))
 		}
@@ -173,31 +192,40 @@ func (p common) validateValidation(c *plugincel.CompositedCompiler, v *admission
 	}
 	switch {
 	case v.Message != "" && message == "":
-		errs = append(errs, field.Invalid(at.Child("message"), v.Message, "message must be non-empty if specified"))
+		errs = append(errs, field.Invalid(at.Child("message"), v.Message, "must be non-empty if specified"))
 	case strings.ContainsAny(message, "\n\r"):
-		errs = append(errs, field.Invalid(at.Child("message"), v.Message, "message must not contain line breaks"))
-	case strings.ContainsAny(text, "\n\r") && message == "":
-		errs = append(errs, field.Required(at.Child("message"), "message must be specified if expression contains line breaks"))
+		errs = append(errs, field.Invalid(at.Child("message"), v.Message, "must not contain line breaks"))
 	}
+	// An expression of several lines needs no message, and Unauthorized is no reason, whatever the fields' documentation says: upstream's
+	// server does not look at the one and refuses the other.
 	if v.Reason != nil {
 		errs = append(errs, check.OneOf(*v.Reason, at.Child("reason"), metav1.StatusReasonForbidden, metav1.StatusReasonInvalid,
-			metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnauthorized)...)
+			metav1.StatusReasonRequestEntityTooLarge)...)
 	}
 	return errs
 }
 
-func (p common) validateAnnotation(c *plugincel.CompositedCompiler, a admissionv1.AuditAnnotation, known map[string]bool, at *field.Path) field.ErrorList {
+// validateAnnotation: the audit log's key is the policy's name, a slash and the annotation's key.
+func (p common) validateAnnotation(c *plugincel.CompositedCompiler, policy string, a admissionv1.AuditAnnotation, known map[string]bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if a.Key == "" {
-		errs = append(errs, field.Required(at.Child("key"), ""))
+	if policy == "" {
+		errs = append(errs, field.Invalid(at.Child("key"), a.Key, "requires metadata.name be non-empty"))
 	} else {
-		errs = append(errs, check.Strings(validation.IsQualifiedName(a.Key), at.Child("key"), a.Key)...)
+		key := policy + "/" + a.Key
+		errs = append(errs, check.Strings(validation.IsQualifiedName(key), at.Child("key"), key)...)
 	}
 	text := strings.TrimSpace(a.ValueExpression)
 	if text == "" {
 		return append(errs, field.Required(at.Child("valueExpression"), "valueExpression is not specified"))
 	}
+	if len(text) > maxAuditExpression {
+		return append(errs, field.Required(at.Child("valueExpression"), fmt.Sprintf("must not exceed %d bytes in length", maxAuditExpression)))
+	}
 	return append(errs, compiled(c, expression{text, []*celgo.Type{celgo.StringType, celgo.NullType}}, p.options(), known, at.Child("valueExpression"))...)
+}
+
+func validateStatus(s *admissionv1.ValidatingAdmissionPolicyStatus, at *field.Path) field.ErrorList {
+	return append(validateTypes(s.TypeChecking, at.Child("typeChecking")), metavalidation.ValidateConditions(s.Conditions, at.Child("conditions"))...)
 }
 
 func validateMutatingPolicy(s, old *admissionv1.MutatingAdmissionPolicySpec, at *field.Path) field.ErrorList {
@@ -210,6 +238,7 @@ func validateMutatingPolicy(s, old *admissionv1.MutatingAdmissionPolicySpec, at 
 	if c == nil {
 		return errs
 	}
+	errs = append(errs, validateMutable(s.MatchConstraints, at.Child("matchConstraints"))...)
 	if len(s.Mutations) == 0 {
 		errs = append(errs, field.Required(at.Child("mutations"), "mutations must contain at least one item"))
 	}
@@ -242,23 +271,45 @@ func mutatingExpressions(s *admissionv1.MutatingAdmissionPolicySpec) map[string]
 	return known
 }
 
+// validateMutable refuses rules for what cannot be changed: an object that goes.
+func validateMutable(m *admissionv1.MatchResources, at *field.Path) field.ErrorList {
+	if m == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	for _, r := range m.ResourceRules {
+		for _, o := range r.Operations {
+			errs = append(errs, check.OneOf(o, at.Child("resourceRules", "operations"),
+				admissionv1.OperationAll, admissionv1.Connect, admissionv1.Create, admissionv1.Update)...)
+		}
+	}
+	return errs
+}
+
 func (p common) validateMutation(c *plugincel.CompositedCompiler, m *admissionv1.Mutation, known map[string]bool, at *field.Path) field.ErrorList {
 	o := p.options()
 	o.HasPatchTypes = true
 	var text string
 	var types []*celgo.Type
 	var part *field.Path
+	var errs field.ErrorList // what belongs to the other type of patch
 	switch m.PatchType {
 	case admissionv1.PatchTypeApplyConfiguration:
 		part = at.Child("applyConfiguration")
+		if m.JSONPatch != nil {
+			errs = append(errs, field.Invalid(at.Child("jsonPatch"), "{jsonPatch}", "must not be specified when patchType is ApplyConfiguration"))
+		}
 		if m.ApplyConfiguration == nil {
-			return field.ErrorList{field.Required(part, "must be specified when patchType is ApplyConfiguration")}
+			return append(errs, field.Required(part, "must be specified when patchType is ApplyConfiguration"))
 		}
 		text, types = m.ApplyConfiguration.Expression, (&patch.ApplyConfigurationCondition{}).ReturnTypes()
 	case admissionv1.PatchTypeJSONPatch:
 		part = at.Child("jsonPatch")
+		if m.ApplyConfiguration != nil {
+			errs = append(errs, field.Invalid(at.Child("applyConfiguration"), "{applyConfiguration}", "must not be specified when patchType is JSONPatch"))
+		}
 		if m.JSONPatch == nil {
-			return field.ErrorList{field.Required(part, "must be specified when patchType is JSONPatch")}
+			return append(errs, field.Required(part, "must be specified when patchType is JSONPatch"))
 		}
 		text, types = m.JSONPatch.Expression, (&patch.JSONPatchCondition{}).ReturnTypes()
 	case "":
@@ -267,10 +318,10 @@ func (p common) validateMutation(c *plugincel.CompositedCompiler, m *admissionv1
 		return field.ErrorList{field.NotSupported(at.Child("patchType"), m.PatchType,
 			[]admissionv1.PatchType{admissionv1.PatchTypeApplyConfiguration, admissionv1.PatchTypeJSONPatch})}
 	}
-	if strings.TrimSpace(text) == "" {
-		return field.ErrorList{field.Required(part.Child("expression"), "expression is not specified")}
+	if text = strings.TrimSpace(text); text == "" {
+		return append(errs, field.Required(part.Child("expression"), ""))
 	}
-	return compiled(c, expression{text, types}, o, known, part.Child("expression"))
+	return append(errs, compiled(c, expression{text, types}, o, known, part.Child("expression"))...)
 }
 
 func validateBinding(policy string, param *admissionv1.ParamRef, match *admissionv1.MatchResources, at *field.Path) field.ErrorList {
@@ -296,6 +347,9 @@ func validateParamRef(p *admissionv1.ParamRef, at *field.Path) field.ErrorList {
 	}
 	if p.Selector != nil {
 		errs = append(errs, check.Selector(p.Selector, at.Child("selector"))...)
+		if p.Name != "" {
+			errs = append(errs, field.Forbidden(at.Child("selector"), "name and selector are mutually exclusive"))
+		}
 	} else if p.Name == "" {
 		errs = append(errs, field.Required(at, "one of name or selector must be specified"))
 	}

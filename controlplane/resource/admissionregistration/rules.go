@@ -67,7 +67,8 @@ func validateResources(list []string, at *field.Path) field.ErrorList {
 		}
 		res, sub, ok := strings.Cut(r, "/")
 		if !ok {
-			plain = plain || r != "*"
+			// As upstream: the last entry without a subresource decides, so "pods" before "*" is accepted, after it not.
+			plain = r != "*"
 			continue
 		}
 		if allSubs[res] {
@@ -117,7 +118,7 @@ func validateMatch(m *admissionv1.MatchResources, at *field.Path) field.ErrorLis
 	for _, s := range []struct {
 		name     string
 		selector *metav1.LabelSelector
-	}{{"namespaceSelector", m.NamespaceSelector}, {"labelSelector", m.ObjectSelector}} {
+	}{{"namespaceSelector", m.NamespaceSelector}, {"objectSelector", m.ObjectSelector}} {
 		if s.selector == nil {
 			errs = append(errs, field.Required(at.Child(s.name), ""))
 		} else {
