@@ -11,6 +11,7 @@ import (
 
 // TestAccountToken: a Secret asks for a lasting token of a ServiceAccount, and both go with the account.
 func TestAccountToken(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	c := labtest.Cluster(t)
 	labtest.Apply(t, c, `apiVersion: v1
 kind: ServiceAccount

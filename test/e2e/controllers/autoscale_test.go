@@ -10,6 +10,7 @@ import (
 
 // TestAutoscale: kubectl top tells what is used, and kubectl autoscale gives a busy Deployment more pods; describe says why.
 func TestAutoscale(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	c := labtest.Cluster(t)
 	labtest.Apply(t, c, `apiVersion: apps/v1
 kind: Deployment

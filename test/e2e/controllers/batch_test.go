@@ -22,6 +22,7 @@ func waitJob(t *testing.T, name, condition string) {
 
 // TestJob: completions by number and by index, failure by back-off limit and by policy, deletion by age.
 func TestJob(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	c := labtest.Cluster(t)
 	labtest.Apply(t, c, `apiVersion: batch/v1
 kind: Job

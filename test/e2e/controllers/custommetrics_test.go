@@ -161,6 +161,7 @@ ports: [{name: https, port: `+port+`}]
 // TestAutoscaleOtherMetrics: metrics that another server has, of pods, of an object and of things outside, decide on the number of
 // pods, and the autoscaler's status tells them.
 func TestAutoscaleOtherMetrics(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	c := labtest.Cluster(t)
 	a := newAdapter(t, c)
 	workload := func(name, metric string) string {
