@@ -77,6 +77,9 @@ func TestCustomResources(t *testing.T) {
 	if err != nil || json.Unmarshal(plain, &list) != nil || !hasGroup(&list, ships.Group) {
 		t.Errorf("plain /apis has no %s: %v", ships.Group, err)
 	}
+	if list.APIVersion != "v1" || list.Kind != "APIGroupList" || strings.Contains(string(plain), "serverAddressByClientCIDRs") {
+		t.Errorf("plain /apis is not as upstream's aggregator writes it: %.300s", plain)
+	}
 	b, err := r.client.Discovery().RESTClient().Get().AbsPath("/openapi/v3").DoRaw(t.Context())
 	var index openapi.Index
 	if err != nil || json.Unmarshal(b, &index) != nil || index.Paths["apis/keelson.test/v1"].URL == "" || index.Paths["api/v1"].URL == "" {
