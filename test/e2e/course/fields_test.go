@@ -348,8 +348,10 @@ spec:
 	if got := s.pod("whole").Status.Resources.Limits.Memory().String(); got != "96Mi" || limit() != strconv.Itoa(96<<20) {
 		t.Errorf("less than is in use was taken: the status says %s, the cgroup %s", got, limit())
 	}
-	resize("9000Gi")
-	waits(corev1.PodResizePending, corev1.PodReasonInfeasible, "memory")
+	_, said, err := s.c.Kubectl(t.Context(), "-n", s.ns, "patch", "pod", "whole", "--subresource", "resize", "-p", `{"spec":{"resources":{"requests":{"memory":"9000Gi"},"limits":{"memory":"9000Gi"}}}}`)
+	if err == nil || !strings.Contains(said, "node didn't have enough allocatable resources: memory, requested: 9663676416000") {
+		t.Errorf("more than the node has: %v, %s", err, said)
+	}
 	if limit() != strconv.Itoa(96<<20) {
 		t.Errorf("more than the node has was granted: %s", limit())
 	}

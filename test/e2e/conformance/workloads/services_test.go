@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -173,13 +174,16 @@ func TestSidecars(t *testing.T) {
 	p.Spec.InitContainers = []corev1.Container{sidecar("side", "sleep 10000")}
 	p.Spec.InitContainers[0].Resources = needing(shell("", ""), corev1.ResourceCPU, "20m").Spec.Containers[0].Resources
 	s.run(p)
-	for _, cpu := range []string{"30m", "2000"} { // more than the node has is not granted
+	resize := func(cpu string) error {
 		_, err := s.client.CoreV1().Pods(s.ns).Patch(t.Context(), "resized", types.StrategicMergePatchType, []byte(`{"spec":{"initContainers":[{"name":"side","resources":{"requests":{"cpu":"`+cpu+`"},"limits":{"cpu":"`+cpu+`"}}}]}}`), metav1.PatchOptions{}, "resize")
-		s.must(err)
-		s.until("resized", "has 30m", func(p *corev1.Pod) bool {
-			c := condition(p, corev1.PodResizePending)
-			r := p.Status.InitContainerStatuses[0].Resources
-			return r != nil && r.Limits.Cpu().String() == "30m" && (c != nil && c.Reason == corev1.PodReasonInfeasible) == (cpu == "2000")
-		})
+		return err
+	}
+	s.must(resize("30m"))
+	s.until("resized", "has 30m", func(p *corev1.Pod) bool {
+		r := p.Status.InitContainerStatuses[0].Resources
+		return r != nil && r.Limits.Cpu().String() == "30m" && condition(p, corev1.PodResizePending) == nil
+	})
+	if err := resize("2000"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "allocatable") {
+		t.Errorf("more than the node has: %v", err)
 	}
 }
