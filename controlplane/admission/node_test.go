@@ -94,7 +94,11 @@ func TestNodeAndItsPods(t *testing.T) {
 		"status of own":     {status(bound("mine", "n1"), func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning }), ""},
 		"status of foreign": {status(bound("theirs", "n2"), func(*corev1.Pod) {}), "can only update pod status for pods with spec.nodeName set to itself"},
 		"label by status":   {status(bound("mine", "n1"), func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }), "cannot update labels through pod status"},
-		"unbound token":     {token(func(r *authenticationv1.TokenRequest) { r.Spec.BoundObjectRef = nil }), "not bound to a pod"},
+		"claim by status":   {status(bound("mine", "n1"), func(p *corev1.Pod) { p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "x"}} }), "cannot update resource claim statues"},
+		"extended claim by status": {status(bound("mine", "n1"), func(p *corev1.Pod) {
+			p.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "others"}
+		}), "cannot update extended resource claim status"},
+		"unbound token": {token(func(r *authenticationv1.TokenRequest) { r.Spec.BoundObjectRef = nil }), "not bound to a pod"},
 		"foreign token": {token(func(r *authenticationv1.TokenRequest) {
 			r.Spec.BoundObjectRef.Name, r.Spec.BoundObjectRef.UID = "theirs", "theirs"
 		}), "bound to a pod scheduled on a different node"},
