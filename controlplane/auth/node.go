@@ -120,7 +120,8 @@ func (n *Node) may(node string, a authorizer.Attributes) (bool, string) {
 	case "resource.k8s.io/resourceslices":
 		return n.slices(node, verb, a)
 	case "certificates.k8s.io/podcertificaterequests":
-		return verb == "create" || verb == "get" || selects(a, "spec.nodeName", node), "can only access its own pods' certificate requests"
+		reads := (verb == "list" || verb == "watch") && selects(a, "spec.nodeName", node)
+		return verb == "create" || verb == "get" || reads, "can only access its own pods' certificate requests"
 	}
 	if a.GetAPIGroup() == "" {
 		switch r.resource {

@@ -52,7 +52,8 @@ func reconcile(r record, f facts) verdict {
 		return verdict{record: r, clear: true}
 	case r.Phase == phaseStarting && f.init == nil:
 		return interrupted(r, f)
-	case f.alive && f.released, f.held && !f.alive: // how it ended the pidfd tells
+	case f.alive && (f.released || r.Phase == phaseRunning), // on record as running it was let go, if it has not come to its program yet
+		f.held && !f.alive: // how it ended the pidfd tells
 		if f.init != nil {
 			r, _ = asStarted(r, *f.init)
 		}
@@ -80,9 +81,6 @@ func endedBy(r record, f facts, x keeper.Exit) verdict {
 }
 
 func interrupted(r record, f facts) verdict {
-	if r.Phase == phaseRunning {
-		return endedBy(r, f, keeper.Exit{ID: r.ID, Code: CodeUnknown, At: f.now, Unknown: true})
-	}
 	r, _ = r.failed(f.now, "the start was interrupted: the keeper was killed")
 	return verdict{record: r, clear: true}
 }

@@ -72,6 +72,7 @@ func TestReconcile(t *testing.T) {
 		{name: "exited is cleared again", phase: phaseExited, want: phaseExited, clear: true},
 		{name: "running with the keeper", phase: phaseRunning, facts: facts{sameBoot: true, kept: proc, alive: true, released: true}, want: phaseRunning},
 		{name: "running, keeper killed", phase: phaseRunning, facts: facts{sameBoot: true, init: proc, alive: true, released: true}, want: phaseRunning, adopt: true},
+		{name: "running, keeper gone before its program was executed", phase: phaseRunning, facts: facts{sameBoot: true, init: proc, alive: true}, want: phaseRunning, adopt: true},
 		{name: "ended, recorded", phase: phaseRunning, facts: facts{sameBoot: true, exit: exit, init: proc}, want: phaseExited, reason: ReasonError, clear: true},
 		{name: "ended, recorded, seen after a reboot", phase: phaseRunning, facts: facts{exit: exit, init: proc}, want: phaseExited, reason: ReasonError, clear: true},
 		{name: "ended, unseen", phase: phaseRunning, facts: facts{sameBoot: true, init: proc}, want: phaseExited, reason: ReasonUnknown, clear: true},
