@@ -25,7 +25,10 @@ func TestSystemdDriver(t *testing.T) {
 	model := systemdbus.Start(t)
 	top := cgroup.SliceName(fmt.Sprintf("keelsontest%d", os.Getpid()))
 	t.Cleanup(func() { removeSlice(t, top) })
-	n := NewNode(t, logOf(t), func(n *Node) { n.Systemd = true })
+	n := NewNode(t, logOf(t), func(n *Node) {
+		n.Systemd = true
+		t.Cleanup(func() { removeSlice(t, cgroup.SliceName(strings.TrimPrefix(n.Cgroup, "/"))) }) // of pods that name none
+	})
 	b := NewBench(t, n.target())
 	conf, err := b.RuntimeConfig(t.Context(), &runtimeapi.RuntimeConfigRequest{})
 	if err != nil || conf.GetLinux().GetCgroupDriver() != runtimeapi.CgroupDriver_SYSTEMD {
