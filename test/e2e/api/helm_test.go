@@ -14,13 +14,15 @@ import (
 	"keelson.dev/keelson/test/lab/labtest"
 )
 
+// helmDir is where built puts helm; TestMain removes it.
+var helmDir string
+
 // built is helm 4 as its own module of tests pins it (test/helm): the main module should not carry its dependencies.
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "keelson-helm-")
-	if err != nil {
+var built = sync.OnceValues(func() (_ string, err error) {
+	if helmDir, err = os.MkdirTemp("", "keelson-helm-"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "helm")
+	path := filepath.Join(helmDir, "helm")
 	cmd := exec.Command("go", "build", "-o", path, "helm.sh/helm/v4/cmd/helm")
 	cmd.Dir = "../../helm"
 	if out, err := cmd.CombinedOutput(); err != nil {

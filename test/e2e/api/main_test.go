@@ -8,4 +8,10 @@ import (
 	"keelson.dev/keelson/test/lab/labtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(labtest.Main(m, lab.Options{})) }
+func TestMain(m *testing.M) {
+	code := labtest.Main(m, lab.Options{})
+	if helmDir != "" {
+		_ = os.RemoveAll(helmDir)
+	}
+	os.Exit(code)
+}
