@@ -220,6 +220,12 @@ func dialAs(uid int, path string) error {
 	result := make(chan error, 1)
 	go func() { // ends with its answer
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread does not end, and /proc/self speaks of it: without rights, of a process that can give none to a container.
+			defer runtime.UnlockOSThread()
+			result <- dialAs(uid, path)
+			return
+		}
 		id := uintptr(uid)
 		for _, call := range [][4]uintptr{{unix.SYS_SETGROUPS}, {unix.SYS_SETRESGID, id, id, id}, {unix.SYS_SETRESUID, id, id, id}} {
 			if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3]); errno != 0 {
