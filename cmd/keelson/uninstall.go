@@ -272,28 +272,35 @@ func removeCgroups(root string) error {
 			// With the folders alone gone, systemd would go on to list the slices and those below them.
 			errs = append(errs, systemctl("stop "+unit))
 		}
-		var dirs []string
-		_ = filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		sort.Sort(sort.Reverse(sort.StringSlice(dirs))) // children first
-		for _, dir := range dirs {
+		for _, dir := range below(top) {
 			errs = append(errs, remove(dir))
 		}
 	}
-	// The root itself, if it is not the machine's and nobody else has put something into it.
+	// The root itself and what clients of the runtime had made in it, if it is not the machine's; what is in use stays.
 	if strings.Trim(root, "/") != "" {
 		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 			tops, _ := filepath.Glob(pattern)
 			for _, top := range tops {
-				_ = os.Remove(filepath.Join(top, root))
+				for _, dir := range below(filepath.Join(top, root)) {
+					_ = os.Remove(dir)
+				}
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// below lists a folder and all folders in it, children first.
+func below(top string) []string {
+	var dirs []string
+	_ = filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	sort.Sort(sort.Reverse(sort.StringSlice(dirs)))
+	return dirs
 }
 
 // endKeeper ends the keeper of these places: it runs from a sealed copy of its program, and its folder is its argument.
