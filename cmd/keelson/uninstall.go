@@ -217,12 +217,13 @@ func endStrays(ctx context.Context, o *options) error {
 					if err := endContainers(ctx, []string{dir}); err != nil {
 						return err
 					}
-					_ = os.Remove(dir)
+					for _, d := range below(dir) {
+						_ = os.Remove(d)
+					}
 				}
 			}
-			// Up to a root of ours; below the machine's, what was there before the pod stays.
-			for own := pod.OwnsCgroup; own && parent != top && os.Remove(parent) == nil; {
-				parent, own = filepath.Dir(parent), strings.Trim(o.node.CgroupRoot, "/") != ""
+			if pod.OwnsCgroup { // what was there before the pod stays, but in a root of ours (removeCgroups)
+				_ = os.Remove(parent)
 			}
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"weak"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
@@ -68,7 +67,7 @@ func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceD
 // definitionLayout: definitions are kept as JSON, as upstream keeps them.
 func definitionLayout(gr schema.GroupResource, _ runtime.Object) (store.Resource, error) {
 	return store.Resource{
-		Codec:     &sameSpec{Codec: crds.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion), last: map[string]weak.Pointer[apiextensions.CustomResourceDefinition]{}},
+		Codec:     &sameSpec{Codec: crds.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion)},
 		Versioner: apiextensionsv1.SchemeGroupVersion,
 		Prefix:    apiextensions.GroupName + "/" + gr.Resource,
 	}, nil

@@ -42,6 +42,9 @@ func (c *sameSpec) share(crd *apiextensions.CustomResourceDefinition) {
 			delete(c.last, name)
 		}
 	}
+	if c.last == nil {
+		c.last = map[string]weak.Pointer[apiextensions.CustomResourceDefinition]{}
+	}
 	c.last[crd.Name] = weak.Make(crd)
 }
 

@@ -28,12 +28,12 @@ var phases = []struct {
 	packages []string
 	args     []string
 }{
+	// One package more than there are cores: the largest waits most of its time.
 	{"unit, kernel and root", []string{"./cmd/...", "./controlplane/...", "./cri/...", "./image/...", "./kubelet/...", "./network/...",
-		"./proxy/...", "./runtime/...", "./volume/...", "./test/arch/...", "./test/crisuite/..."}, []string{"-p", "3", "-timeout", "12m"}}, // one more than cores: the largest package waits most of its time
-
+		"./proxy/...", "./runtime/...", "./volume/...", "./test/arch/...", "./test/crisuite/..."}, []string{"-p", "3", "-timeout", "12m"}},
 	{"crashes", []string{"./test/crash"}, []string{"-p", "1", "-timeout", "10m"}},
-	// Without ./test/e2e/conformance, which has a target of its own.
-	{"end to end", []string{"./test/e2e", "./test/e2e/api", "./test/e2e/controllers", "./test/e2e/course", "./test/e2e/images", "./test/e2e/storage"}, []string{"-p", "1", "-parallel", "4", "-timeout", "20m"}}, // tests that run side by side wait for pods
+	// Without ./test/e2e/conformance, which has a target of its own. What a package runs side by side waits for pods.
+	{"end to end", []string{"./test/e2e", "./test/e2e/api", "./test/e2e/controllers", "./test/e2e/course", "./test/e2e/images", "./test/e2e/storage"}, []string{"-p", "1", "-parallel", "4", "-timeout", "20m"}},
 }
 
 // event is one line of `go test -json`.
