@@ -64,7 +64,7 @@ func newVolumes(o *options, client kubernetes.Interface, log *slog.Logger) (*vol
 			return requestCertificate(ctx, client, o.node.Name, pod, spec)
 		},
 		GetCertificateRequest: func(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error) {
-			return client.CertificatesV1().PodCertificateRequests(namespace).Get(ctx, name, metav1.GetOptions{})
+			return certificateRequest(ctx, client, o.node.Name, namespace, name)
 		},
 		Plugins: []volume.Plugin{drivers},
 	})
@@ -88,6 +88,20 @@ func requestCertificate(ctx context.Context, client kubernetes.Interface, node s
 	r.Namespace, r.GenerateName = pod.Namespace, "req-"+pod.Name+"-"
 	r.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}}
 	return client.CertificatesV1().PodCertificateRequests(pod.Namespace).Create(ctx, r, metav1.CreateOptions{})
+}
+
+// certificateRequest returns a request of this node. It is listed, not got: a node may get a request only after the authorizer has seen
+// whose it is, a moment after it was created.
+func certificateRequest(ctx context.Context, client kubernetes.Interface, node, namespace, name string) (*certificatesv1.PodCertificateRequest, error) {
+	one := fields.AndSelectors(fields.OneTermEqualSelector("metadata.name", name), fields.OneTermEqualSelector("spec.nodeName", node))
+	list, err := client.CertificatesV1().PodCertificateRequests(namespace).List(ctx, metav1.ListOptions{FieldSelector: one.String()})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(list.Items) == 0:
+		return nil, apierrors.NewNotFound(certificatesv1.Resource("podcertificaterequests"), name)
+	}
+	return &list.Items[0], nil
 }
 
 // shareVolumes makes the kubelet's folder a shared mount, unless it is on one: a CSI driver mounts in its own pod what other pods are to

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/selection"
@@ -96,108 +97,177 @@ func (n *Node) may(node string, a authorizer.Attributes) (bool, string) {
 	if !a.IsResourceRequest() {
 		return false, ""
 	}
-	verb, sub, name := a.GetVerb(), a.GetSubresource(), a.GetName()
-	r := ref{a.GetResource(), a.GetNamespace(), name}
-	path := a.GetAPIGroup() + "/" + a.GetResource()
-	if sub != "" {
-		path += "/" + sub
-	}
-	switch path {
+	verb, sub := a.GetVerb(), a.GetSubresource()
+	r := ref{a.GetResource(), a.GetNamespace(), a.GetName()}
+	switch a.GetAPIGroup() + "/" + a.GetResource() {
 	case "/secrets", "/configmaps":
-		return n.related(node, r, slices.Contains([]string{"get", "list", "watch"}, verb), "can only read namespaced object of this type")
-	case "/persistentvolumeclaims", "/persistentvolumes", "storage.k8s.io/volumeattachments", "resource.k8s.io/resourceclaims":
-		return n.related(node, r, verb == "get", "can only get individual resources of this type")
-	case "/persistentvolumeclaims/status":
-		return n.related(node, r, slices.Contains([]string{"get", "update", "patch"}, verb), "can only get, update or patch status of this type")
-	case "/serviceaccounts":
-		return n.related(node, r, verb == "get", "can only get service accounts of pods on this node")
-	case "/serviceaccounts/token":
-		return n.related(node, r, verb == "create", "can only create tokens for individual service accounts")
-	case "coordination.k8s.io/leases":
-		return own(node, name, verb, "get create update patch delete", a.GetNamespace() == "kube-node-lease", "can only access the node's own lease")
-	case "storage.k8s.io/csinodes":
-		return own(node, name, verb, "get create update patch delete", true, "can only access CSINode with the same name as the requesting node")
-	case "resource.k8s.io/resourceslices":
-		return n.slices(node, verb, a)
-	case "certificates.k8s.io/podcertificaterequests":
-		reads := (verb == "list" || verb == "watch") && selects(a, "spec.nodeName", node)
-		return verb == "create" || verb == "get" || reads, "can only access its own pods' certificate requests"
-	}
-	if a.GetAPIGroup() == "" {
-		switch r.resource {
-		case "nodes":
-			return ownNode(node, name, verb, sub)
-		case "pods":
-			return n.pod(node, verb, sub, r, a)
+		return n.read(node, r, verb, sub)
+	case "/persistentvolumeclaims":
+		if sub == "status" {
+			if verb != "update" && verb != "patch" {
+				return false, "can only get/update/patch this type"
+			}
+			return n.related(node, r)
 		}
+		return n.get(node, r, verb, sub)
+	case "/persistentvolumes", "storage.k8s.io/volumeattachments", "resource.k8s.io/resourceclaims":
+		return n.get(node, r, verb, sub)
+	case "/serviceaccounts":
+		return n.serviceAccount(node, r, verb, sub)
+	case "coordination.k8s.io/leases":
+		if r.namespace != corev1.NamespaceNodeLease {
+			return false, fmt.Sprintf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease)
+		}
+		return own(node, r.name, verb, "a node lease", "node lease")
+	case "storage.k8s.io/csinodes":
+		if sub != "" {
+			return false, "cannot authorize CSINode subresources"
+		}
+		return own(node, r.name, verb, "a CSINode", "CSINode")
+	case "resource.k8s.io/resourceslices":
+		return n.slice(node, r, verb, sub, a)
+	case "certificates.k8s.io/podcertificaterequests":
+		return n.certificateRequest(node, r, verb, sub, a)
+	case "/nodes":
+		return ownNode(node, r.name, verb, sub)
+	case "/pods":
+		return n.pod(node, r, verb, sub, a)
 	}
 	return false, ""
 }
 
-func (n *Node) related(node string, r ref, verbAllowed bool, limit string) (bool, string) {
+// related: whether the node has to do with the object.
+func (n *Node) related(node string, r ref) (bool, string) {
 	switch {
-	case !verbAllowed || r.name == "":
-		return false, limit
+	case r.name == "":
+		return false, "No Object name found"
 	case !n.graph.reaches(node, r):
 		return false, fmt.Sprintf("no relationship found between node '%s' and this object", node)
 	}
 	return true, ""
 }
 
-func own(node, name, verb, verbs string, place bool, limit string) (bool, string) {
-	if !place || !slices.Contains(strings.Fields(verbs), verb) || name != node && !(verb == "create" && name == "") {
-		return false, limit
+func (n *Node) read(node string, r ref, verb, sub string) (bool, string) {
+	switch {
+	case verb != "get" && verb != "list" && verb != "watch":
+		return false, "can only read resources of this type"
+	case sub != "":
+		return false, "cannot read subresource"
+	case r.namespace == "":
+		return false, "can only read namespaced object of this type"
+	}
+	return n.related(node, r)
+}
+
+func (n *Node) get(node string, r ref, verb, sub string) (bool, string) {
+	switch {
+	case verb != "get":
+		return false, "can only get individual resources of this type"
+	case sub != "":
+		return false, "cannot get subresource"
+	}
+	return n.related(node, r)
+}
+
+func (n *Node) serviceAccount(node string, r ref, verb, sub string) (bool, string) {
+	switch {
+	case verb == "get" && sub == "":
+		return n.read(node, r, verb, sub)
+	case verb != "create" || r.name == "":
+		return false, "can only create tokens for individual service accounts"
+	case sub != "token":
+		return false, "can only create token subresource of serviceaccount"
+	}
+	return n.related(node, r)
+}
+
+// own: an object that has the node's name. Which name is created, admission sees (NodeRestriction).
+func own(node, name, verb, kind, what string) (bool, string) {
+	switch {
+	case !slices.Contains([]string{"get", "create", "update", "patch", "delete"}, verb):
+		return false, "can only get, create, update, patch, or delete " + kind
+	case verb != "create" && name != node:
+		return false, fmt.Sprintf("can only access %s with the same name as the requesting node", what)
 	}
 	return true, ""
 }
 
+// ownNode: which Node is written, admission sees.
 func ownNode(node, name, verb, sub string) (bool, string) {
+	writes := verb == "update" || verb == "patch"
 	switch {
-	case sub == "" && verb == "create" && (name == "" || name == node):
+	case sub == "" && (verb == "create" || writes), sub == "status" && writes:
 		return true, ""
-	case sub == "" && name == node && slices.Contains([]string{"get", "list", "watch", "update", "patch"}, verb):
-		return true, ""
-	case sub == "status" && name == node && slices.Contains([]string{"get", "update", "patch"}, verb):
-		return true, ""
+	case sub == "" && (verb == "get" || verb == "list" || verb == "watch"):
+		switch name {
+		case node:
+			return true, ""
+		case "":
+			return false, fmt.Sprintf("node '%s' cannot read all nodes, only its own Node object", node)
+		}
+		return false, fmt.Sprintf("node '%s' cannot read '%s', only its own Node object", node, name)
 	}
-	return false, fmt.Sprintf("node '%s' cannot %s another node or all nodes; it can read and modify only its own Node object", node, verb)
+	return false, ""
 }
 
-// pod: which pods a kubelet may create is for admission (NodeRestriction), which sees the object.
-func (n *Node) pod(node, verb, sub string, r ref, a authorizer.Attributes) (bool, string) {
+// pod: which pods a kubelet may create, write and evict is for admission, which sees the object.
+func (n *Node) pod(node string, r ref, verb, sub string, a authorizer.Attributes) (bool, string) {
 	switch sub {
 	case "":
-		switch {
-		case verb == "create", verb == "delete" && r.name != "":
+		switch verb {
+		case "create", "delete":
 			return true, ""
-		case verb == "get" && r.name != "":
-			return n.related(node, r, true, "")
-		case (verb == "list" || verb == "watch") && selects(a, "spec.nodeName", node):
-			return true, ""
+		case "get":
+			return n.related(node, r)
+		case "list", "watch":
+			switch {
+			case selects(a, "spec.nodeName", node):
+				return true, ""
+			case r.name != "":
+				return n.related(node, r)
+			}
+			return false, "can only list/watch pods with spec.nodeName field selector"
 		}
-		return false, "can only list/watch pods with spec.nodeName field selector of its own name"
 	case "status":
-		if verb == "get" || verb == "update" || verb == "patch" {
-			return true, ""
-		}
+		return verb == "update" || verb == "patch", ""
 	case "eviction":
-		if verb == "create" {
-			return true, ""
-		}
+		return verb == "create", ""
 	}
-	return false, fmt.Sprintf("a node cannot %s pods/%s", verb, sub)
+	return false, ""
 }
 
-func (n *Node) slices(node, verb string, a authorizer.Attributes) (bool, string) {
-	switch verb {
-	case "create":
-		return true, "" // whose slice it is, admission sees
-	case "list", "watch", "deletecollection":
-		if selects(a, "spec.nodeName", node) {
-			return true, ""
-		}
+// slice: whose slice is created, admission sees.
+func (n *Node) slice(node string, r ref, verb, sub string, a authorizer.Attributes) (bool, string) {
+	switch {
+	case sub != "":
+		return false, "cannot authorize ResourceSlice subresources"
+	case verb == "create":
+		return true, ""
+	case verb == "get", verb == "update", verb == "patch", verb == "delete":
+		return n.related(node, r)
+	case verb != "watch" && verb != "list" && verb != "deletecollection":
+		return false, "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection"
+	case selects(a, "spec.nodeName", node):
+		return true, ""
 	}
 	return false, "can only list/watch/deletecollection resourceslices with nodeName field selector"
+}
+
+// certificateRequest: for which pod one is created, admission sees.
+func (n *Node) certificateRequest(node string, r ref, verb, sub string, a authorizer.Attributes) (bool, string) {
+	switch {
+	case sub != "":
+		return false, "nodes may not access the status subresource of PodCertificateRequests"
+	case verb == "create":
+		return true, ""
+	case verb == "get":
+		return n.related(node, r)
+	case verb != "list" && verb != "watch":
+		return false, fmt.Sprintf("nodes may not %s podcertificaterequests", verb)
+	case selects(a, "spec.nodeName", node):
+		return true, ""
+	}
+	return false, "can only list/watch podcertificaterequests with nodeName field selector"
 }
 
 // selects tells whether the request is confined to objects whose field has the value.

@@ -1,13 +1,17 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 )
 
 // ref names an object that a node may have business with.
@@ -17,9 +21,12 @@ type ref struct{ resource, namespace, name string }
 type graph struct {
 	mu sync.RWMutex // guards the mirrors and the maps
 
-	pods        *mirror[*corev1.Pod, podRefs]
-	volumes     *mirror[*corev1.PersistentVolume, volumeRefs]
+	pods    *mirror[*corev1.Pod, podRefs]
+	volumes *mirror[*corev1.PersistentVolume, volumeRefs]
+	// Of these, the node that each is of.
 	attachments *mirror[*storagev1.VolumeAttachment, string]
+	requests    *mirror[*certificatesv1.PodCertificateRequest, string]
+	slices      *mirror[*resourcev1.ResourceSlice, string]
 
 	// uses counts, per node and object, the pods on the node that refer to the object.
 	uses map[string]map[ref]int
@@ -42,8 +49,10 @@ func newGraph() *graph {
 	g := &graph{uses: map[string]map[ref]int{}, claimOf: map[string]ref{}, volumesWith: map[ref]map[string]bool{}}
 	g.pods = newMirror(&g.mu, podRefsOf, func(_ string, old, new *podRefs) { g.count(old, -1); g.count(new, 1) })
 	g.volumes = newMirror(&g.mu, volumeRefsOf, g.volumeChanged)
-	g.attachments = newMirror(&g.mu, func(a *storagev1.VolumeAttachment) string { return a.Spec.NodeName },
-		func(string, *string, *string) {})
+	nothing := func(string, *string, *string) {}
+	g.attachments = newMirror(&g.mu, func(a *storagev1.VolumeAttachment) string { return a.Spec.NodeName }, nothing)
+	g.requests = newMirror(&g.mu, func(r *certificatesv1.PodCertificateRequest) string { return string(r.Spec.NodeName) }, nothing)
+	g.slices = newMirror(&g.mu, func(s *resourcev1.ResourceSlice) string { return ptr.Deref(s.Spec.NodeName, "") }, nothing)
 	return g
 }
 
@@ -58,6 +67,12 @@ func (g *graph) run(ctx context.Context, source Source) {
 	follow(schema.GroupResource{Resource: "persistentvolumes"}, func(lw cache.ListerWatcher) { g.volumes.run(ctx, lw, &corev1.PersistentVolume{}) })
 	follow(schema.GroupResource{Group: storagev1.GroupName, Resource: "volumeattachments"}, func(lw cache.ListerWatcher) {
 		g.attachments.run(ctx, lw, &storagev1.VolumeAttachment{})
+	})
+	follow(schema.GroupResource{Group: certificatesv1.GroupName, Resource: "podcertificaterequests"}, func(lw cache.ListerWatcher) {
+		g.requests.run(ctx, lw, &certificatesv1.PodCertificateRequest{})
+	})
+	follow(schema.GroupResource{Group: resourcev1.GroupName, Resource: "resourceslices"}, func(lw cache.ListerWatcher) {
+		g.slices.run(ctx, lw, &resourcev1.ResourceSlice{})
 	})
 	wg.Wait()
 }
@@ -104,7 +119,7 @@ func (g *graph) volumeChanged(key string, old, new *volumeRefs) {
 	}
 }
 
-// reaches tells whether a pod on the node refers to the object, itself or through its volumes.
+// reaches tells whether the object is the node's own, or a pod on the node refers to it, itself or through its volumes.
 func (g *graph) reaches(node string, r ref) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
@@ -114,6 +129,10 @@ func (g *graph) reaches(node string, r ref) bool {
 		return uses[g.claimOf[r.name]] > 0
 	case "volumeattachments":
 		return g.attachments.objs[keyOf("", r.name)] == node
+	case "podcertificaterequests":
+		return g.requests.objs[keyOf(r.namespace, r.name)] == node
+	case "resourceslices":
+		return g.slices.objs[keyOf("", r.name)] == node
 	case "secrets":
 		for v := range g.volumesWith[r] {
 			if uses[g.claimOf[v]] > 0 {
@@ -158,6 +177,9 @@ func podRefsOf(p *corev1.Pod) podRefs {
 			add("resourceclaims", *c.ResourceClaimName)
 		}
 	}
+	if c := p.Status.ExtendedResourceClaimStatus; c != nil {
+		add("resourceclaims", c.ResourceClaimName)
+	}
 	for _, c := range p.Spec.ResourceClaims {
 		if c.ResourceClaimName != nil {
 			add("resourceclaims", *c.ResourceClaimName)
@@ -186,6 +208,11 @@ func envRefs(env []corev1.EnvVar, from []corev1.EnvFromSource, add func(resource
 }
 
 func volumeSourceRefs(pod string, v *corev1.Volume, add func(resource, name string)) {
+	local := func(r *corev1.LocalObjectReference) {
+		if r != nil {
+			add("secrets", r.Name)
+		}
+	}
 	switch {
 	case v.Secret != nil:
 		add("secrets", v.Secret.SecretName)
@@ -195,8 +222,8 @@ func volumeSourceRefs(pod string, v *corev1.Volume, add func(resource, name stri
 		add("persistentvolumeclaims", v.PersistentVolumeClaim.ClaimName)
 	case v.Ephemeral != nil:
 		add("persistentvolumeclaims", pod+"-"+v.Name)
-	case v.CSI != nil && v.CSI.NodePublishSecretRef != nil:
-		add("secrets", v.CSI.NodePublishSecretRef.Name)
+	case v.CSI != nil:
+		local(v.CSI.NodePublishSecretRef)
 	case v.Projected != nil:
 		for _, s := range v.Projected.Sources {
 			if s.Secret != nil {
@@ -206,20 +233,60 @@ func volumeSourceRefs(pod string, v *corev1.Volume, add func(resource, name stri
 				add("configmaps", s.ConfigMap.Name)
 			}
 		}
+	case v.AzureFile != nil:
+		add("secrets", v.AzureFile.SecretName)
+	case v.CephFS != nil:
+		local(v.CephFS.SecretRef)
+	case v.Cinder != nil:
+		local(v.Cinder.SecretRef)
+	case v.FlexVolume != nil:
+		local(v.FlexVolume.SecretRef)
+	case v.RBD != nil:
+		local(v.RBD.SecretRef)
+	case v.ScaleIO != nil:
+		local(v.ScaleIO.SecretRef)
+	case v.ISCSI != nil:
+		local(v.ISCSI.SecretRef)
+	case v.StorageOS != nil:
+		local(v.StorageOS.SecretRef)
 	}
 }
 
+// volumeRefsOf lists the claim of a volume and the Secrets that a kubelet needs for it. One without a namespace of its own is
+// beside the claim.
 func volumeRefsOf(v *corev1.PersistentVolume) volumeRefs {
 	var out volumeRefs
-	if c := v.Spec.ClaimRef; c != nil {
-		out.claim = ref{"persistentvolumeclaims", c.Namespace, c.Name}
+	c := v.Spec.ClaimRef
+	if c == nil {
+		return out
 	}
-	if csi := v.Spec.CSI; csi != nil {
-		for _, s := range []*corev1.SecretReference{csi.NodePublishSecretRef, csi.NodeStageSecretRef, csi.NodeExpandSecretRef} {
-			if s != nil {
-				out.secrets = append(out.secrets, ref{"secrets", s.Namespace, s.Name})
-			}
+	out.claim = ref{"persistentvolumeclaims", c.Namespace, c.Name}
+	add := func(s *corev1.SecretReference) {
+		if s != nil && s.Name != "" {
+			out.secrets = append(out.secrets, ref{"secrets", cmp.Or(s.Namespace, c.Namespace), s.Name})
 		}
+	}
+	switch s := &v.Spec.PersistentVolumeSource; {
+	case s.CSI != nil:
+		add(s.CSI.NodePublishSecretRef)
+		add(s.CSI.NodeStageSecretRef)
+		add(s.CSI.NodeExpandSecretRef)
+	case s.AzureFile != nil:
+		add(&corev1.SecretReference{Name: s.AzureFile.SecretName, Namespace: ptr.Deref(s.AzureFile.SecretNamespace, "")})
+	case s.CephFS != nil:
+		add(s.CephFS.SecretRef)
+	case s.Cinder != nil:
+		add(s.Cinder.SecretRef)
+	case s.FlexVolume != nil:
+		add(s.FlexVolume.SecretRef)
+	case s.RBD != nil:
+		add(s.RBD.SecretRef)
+	case s.ScaleIO != nil:
+		add(s.ScaleIO.SecretRef)
+	case s.ISCSI != nil:
+		add(s.ISCSI.SecretRef)
+	case s.StorageOS != nil && s.StorageOS.SecretRef != nil:
+		add(&corev1.SecretReference{Name: s.StorageOS.SecretRef.Name, Namespace: s.StorageOS.SecretRef.Namespace})
 	}
 	return out
 }
