@@ -160,7 +160,7 @@ func (a answer) text(own map[string]string) []string {
 func flat(out *[]string, path []any, v any) {
 	at := where(path)
 	switch at {
-	case "metadata.uid", "metadata.resourceVersion", "metadata.managedFields", "metadata.creationTimestamp":
+	case "metadata.uid", "details.uid", "metadata.resourceVersion", "metadata.managedFields", "metadata.creationTimestamp":
 		return
 	}
 	switch v := v.(type) {

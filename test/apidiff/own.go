@@ -8,11 +8,15 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+
 	"keelson.dev/keelson/controlplane/apiserver"
 )
 
 // start runs our API server alone, without controllers and nodes, in a folder that goes with it. It returns the kubeconfig.
 func start(ctx context.Context) (kubeconfig string, stop func() error, err error) {
+	klog.SetLogger(logr.Discard()) // the library's words about what is tried on purpose
 	dir, err := os.MkdirTemp("", "apidiff-")
 	if err != nil {
 		return "", nil, err
