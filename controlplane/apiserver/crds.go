@@ -163,14 +163,14 @@ func (k *kubelets) ResolveEndpoint(namespace, name string, port int32) (*url.URL
 	if err != nil {
 		return nil, err
 	}
-	portName, err := servicePort(svc, fmt.Sprint(port))
+	portName, err := servicePort(svc, port)
 	if err != nil {
 		return nil, err
 	}
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return &url.URL{Scheme: "https", Host: fmt.Sprintf("%s:%d", strings.TrimSuffix(svc.Spec.ExternalName, "."), port)}, nil
 	}
-	slices, err := k.slicesOf(ctx, svc)
+	slices, err := k.slicesOf(ctx, name)
 	if err != nil {
 		return nil, err
 	}

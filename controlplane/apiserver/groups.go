@@ -60,8 +60,8 @@ func (s *Server) groups() []resource.Group {
 		coordination.Group(),
 		node.Group(),
 		discovery.Group(),
-		flowcontrol.Group(),
 		resourcek8s.Group(),
+		flowcontrol.Group(),
 		storagemigration.Group(),
 		metrics.Group(newLooks(s.kubelets).all),
 	}

@@ -5,11 +5,14 @@ package apiserver
 import (
 	"encoding/json"
 	"log/slog"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	restful "github.com/emicklei/go-restful/v3"
+	"k8s.io/apimachinery/pkg/runtime"
 	namer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	builder2 "k8s.io/kube-openapi/pkg/builder"
@@ -17,6 +20,7 @@ import (
 	"k8s.io/kube-openapi/pkg/common/restfuladapter"
 	"k8s.io/kube-openapi/pkg/handler"
 	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"keelson.dev/keelson/controlplane/apiserver/openapi"
 	"keelson.dev/keelson/controlplane/apiserver/openapi/definitions"
@@ -34,6 +38,9 @@ func TestWriteOpenAPI(t *testing.T) {
 	c3.Info.Title, c3.Info.Version = "Kubernetes", "v1.37.2"
 	c2 := genericapiserver.DefaultOpenAPIConfig(definitions.GetOpenAPIDefinitions, names)
 	c2.Info.Title, c2.Info.Version = "Kubernetes", "v1.37.2"
+	const unauthorized = "Unauthorized"
+	c3.CommonResponses = map[int]*spec3.Response{http.StatusUnauthorized: {ResponseProps: spec3.ResponseProps{Description: unauthorized}}}
+	c2.CommonResponses = map[int]spec.Response{http.StatusUnauthorized: {ResponseProps: spec.ResponseProps{Description: unauthorized}}}
 
 	services := s.generic.Handler.GoRestfulContainer.RegisteredWebServices()
 	v3 := map[string][]byte{}
@@ -53,6 +60,9 @@ func TestWriteOpenAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	swagger.Definitions = handler.PruneDefaults(swagger.Definitions)
+	for _, s := range swagger.Definitions {
+		keep(s.Extensions, func(_, version string) bool { return version != runtime.APIVersionInternal })
+	}
 	v2, err := json.Marshal(swagger)
 	if err != nil {
 		t.Fatal(err)
@@ -68,18 +78,25 @@ func narrow(doc *spec3.OpenAPI, path string) {
 		return
 	}
 	for _, s := range doc.Components.Schemas {
-		gvks, ok := s.Extensions["x-kubernetes-group-version-kind"].([]any)
-		if !ok || len(gvks) < 10 {
-			continue
-		}
-		var kept []any
-		for _, g := range gvks {
-			m, _ := g.(map[string]any)
-			own := strings.TrimSuffix("apis/"+m["group"].(string)+"/"+m["version"].(string), "/")
-			if m["group"] == "" && m["version"] == "v1" || own == path {
-				kept = append(kept, g)
-			}
-		}
-		s.Extensions["x-kubernetes-group-version-kind"] = kept
+		gvks, _ := s.Extensions[kinds].([]any)
+		everywhere := len(gvks) >= 10
+		keep(s.Extensions, func(group, version string) bool {
+			own := strings.TrimSuffix("apis/"+group+"/"+version, "/") == path
+			return version != runtime.APIVersionInternal && (!everywhere || own || group == "" && version == "v1")
+		})
 	}
+}
+
+const kinds = "x-kubernetes-group-version-kind"
+
+// keep leaves of a type's group versions those that want wants. The internal version is a registration of ours: no client knows it.
+func keep(of spec.Extensions, want func(group, version string) bool) {
+	gvks, ok := of[kinds].([]any)
+	if !ok {
+		return
+	}
+	of[kinds] = slices.DeleteFunc(slices.Clone(gvks), func(g any) bool {
+		m, _ := g.(map[string]any)
+		return !want(m["group"].(string), m["version"].(string))
+	})
 }

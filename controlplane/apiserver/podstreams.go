@@ -100,8 +100,8 @@ func validateLogOptions(o *corev1.PodLogOptions) field.ErrorList {
 	case o.SinceSeconds != nil && *o.SinceSeconds < 1:
 		errs = append(errs, field.Invalid(field.NewPath("sinceSeconds"), *o.SinceSeconds, "must be greater than 0"))
 	}
-	if o.Stream != nil && !slices.Contains([]string{corev1.LogStreamAll, corev1.LogStreamStdout, corev1.LogStreamStderr}, *o.Stream) {
-		errs = append(errs, field.NotSupported(field.NewPath("stream"), *o.Stream, []string{corev1.LogStreamAll, corev1.LogStreamStdout, corev1.LogStreamStderr}))
+	if o.Stream != nil { // PodLogsQuerySplitStreams, which is off
+		errs = append(errs, field.Forbidden(field.NewPath("stream"), "may not be specified"))
 	}
 	return errs
 }
@@ -126,9 +126,6 @@ func logQuery(o *corev1.PodLogOptions) url.Values {
 	number("limitBytes", o.LimitBytes)
 	if o.SinceTime != nil {
 		q.Set("sinceTime", o.SinceTime.Format(time.RFC3339))
-	}
-	if o.Stream != nil && *o.Stream != corev1.LogStreamAll {
-		q.Set("stream", *o.Stream)
 	}
 	return q
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,8 +77,8 @@ func (k *kubelets) podProxy() proxied {
 			if err != nil {
 				return nil, nil, err
 			}
-			if pod.Status.PodIP == "" {
-				return nil, nil, apierrors.NewBadRequest("address not allowed")
+			if err := notAllowed(pod.Status.PodIP); err != nil {
+				return nil, nil, err
 			}
 			if port == "" {
 				port = firstPort(pod)
@@ -123,9 +125,29 @@ func (k *kubelets) nodeProxy() proxied {
 			if port == "" || port == at.Port() {
 				return at, k.kubelet, nil
 			}
+			if err := reachable(ctx, at.Hostname()); err != nil {
+				return nil, nil, err
+			}
 			return remote(scheme, at.Hostname(), port), k.pod, nil
 		},
 	}
+}
+
+// reachable: all addresses of a node's name are allowed.
+func reachable(ctx context.Context, host string) error {
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	switch {
+	case err != nil:
+		return apierrors.NewBadRequest(err.Error())
+	case len(addresses) == 0:
+		return apierrors.NewBadRequest("no addresses for hostname")
+	}
+	for _, a := range addresses {
+		if err := notAllowed(a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *kubelets) serviceProxy() proxied {
@@ -136,19 +158,15 @@ func (k *kubelets) serviceProxy() proxied {
 			if !ok {
 				return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("invalid service request %q", id))
 			}
-			svc, err := read[*corev1.Service](ctx, k.objects, "services", apirequest.NamespaceValue(ctx), name, false)
+			portName, err := k.portName(ctx, name, port)
 			if err != nil {
 				return nil, nil, err
 			}
-			portName, err := servicePort(svc, port)
+			endpoints, err := k.slicesOf(ctx, name)
 			if err != nil {
 				return nil, nil, err
 			}
-			slices, err := k.slicesOf(ctx, svc)
-			if err != nil {
-				return nil, nil, err
-			}
-			host, err := proxy.RandomEndpoint(name, slices, portName, "", nil)
+			host, err := proxy.RandomEndpoint(name, endpoints, portName, "", func(e *discoveryv1.Endpoint) bool { return k.isPod(ctx, e) })
 			if err != nil {
 				return nil, nil, err
 			}
@@ -160,23 +178,52 @@ func (k *kubelets) serviceProxy() proxied {
 	}
 }
 
-// servicePort names the port that is meant by a name, a number, or nothing if there is only one.
-func servicePort(svc *corev1.Service, want string) (string, error) {
-	if want == "" && len(svc.Spec.Ports) == 1 {
-		return svc.Spec.Ports[0].Name, nil
+// portName: a Service's port may be meant by its number.
+func (k *kubelets) portName(ctx context.Context, service, want string) (string, error) {
+	number, err := strconv.ParseInt(want, 10, 32)
+	if err != nil {
+		return want, nil
 	}
+	svc, err := read[*corev1.Service](ctx, k.objects, "services", apirequest.NamespaceValue(ctx), service, false)
+	if err != nil {
+		return "", err
+	}
+	return servicePort(svc, int32(number))
+}
+
+// servicePort names the port with a number.
+func servicePort(svc *corev1.Service, number int32) (string, error) {
 	for _, p := range svc.Spec.Ports {
-		if p.Name == want || strconv.Itoa(int(p.Port)) == want {
+		if p.Port == number {
 			return p.Name, nil
 		}
 	}
-	return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %q found for service %q", want, svc.Name))
+	return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %d found for service %q", number, svc.Name))
 }
 
-func (k *kubelets) slicesOf(ctx context.Context, svc *corev1.Service) ([]*discoveryv1.EndpointSlice, error) {
+// isPod tells whether an endpoint is what it says it is, a pod of the request's namespace: who may write EndpointSlices must not
+// reach any address from here.
+func (k *kubelets) isPod(ctx context.Context, e *discoveryv1.Endpoint) bool {
+	namespace := apirequest.NamespaceValue(ctx)
+	if e.TargetRef == nil || e.TargetRef.Namespace != namespace || len(e.Addresses) == 0 {
+		return false
+	}
+	pod, err := k.objects.Pod(ctx, namespace, e.TargetRef.Name, false)
+	return err == nil && slices.ContainsFunc(pod.Status.PodIPs, func(ip corev1.PodIP) bool { return ip.IP == e.Addresses[0] })
+}
+
+// notAllowed refuses addresses that are no business of this machine's clients: loopback, link-local, multicast.
+func notAllowed(ip string) error {
+	if a, err := netip.ParseAddr(ip); err != nil || !net.IP(a.AsSlice()).IsGlobalUnicast() {
+		return apierrors.NewBadRequest("address not allowed")
+	}
+	return nil
+}
+
+func (k *kubelets) slicesOf(ctx context.Context, service string) ([]*discoveryv1.EndpointSlice, error) {
 	st := k.objects.stores[discoveryv1.Resource("endpointslices")]
-	list, err := st.List(apirequest.WithNamespace(ctx, svc.Namespace), &internalversion.ListOptions{
-		ResourceVersion: "0", LabelSelector: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: svc.Name})})
+	list, err := st.List(apirequest.WithNamespace(ctx, apirequest.NamespaceValue(ctx)), &internalversion.ListOptions{
+		ResourceVersion: "0", LabelSelector: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: service})})
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,8 @@ type request struct {
 	accept       string
 	contentType  string
 	body         any
+	headers      map[string]string
+	title        string
 }
 
 func (s *server) ask(ctx context.Context, r request) (answer, error) {
@@ -87,6 +89,9 @@ func (s *server) ask(ctx context.Context, r request) (answer, error) {
 		req.Header.Set("Accept", "application/json")
 		if r.accept != "" {
 			req.Header.Set("Accept", r.accept)
+		}
+		for k, v := range r.headers {
+			req.Header.Set(k, v)
 		}
 		res, err := s.client.Do(req)
 		if err != nil {

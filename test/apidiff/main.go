@@ -75,6 +75,13 @@ func run(ctx context.Context, ours, peer, kinds, modes, only, out string) (err e
 		return err
 	}
 	defer c.clean(ctx)
+	if slices.Contains(c.modes, "requests") {
+		r, err := c.requests(ctx)
+		if err != nil {
+			return err
+		}
+		r.print(os.Stdout)
+	}
 	total := 0
 	seen := map[string]int{}
 	for _, object := range objects {

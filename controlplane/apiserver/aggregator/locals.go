@@ -148,7 +148,7 @@ var builtinPriority = map[schema.GroupVersion]priority{
 	{Group: "coordination.k8s.io", Version: "v1"}:          {16500, 15},
 	{Group: "node.k8s.io", Version: "v1"}:                  {16300, 15},
 	{Group: "discovery.k8s.io", Version: "v1"}:             {16200, 15},
+	{Group: "resource.k8s.io", Version: "v1"}:              {16200, 21},
 	{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}: {16100, 21},
-	{Group: "resource.k8s.io", Version: "v1"}:              {15900, 15},
 	{Group: "storagemigration.k8s.io", Version: "v1"}:      {15800, 15},
 }

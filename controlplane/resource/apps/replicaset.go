@@ -2,12 +2,10 @@ package apps
 
 import (
 	"context"
-	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -48,9 +46,6 @@ func replicaSet() resource.Kind {
 				return append(nameWarnings(r.Name), templateWarnings(&r.Spec.Template, nil)...)
 			}
 			return templateWarnings(&r.Spec.Template, &old.Spec.Template)
-		},
-		Fields: func(r *appsv1.ReplicaSet) fields.Set {
-			return fields.Set{"status.replicas": strconv.Itoa(int(r.Status.Replicas))}
 		},
 	})
 }

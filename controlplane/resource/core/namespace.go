@@ -43,7 +43,7 @@ func namespaceKind() resource.Kind {
 			return validateNamespace(n)
 		},
 		Fields: func(n *corev1.Namespace) fields.Set {
-			return fields.Set{"status.phase": string(n.Status.Phase), "name": n.Name}
+			return fields.Set{"status.phase": string(n.Status.Phase)}
 		},
 	})
 }

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -44,7 +43,6 @@ func persistentVolumeKind() resource.Kind {
 			return nil
 		},
 		Warnings: func(_ context.Context, v, _ *corev1.PersistentVolume) []string { return volumeWarnings(v) },
-		Fields:   func(v *corev1.PersistentVolume) fields.Set { return fields.Set{"name": v.Name} },
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -46,7 +45,6 @@ func persistentVolumeClaimKind() resource.Kind {
 			return validateClaimStatus(c)
 		},
 		Warnings: func(_ context.Context, c, _ *corev1.PersistentVolumeClaim) []string { return claimWarnings(c) },
-		Fields:   func(c *corev1.PersistentVolumeClaim) fields.Set { return fields.Set{"name": c.Name} },
 	})
 }
 
