@@ -39,13 +39,14 @@ func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handle
 
 // innerChain is shared by requests from the network and from this process.
 func (s *Server) innerChain(api http.Handler, c *genericapiserver.Config) http.Handler {
-	h := filters.WithAuthorization(withMisfits(s.aggregator.Wrap(s.withGroupList(api))), c.Authorization.Authorizer, c.Serializer)
+	h := filters.WithAuthorization(withMisfits(s.aggregator.Wrap(s.withGroupList(s.withObjectCounts(api)))), c.Authorization.Authorizer, c.Serializer)
 	h = s.withShares(h, c)
 	h = impersonation.WithConstrainedImpersonation(h, c.Authorization.Authorizer, c.Serializer)
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 	refuse := filters.WithFailedAuthenticationAudit(filters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
 	h = filters.WithAuthentication(h, c.Authentication.Authenticator, refuse, c.Authentication.APIAudiences, c.Authentication.RequestHeaderConfig)
 	h = filters.WithWarningRecorder(h)
+	h = filters.WithLatencyTrackers(h) // apiserver_request_sli_duration_seconds: what a request took without webhooks and waiting
 	// Until definitions and APIServices are known, a path that they add is "unavailable": "not found" would be taken for deleted.
 	return filters.WithMuxAndDiscoveryComplete(h, s.ready)
 }

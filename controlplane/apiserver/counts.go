@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"time"
 
@@ -10,10 +11,14 @@ import (
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/storage"
+	etcd3metrics "k8s.io/apiserver/pkg/storage/etcd3/metrics"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/apiserver/pkg/util/flowcontrol/request"
 	"k8s.io/client-go/tools/cache"
+
+	_ "k8s.io/component-base/metrics/prometheus/restclient" // rest_client_requests_total
+	_ "k8s.io/component-base/metrics/prometheus/version"    // kubernetes_build_info
 )
 
 // countMemory is how long a count of objects is believed before it is taken again, when it is asked for.
@@ -44,6 +49,32 @@ func (c *counts) of(resource string) (storage.Stats, error) {
 		known, _ = c.each.LoadOrStore(gr, &count{})
 	}
 	return known.(*count).get(func() (storage.Stats, error) { return objects.Stats(context.Background()) })
+}
+
+// publish brings the metrics of how many objects there are (apiserver_resource_objects, apiserver_storage_objects) up to date.
+func (c *counts) publish() {
+	all := map[schema.GroupResource]bool{}
+	for gr := range c.stores {
+		all[gr] = true
+	}
+	c.defined.all.Range(func(gr, _ any) bool {
+		all[gr.(schema.GroupResource)] = true
+		return true
+	})
+	for gr := range all {
+		stats, err := c.of(gr.String())
+		etcd3metrics.UpdateStoreStats(gr, stats, err)
+	}
+}
+
+// withObjectCounts takes the counts when metrics are asked for, and at no other time.
+func (s *Server) withObjectCounts(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/metrics" && req.Method == http.MethodGet {
+			s.counts.publish()
+		}
+		next.ServeHTTP(w, req)
+	})
 }
 
 // definedStorages are the storages of custom resources, which come and go. Safe for concurrent use.

@@ -21,7 +21,7 @@ func (s *Server) share(c *genericapiserver.Config, client kubernetes.Interface) 
 
 // withShares is the filter of share. What a list costs is estimated by how many objects there are.
 func (s *Server) withShares(h http.Handler, c *genericapiserver.Config) http.Handler {
-	estimate := request.NewWorkEstimator((&counts{stores: s.stores, defined: &s.defined}).of, c.FlowControl.GetInterestedWatchCount, request.DefaultWorkEstimatorConfig(), c.FlowControl.GetMaxSeats)
+	estimate := request.NewWorkEstimator(s.counts.of, c.FlowControl.GetInterestedWatchCount, request.DefaultWorkEstimatorConfig(), c.FlowControl.GetMaxSeats)
 	return serverfilters.WithPriorityAndFairness(h, c.LongRunningFunc, c.FlowControl, estimate, c.RequestTimeout/4)
 }
 

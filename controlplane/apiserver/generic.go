@@ -2,10 +2,8 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -19,7 +17,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
-	"k8s.io/apiserver/pkg/server/healthz"
 
 	"keelson.dev/keelson/controlplane/apiserver/auditlog"
 	"keelson.dev/keelson/controlplane/auth"
@@ -127,24 +124,4 @@ func (s *Server) audit(c *genericapiserver.Config) error {
 
 func (s *Server) servingLeaf() auth.Leaf {
 	return auth.ServingLeaf(s.cfg.ClusterDomain, s.cfg.NodeName, s.cfg.ExtraSANs, s.cfg.serviceIP(), s.cfg.AdvertiseAddress)
-}
-
-func (s *Server) health(c *genericapiserver.Config) {
-	c.AddHealthChecks(healthz.NamedCheck("etcd", func(r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-		defer cancel()
-		return s.store.Healthy(ctx)
-	}))
-	c.AddReadyzChecks(healthz.NamedCheck("disk", func(r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		return s.store.Disk(ctx)
-	}), healthz.NamedCheck("bootstrap", func(*http.Request) error {
-		select {
-		case <-s.ready:
-			return nil
-		default:
-			return errors.New("the objects of a new cluster are not all there yet")
-		}
-	}))
 }
