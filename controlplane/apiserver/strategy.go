@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/operation"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 // strategy turns a row of the table into the behaviour that the generic registry asks for.
@@ -31,6 +33,7 @@ var (
 	_ rest.RESTUpdateStrategy              = strategy{}
 	_ rest.GarbageCollectionDeleteStrategy = strategy{}
 	_ rest.ResetFieldsStrategy             = strategy{}
+	_ rest.DeclarativeValidationStrategy   = strategy{}
 )
 
 func (s strategy) NamespaceScoped() bool                    { return s.kind.Namespaced }
@@ -110,6 +113,16 @@ func (s strategy) ValidateUpdate(ctx context.Context, obj, old runtime.Object) f
 		return s.kind.Validate(ctx, obj)
 	}
 	return nil
+}
+
+// ValidateDeclaratively is called last, with all errors. No rules are declared here; what remains of upstream's step is
+// the form of its result.
+func (s strategy) ValidateDeclaratively(_ context.Context, _, _ runtime.Object, errs field.ErrorList, _ operation.Type, _ rest.DeclarativeValidationConfig) field.ErrorList {
+	return check.Tidy(errs)
+}
+
+func (s strategy) DeclarativeValidationConfig(context.Context, runtime.Object, runtime.Object) rest.DeclarativeValidationConfig {
+	return rest.DeclarativeValidationConfig{}
 }
 
 func (s strategy) DefaultGarbageCollectionPolicy(context.Context) rest.GarbageCollectionPolicy {

@@ -139,7 +139,7 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	}
 	if !equality.Semantic.DeepEqual(now, was) {
 		errs = append(errs, field.Forbidden(specPath, "spec is immutable after creation except resources.requests and "+
-			fmt.Sprintf("volumeAttributesClassName for bound claims\n%v", diff.Diff(*was, *now))))
+			fmt.Sprintf("volumeAttributesClassName for bound claims\n%v", diff.Diff(check.Shown(*was), check.Shown(*now)))))
 	}
 	newSize, oldSize := c.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage]
 	// A claim whose growth failed may ask for less again, but not for less than it has.

@@ -69,10 +69,7 @@ func defaultService(s *corev1.Service) {
 	if reachableFromOutside(s) && spec.ExternalTrafficPolicy == "" {
 		spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
 	}
-	if spec.InternalTrafficPolicy == nil && hasClusterIPType(s) {
-		policy := corev1.ServiceInternalTrafficPolicyCluster
-		spec.InternalTrafficPolicy = &policy
-	}
+	defaultInternalTraffic(s)
 	if spec.Type != corev1.ServiceTypeLoadBalancer {
 		return
 	}
@@ -85,6 +82,16 @@ func defaultService(s *corev1.Service) {
 			mode := corev1.LoadBalancerIPModeVIP
 			ingress.IPMode = &mode
 		}
+	}
+}
+
+// defaultInternalTraffic also drops a policy that has no meaning for the type; one that is none is left to validation.
+func defaultInternalTraffic(s *corev1.Service) {
+	switch policy := s.Spec.InternalTrafficPolicy; {
+	case policy == nil && hasClusterIPType(s):
+		s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyCluster)
+	case policy != nil && !needsClusterIP(s) && slices.Contains(internalTrafficPolicies, *policy):
+		s.Spec.InternalTrafficPolicy = nil
 	}
 }
 

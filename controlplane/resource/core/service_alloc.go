@@ -158,28 +158,25 @@ func (a *allocator) begin(ctx context.Context, s, old *corev1.Service, dryRun bo
 	return finish, nil
 }
 
-// takeIPs fills clusterIPs up to one address per family.
+// takeIPs fills clusterIPs up to one address per family: all of them for a Service that had none, or the second one for
+// an update that gained a family. Any other change of addresses is left to validation, which refuses it.
 func (a *allocator) takeIPs(ctx context.Context, s, old *corev1.Service, dryRun bool, taken *holding) error {
 	if !needsClusterIP(s) || isHeadless(s) {
 		return nil
 	}
-	if old != nil && (keepsPreferDual(s, old) || isHeadless(old)) {
-		return nil
+	first := 0
+	if old != nil && needsClusterIP(old) {
+		if keepsPreferDual(s, old) || isHeadless(old) || len(old.Spec.IPFamilies) != 1 || len(s.Spec.IPFamilies) != 2 {
+			return nil
+		}
+		first = 1
 	}
-	had := []string{}
-	if old != nil {
-		had = old.Spec.ClusterIPs
-	}
-	for i, family := range s.Spec.IPFamilies {
+	for i := first; i < len(s.Spec.IPFamilies); i++ {
 		want := ""
 		if i < len(s.Spec.ClusterIPs) {
 			want = s.Spec.ClusterIPs[i]
 		}
-		// A changed first address is refused by validation; taking it would only have to be undone.
-		if want != "" && slices.Contains(had, want) || i == 0 && len(had) > 0 {
-			continue
-		}
-		ip, err := a.ips.Take(ctx, s, family, want, dryRun)
+		ip, err := a.ips.Take(ctx, s, s.Spec.IPFamilies[i], want, dryRun)
 		if err != nil {
 			return ipError(s, want, err)
 		}

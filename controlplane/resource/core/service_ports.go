@@ -15,11 +15,7 @@ import (
 
 // takePorts takes all node ports that s needs and old does not have, in one step, and writes them into s.
 func (a *allocator) takePorts(ctx context.Context, s, old *corev1.Service, dryRun bool, taken *holding) error {
-	var had []int32
-	if old != nil {
-		had = holdingOf(old).ports
-	}
-	plan := planPorts(s, had)
+	plan := planPorts(s, old)
 	if len(plan.request.Ports) == 0 && plan.request.Any == 0 {
 		return nil
 	}
@@ -43,10 +39,15 @@ type portPlan struct {
 	health bool
 }
 
-// planPorts decides on the node ports of s. Had are those that it holds already.
-// Ports of the same number but other protocols share one node port, also one that the client chose for one of them.
-func planPorts(s *corev1.Service, had []int32) portPlan {
+// planPorts decides on the node ports of s. Old, nil on create, holds some already.
+// A new Service's ports of the same number but other protocols share one node port, also one that the client chose for
+// one of them. On update each port gets its own: two that had others before must not be joined.
+func planPorts(s, old *corev1.Service) portPlan {
 	var p portPlan
+	var had []int32
+	if old != nil {
+		had = holdingOf(old).ports
+	}
 	ask := func(port int32) {
 		if !slices.Contains(had, port) && !slices.Contains(p.request.Ports, port) {
 			p.request.Ports = append(p.request.Ports, port)
@@ -62,12 +63,12 @@ func planPorts(s *corev1.Service, had []int32) portPlan {
 			if !wantsNodePorts(s) {
 				continue
 			}
-			if shared := sharedNodePort(s, i); shared != 0 {
+			if shared := sharedNodePort(s, i); shared != 0 && old == nil {
 				s.Spec.Ports[i].NodePort = shared
 				ask(shared)
 				continue
 			}
-			if at, ok := byPort[sp.Port]; ok {
+			if at, ok := byPort[sp.Port]; ok && old == nil {
 				p.ports[at] = append(p.ports[at], i)
 				continue
 			}
@@ -76,7 +77,7 @@ func planPorts(s *corev1.Service, had []int32) portPlan {
 			p.request.Any++
 		}
 	}
-	if !needsHealthCheck(s) {
+	if !needsHealthCheck(s) || old != nil && needsHealthCheck(old) { // it may not change
 		return p
 	}
 	if s.Spec.HealthCheckNodePort != 0 {

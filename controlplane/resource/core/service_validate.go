@@ -256,6 +256,10 @@ func validateBalancer(s, old *corev1.Service) field.ErrorList {
 	return errs
 }
 
+var internalTrafficPolicies = []corev1.ServiceInternalTrafficPolicy{
+	corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal,
+}
+
 func validateTraffic(s *corev1.Service, spec *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	outside, at := s.Spec.ExternalTrafficPolicy, spec.Child("externalTrafficPolicy")
@@ -274,8 +278,7 @@ func validateTraffic(s *corev1.Service, spec *field.Path) field.ErrorList {
 		errs = append(errs, check.Strings(validation.IsValidPortNum(int(health)), at, health)...)
 	}
 	if inside := s.Spec.InternalTrafficPolicy; inside != nil {
-		errs = append(errs, check.OneOf(*inside, spec.Child("internalTrafficPolicy"),
-			corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
+		errs = append(errs, check.OneOf(*inside, spec.Child("internalTrafficPolicy"), internalTrafficPolicies...)...)
 	} else if hasClusterIPType(s) {
 		errs = append(errs, field.Required(spec.Child("internalTrafficPolicy"), ""))
 	}

@@ -3,12 +3,15 @@ package core
 import (
 	"context"
 
+	"k8s.io/apimachinery/pkg/api/operation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 // view is a subresource that reads and updates the objects of its kind's store under other rules
@@ -100,4 +103,12 @@ func (s viewStrategy[T]) WarningsOnUpdate(ctx context.Context, obj, old runtime.
 		return nil
 	}
 	return s.rules.warnings(ctx, obj.(T), old.(T))
+}
+
+func (s viewStrategy[T]) ValidateDeclaratively(_ context.Context, _, _ runtime.Object, errs field.ErrorList, _ operation.Type, _ rest.DeclarativeValidationConfig) field.ErrorList {
+	return check.Tidy(errs)
+}
+
+func (s viewStrategy[T]) DeclarativeValidationConfig(context.Context, runtime.Object, runtime.Object) rest.DeclarativeValidationConfig {
+	return rest.DeclarativeValidationConfig{}
 }

@@ -125,12 +125,8 @@ func (p Pool) takeThis(ctx context.Context, svc *corev1.Service, ranges []netip.
 		return err
 	}
 	for _, prefix := range ranges {
-		s := spanOf(prefix)
-		if !prefix.Contains(addr) {
+		if !spanOf(prefix).contains(addr) {
 			continue
-		}
-		if !s.contains(addr) {
-			return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", want, prefix)
 		}
 		if dryRun {
 			return nil
@@ -140,6 +136,9 @@ func (p Pool) takeThis(ctx context.Context, svc *corev1.Service, ranges []netip.
 			err = p.create(ctx, svc, addr)
 		}
 		return err
+	}
+	if dryRun && len(ranges) > 0 {
+		return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", want, ranges[0])
 	}
 	return ErrNoNetwork
 }

@@ -1,0 +1,45 @@
+package check
+
+import (
+	"encoding/json"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+func TestShown(t *testing.T) {
+	for want, v := range map[string]any{
+		`{"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":"x","NodePort":0}`: corev1.ServicePort{
+			Protocol: "TCP", Port: 80, TargetPort: intstr.FromString("x")},
+		`[{"Key":"a","Value":"b","Effect":"","TimeAdded":null}]`: []corev1.Taint{{Key: "a", Value: "b"}},
+		`{"MatchExpressions":null}`:                              &corev1.ScopeSelector{},
+		`null`:                                                   (*corev1.ScopeSelector)(nil),
+		`{"cpu":"1"}`:                                            corev1.ResourceList{"cpu": resource.MustParse("1")},
+		`{"matchLabels":{"a":"b"}}`:                              metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}},
+		`{"Type":"","Limits":null}`:                              struct{ Type, Limits any }{"", nil},
+		`["a"]`:                                                  []string{"a"},
+		`{"x":{"Handler":""}}`:                                   map[string]struct{ Handler string }{"x": {}},
+	} {
+		got, err := json.Marshal(Shown(v))
+		if err != nil || string(got) != want {
+			t.Errorf("Shown(%#v) = %s, %v; want %s", v, got, err, want)
+		}
+	}
+	// Embedded structs lend their fields to the one around them.
+	got, err := json.Marshal(Shown(corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Name: "n"}}))
+	if want := `{"name":"n","Spec":{"Volumes":null`; err != nil || string(got[:len(want)]) != want {
+		t.Errorf("a template is shown as %s, %v", got, err)
+	}
+}
+
+func TestTidy(t *testing.T) {
+	p := field.NewPath("spec")
+	errs := Tidy(field.ErrorList{field.Invalid(p, "a", "m"), field.Required(p, ""), field.Invalid(p, "a", "m"), field.Invalid(p, "b", "m")})
+	if len(errs) != 3 || errs[2].BadValue != "b" {
+		t.Errorf("got %v", errs)
+	}
+}
