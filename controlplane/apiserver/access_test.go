@@ -139,6 +139,16 @@ func TestTokens(t *testing.T) {
 		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr(int64(5))}}, createOptions); !apierrors.IsInvalid(err) {
 		t.Errorf("five seconds: %v; want invalid", err)
 	}
+	for text, req := range map[string]*authenticationv1.TokenRequest{
+		"must match the service account name":  {ObjectMeta: metav1.ObjectMeta{Name: "alice"}},
+		"does not match the UID of":            {ObjectMeta: metav1.ObjectMeta{UID: "x"}},
+		"attestations may only be specified":   {Spec: authenticationv1.TokenRequestSpec{Attestations: map[string]authenticationv1.AttestationValue{"a": {"b"}}}},
+		"cannot bind token to object of type ": {Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Event"}}},
+	} {
+		if _, err := r.client.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), "bob", req, createOptions); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v; want an error with %q", err, text)
+		}
+	}
 	testBoundToken(t, r)
 }
 

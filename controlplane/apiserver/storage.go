@@ -47,6 +47,17 @@ var triggers = map[schema.GroupResource]string{
 	{Resource: "configmaps"}: "metadata.name",
 }
 
+// returned are the resources whose deletion is answered with the object as it was, and not with a bare success.
+var returned = map[schema.GroupResource]bool{
+	{Resource: "persistentvolumeclaims"}: true, {Resource: "persistentvolumes"}: true, {Resource: "podtemplates"}: true,
+	{Resource: "resourcequotas"}: true, {Resource: "serviceaccounts"}: true,
+	{Group: "resource.k8s.io", Resource: "deviceclasses"}: true, {Group: "resource.k8s.io", Resource: "resourceclaims"}: true,
+	{Group: "resource.k8s.io", Resource: "resourceclaimtemplates"}: true, {Group: "resource.k8s.io", Resource: "resourceslices"}: true,
+	{Group: "storage.k8s.io", Resource: "csidrivers"}: true, {Group: "storage.k8s.io", Resource: "csinodes"}: true,
+	{Group: "storage.k8s.io", Resource: "storageclasses"}: true, {Group: "storage.k8s.io", Resource: "volumeattachments"}: true,
+	{Group: "storage.k8s.io", Resource: "volumeattributesclasses"}: true,
+}
+
 // layout says how a kind's objects are kept: in protobuf, at the version in which their Go type is published.
 // Kinds of two groups that share a Go type (Events) so share their storage.
 func (c codecs) layout(gr schema.GroupResource, k *resource.Kind) (store.Resource, error) {
@@ -125,6 +136,7 @@ func (b builder) build(g resource.Group, k *resource.Kind) (map[string]rest.Stor
 
 func (b builder) strategy(g resource.Group, k *resource.Kind) strategy {
 	s := strategy{ObjectTyper: b.codecs.scheme, NameGenerator: names.SimpleNameGenerator, kind: k}
+	s.anyFinalizer = k.Kind == "Event" || g.Name == "admissionregistration.k8s.io" || g.Name == "apiregistration.k8s.io"
 	for _, v := range versionsOf(g, *k) {
 		s.apiVersions = append(s.apiVersions, fieldpath.APIVersion(schema.GroupVersion{Group: g.Name, Version: v}.String()))
 	}
@@ -148,6 +160,7 @@ func newStore(gr schema.GroupResource, strat strategy) *genericregistry.Store {
 		ResetFieldsStrategy:       strat,
 		TableConvertor:            newTable(k),
 		TTLFunc:                   k.TTL,
+		ReturnDeletedObject:       returned[gr],
 	}
 	if k.CheckGracefulDelete != nil {
 		st.DeleteStrategy = gracefulStrategy{strat}

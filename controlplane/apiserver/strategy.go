@@ -26,6 +26,8 @@ type strategy struct {
 	kind *resource.Kind
 	// apiVersions in which the kind is served, for the fields that a strategy resets.
 	apiVersions []fieldpath.APIVersion
+	// anyFinalizer: finalizers need not be qualified by a domain.
+	anyFinalizer bool
 }
 
 var (
@@ -61,11 +63,8 @@ func (s strategy) PrepareForCreate(ctx context.Context, obj runtime.Object) {
 	if s.kind.HasStatus {
 		clearStatus(obj)
 	}
-	if m, err := meta.Accessor(obj); err == nil {
-		m.SetGeneration(0)
-		if s.kind.HasGeneration {
-			m.SetGeneration(1)
-		}
+	if m, err := meta.Accessor(obj); err == nil && s.kind.HasGeneration {
+		m.SetGeneration(1)
 	}
 	if s.kind.PrepareForCreate != nil {
 		s.kind.PrepareForCreate(ctx, obj)
@@ -116,8 +115,11 @@ func (s strategy) ValidateUpdate(ctx context.Context, obj, old runtime.Object) f
 }
 
 // ValidateDeclaratively is called last, with all errors. No rules are declared here; what remains of upstream's step is
-// the form of its result.
-func (s strategy) ValidateDeclaratively(_ context.Context, _, _ runtime.Object, errs field.ErrorList, _ operation.Type, _ rest.DeclarativeValidationConfig) field.ErrorList {
+// the form of its result. Rules of all kinds and subresources have their place here, too.
+func (s strategy) ValidateDeclaratively(_ context.Context, obj, _ runtime.Object, errs field.ErrorList, _ operation.Type, _ rest.DeclarativeValidationConfig) field.ErrorList {
+	if !s.anyFinalizer {
+		errs = append(errs, check.Finalizers(obj)...)
+	}
 	return check.Tidy(errs)
 }
 
@@ -126,7 +128,10 @@ func (s strategy) DeclarativeValidationConfig(context.Context, runtime.Object, r
 }
 
 func (s strategy) DefaultGarbageCollectionPolicy(context.Context) rest.GarbageCollectionPolicy {
-	if s.kind.OrphanByDefault {
+	switch {
+	case s.kind.TTL != nil: // what is forgotten by itself owns nothing
+		return rest.Unsupported
+	case s.kind.OrphanByDefault:
 		return rest.OrphanDependents
 	}
 	return rest.DeleteDependents

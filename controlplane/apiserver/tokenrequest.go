@@ -59,29 +59,31 @@ func (t tokenRequest) Create(ctx context.Context, name string, obj runtime.Objec
 	}
 	out := req.DeepCopy()
 	namespace := apirequest.NamespaceValue(ctx)
+	if errs := validateTokenName(out, namespace, name); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(tokenRequestKind.GroupKind(), name, errs)
+	}
 	sa, err := t.objects.ServiceAccount(ctx, namespace, name, true)
 	if err != nil {
 		return nil, err
 	}
-	out.Name, out.Namespace = name, namespace
-	if len(out.Spec.Audiences) == 0 {
-		out.Spec.Audiences = t.tokens.Audiences()
+	if err := fillTokenRequest(out, sa, t.tokens.Audiences()); err != nil {
+		return nil, err
+	}
+	if errs := validateTokenRequest(out); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(tokenRequestKind.GroupKind(), "", errs)
 	}
 	if validate != nil {
 		if err := validate(ctx, out.DeepCopy()); err != nil {
 			return nil, err
 		}
 	}
-	if errs := validateTokenRequest(out); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(tokenRequestKind.GroupKind(), "", errs)
-	}
 	b := auth.Binding{Namespace: namespace, ServiceAccount: auth.Ref{Name: sa.Name, UID: sa.UID}}
 	if err := t.bind(ctx, &b, out.Spec.BoundObjectRef); err != nil {
 		return nil, err
 	}
-	now, seconds := time.Now(), *out.Spec.ExpirationSeconds
+	now, seconds := out.CreationTimestamp.Time, *out.Spec.ExpirationSeconds
 	out.Status.ExpirationTimestamp = metav1.Time{Time: now.Add(time.Duration(seconds) * time.Second)}
-	if seconds == projectedSeconds && len(out.Spec.Audiences) == 1 && out.Spec.Audiences[0] == t.tokens.Audiences()[0] {
+	if b.Pod != nil && seconds == projectedSeconds && len(out.Spec.Audiences) == 1 && out.Spec.Audiences[0] == t.tokens.Audiences()[0] {
 		b.WarnAfter = jwt.NewNumericDate(out.Status.ExpirationTimestamp.Time)
 		seconds = extendedSeconds
 	}
@@ -95,9 +97,38 @@ func (t tokenRequest) Create(ctx context.Context, name string, obj runtime.Objec
 	return out, nil
 }
 
+// validateTokenName: what a client says of the service account must be so.
+func validateTokenName(r *authenticationv1.TokenRequest, namespace, name string) field.ErrorList {
+	meta := field.NewPath("metadata")
+	switch {
+	case r.Name != "" && r.Name != name:
+		return field.ErrorList{field.Invalid(meta.Child("name"), r.Name, "must match the service account name if specified")}
+	case r.Namespace != "" && r.Namespace != namespace:
+		return field.ErrorList{field.Invalid(meta.Child("namespace"), r.Namespace, "must match the service account namespace if specified")}
+	}
+	return nil
+}
+
+// fillTokenRequest completes a request by what is known of the service account.
+func fillTokenRequest(r *authenticationv1.TokenRequest, sa *corev1.ServiceAccount, audiences []string) error {
+	if r.UID != "" && r.UID != sa.UID {
+		return apierrors.NewConflict(schema.GroupResource{Group: tokenRequestKind.Group, Resource: tokenRequestKind.Kind}, sa.Name,
+			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", r.UID, sa.UID))
+	}
+	r.Name, r.Namespace, r.UID = sa.Name, sa.Namespace, sa.UID
+	r.CreationTimestamp, r.Status = metav1.Now(), authenticationv1.TokenRequestStatus{}
+	if len(r.Spec.Audiences) == 0 {
+		r.Spec.Audiences = audiences
+	}
+	return nil
+}
+
 func validateTokenRequest(r *authenticationv1.TokenRequest) field.ErrorList {
 	path := field.NewPath("spec").Child("expirationSeconds")
 	switch s := r.Spec.ExpirationSeconds; {
+	case len(r.Spec.Attestations) > 0: // of webhooks, to which tokens cannot be bound
+		return field.ErrorList{field.Invalid(field.NewPath("spec", "attestations"), r.Spec.Attestations,
+			"attestations may only be specified with a webhook bound object reference")}
 	case s == nil:
 		return field.ErrorList{field.Required(path, "")}
 	case *s < minTokenSeconds:

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"maps"
 	"math/big"
+	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -25,6 +26,9 @@ import (
 
 //go:embed testdata
 var testdata embed.FS
+
+// truths are names that YAML takes for true and false.
+var truths = regexp.MustCompile(`(: |\[)(n|y|no)([,}\]\n])`)
 
 func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
 
@@ -43,6 +47,7 @@ func corpus() ([]map[string]any, error) {
 		if err != nil {
 			return err
 		}
+		raw = truths.ReplaceAll(raw, []byte(`$1"$2"$3`))
 		raw = bytes.ReplaceAll(raw, []byte("CSRREQUEST"), []byte(base64.StdEncoding.EncodeToString(request)))
 		raw = bytes.ReplaceAll(raw, []byte("BUNDLE"), []byte(strconv.Quote(string(bundle))))
 		docs := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(raw), 4096)

@@ -43,3 +43,10 @@ func TestTidy(t *testing.T) {
 		t.Errorf("got %v", errs)
 	}
 }
+
+func TestFinalizers(t *testing.T) {
+	errs := Finalizers(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Finalizers: []string{"a/b", "orphan", "kubernetes", "x"}}})
+	if len(errs) != 1 || errs[0].Field != "metadata.finalizers[3]" {
+		t.Errorf("got %v", errs)
+	}
+}

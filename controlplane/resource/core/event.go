@@ -30,9 +30,19 @@ func eventKind() resource.Kind {
 		TTL:                 func(runtime.Object, uint64, bool) (uint64, error) { return eventTTL, nil },
 		NoWatchCache:        true,
 	}, resource.Rules[*corev1.Event]{
-		// Validate serves updates too: by this API an event may change in any way. events.k8s.io adds its own rules.
-		Validate: func(_ context.Context, e *corev1.Event) field.ErrorList { return validateEvent(e) },
-		Fields:   eventFields,
+		Validate: func(ctx context.Context, e *corev1.Event) field.ErrorList {
+			if !byNewerFace(ctx) {
+				return validateEvent(e, "reportingComponent")
+			}
+			return append(validateEvent(e, "reportingController"), validateNewEvent(e)...)
+		},
+		ValidateUpdate: func(ctx context.Context, e, old *corev1.Event) field.ErrorList {
+			if !byNewerFace(ctx) { // an event may change in any way
+				return validateEvent(e, "reportingComponent")
+			}
+			return append(validateEvent(e, "reportingController"), validateEventChange(e, old)...)
+		},
+		Fields: eventFields,
 	})
 }
 

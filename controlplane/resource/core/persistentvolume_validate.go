@@ -147,11 +147,10 @@ func sameAffinity(now, was *corev1.VolumeNodeAffinity) bool {
 func validatePersistentSource(v *corev1.PersistentVolume, spec *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	count := 0
-	local := localPersistent(v, spec)
-	for _, s := range slices.Concat(local[:1], foreignPersistent(v), local[1:]) {
+	for _, s := range slices.Concat(firstPersistent(v), foreignPersistent(v), lastPersistent(v, spec)) {
 		switch {
 		case !s.set:
-		case count > 0:
+		case count > 0 && s.name != "flexVolume": // which upstream forgets
 			errs = append(errs, field.Forbidden(spec.Child(s.name), "may not specify more than 1 volume type"))
 		default:
 			count++
@@ -170,16 +169,35 @@ type persistentSource struct {
 	check func(*field.Path) field.ErrorList
 }
 
-func localPersistent(v *corev1.PersistentVolume, spec *field.Path) []persistentSource {
+func firstPersistent(v *corev1.PersistentVolume) []persistentSource {
 	s := &v.Spec
 	return []persistentSource{
 		{s.HostPath != nil, "hostPath", func(p *field.Path) field.ErrorList { return volumesource.HostPath(s.HostPath, p) }},
+		{s.GCEPersistentDisk != nil, "gcePersistentDisk", func(*field.Path) field.ErrorList {
+			return volumesource.GCE(s.GCEPersistentDisk, field.NewPath("spec", "persistentDisk")) // upstream's name
+		}},
+		{s.AWSElasticBlockStore != nil, "awsElasticBlockStore", func(p *field.Path) field.ErrorList { return volumesource.AWS(s.AWSElasticBlockStore, p) }},
+		{s.Glusterfs != nil, "glusterfs", func(p *field.Path) field.ErrorList { return validateGlusterfs(s.Glusterfs, p) }},
+		{s.Flocker != nil, "flocker", func(p *field.Path) field.ErrorList { return volumesource.Flocker(s.Flocker, p) }},
 		{s.NFS != nil, "nfs", func(p *field.Path) field.ErrorList { return volumesource.NFS(s.NFS, p) }},
+	}
+}
+
+func lastPersistent(v *corev1.PersistentVolume, spec *field.Path) []persistentSource {
+	s := &v.Spec
+	return []persistentSource{
 		{s.Local != nil, "local", func(p *field.Path) field.ErrorList {
 			errs := volumesource.Required(p, "path", s.Local.Path)
 			errs = append(errs, volumesource.Within(s.Local.Path, p.Child("path"))...)
 			if s.NodeAffinity == nil {
 				errs = append(errs, field.Required(spec.Child("nodeAffinity"), "Local volume requires node affinity"))
+			}
+			return errs
+		}},
+		{s.StorageOS != nil, "storageos", func(p *field.Path) field.ErrorList {
+			errs := volumesource.StorageOS(s.StorageOS.VolumeName, s.StorageOS.VolumeNamespace, p)
+			if ref := s.StorageOS.SecretRef; ref != nil {
+				errs = append(errs, volumesource.Required(p.Child("secretRef"), "name", ref.Name, "namespace", ref.Namespace)...)
 			}
 			return errs
 		}},
@@ -219,17 +237,13 @@ func secretReference(ref *corev1.SecretReference, at *field.Path) field.ErrorLis
 func foreignPersistent(v *corev1.PersistentVolume) []persistentSource {
 	s := &v.Spec
 	return []persistentSource{
-		{s.GCEPersistentDisk != nil, "gcePersistentDisk", func(*field.Path) field.ErrorList {
-			return volumesource.GCE(s.GCEPersistentDisk, field.NewPath("spec", "persistentDisk")) // upstream's name
-		}},
-		{s.AWSElasticBlockStore != nil, "awsElasticBlockStore", func(p *field.Path) field.ErrorList { return volumesource.AWS(s.AWSElasticBlockStore, p) }},
-		{s.Glusterfs != nil, "glusterfs", func(p *field.Path) field.ErrorList { return validateGlusterfs(s.Glusterfs, p) }},
-		{s.Flocker != nil, "flocker", func(p *field.Path) field.ErrorList { return volumesource.Flocker(s.Flocker, p) }},
 		{s.RBD != nil, "rbd", func(p *field.Path) field.ErrorList {
 			return append(volumesource.Monitors(s.RBD.CephMonitors, p), volumesource.Required(p, "image", s.RBD.RBDImage)...)
 		}},
 		{s.Quobyte != nil, "quobyte", func(p *field.Path) field.ErrorList { return volumesource.Quobyte(s.Quobyte, p) }},
-		{s.CephFS != nil, "cephfs", func(p *field.Path) field.ErrorList { return volumesource.Monitors(s.CephFS.Monitors, p) }},
+		{s.CephFS != nil, "cephFS", func(*field.Path) field.ErrorList {
+			return volumesource.Monitors(s.CephFS.Monitors, field.NewPath("spec", "cephfs")) // the one name is upstream's, too
+		}},
 		{s.ISCSI != nil, "iscsi", func(p *field.Path) field.ErrorList { return validateISCSI(s.ISCSI, v.Name, p) }},
 		{s.Cinder != nil, "cinder", func(p *field.Path) field.ErrorList {
 			errs := volumesource.Required(p, "volumeID", s.Cinder.VolumeID)
@@ -262,13 +276,6 @@ func foreignPersistent(v *corev1.PersistentVolume) []persistentSource {
 		{s.ScaleIO != nil, "scaleIO", func(p *field.Path) field.ErrorList {
 			return volumesource.Required(p, "gateway", s.ScaleIO.Gateway, "system", s.ScaleIO.System, "volumeName", s.ScaleIO.VolumeName)
 		}},
-		{s.StorageOS != nil, "storageos", func(p *field.Path) field.ErrorList {
-			errs := volumesource.StorageOS(s.StorageOS.VolumeName, s.StorageOS.VolumeNamespace, p)
-			if ref := s.StorageOS.SecretRef; ref != nil {
-				errs = append(errs, volumesource.Required(p.Child("secretRef"), "name", ref.Name, "namespace", ref.Namespace)...)
-			}
-			return errs
-		}},
 	}
 }
 
@@ -284,7 +291,7 @@ func validateGlusterfs(v *corev1.GlusterfsPersistentVolumeSource, at *field.Path
 }
 
 func validateISCSI(v *corev1.ISCSIPersistentVolumeSource, volume string, at *field.Path) field.ErrorList {
-	i := volumesource.ISCSI{TargetPortal: v.TargetPortal, IQN: v.IQN, Lun: v.Lun, InitiatorName: v.InitiatorName}
+	i := volumesource.ISCSI{TargetPortal: v.TargetPortal, IQN: v.IQN, Lun: v.Lun, InitiatorName: v.InitiatorName, Terse: true}
 	errs := i.Validate(at)
 	if i.TooLongFor(volume) {
 		errs = append(errs, field.Invalid(at.Child("targetportal"), v.TargetPortal, volumesource.ISCSITooLong))

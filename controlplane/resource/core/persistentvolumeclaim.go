@@ -40,7 +40,11 @@ func persistentVolumeClaimKind() resource.Kind {
 		ValidateUpdate: func(_ context.Context, c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 			return validateClaimUpdate(c, old)
 		},
-		PrepareStatusUpdate: func(_ context.Context, c, _ *corev1.PersistentVolumeClaim) { c.Status.HealthStatus = nil },
+		PrepareStatusUpdate: func(_ context.Context, c, old *corev1.PersistentVolumeClaim) {
+			if old.Status.HealthStatus == nil {
+				c.Status.HealthStatus = nil
+			}
+		},
 		ValidateStatusUpdate: func(_ context.Context, c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 			return validateClaimStatus(c)
 		},
@@ -51,7 +55,11 @@ func persistentVolumeClaimKind() resource.Kind {
 // prepareSources keeps dataSource and dataSourceRef in step. By dataSource only claims and snapshots could ever be named,
 // and everything else was ignored; a client that knows no more than that must not be refused now (KEP-1495).
 func prepareSources(spec, old *corev1.PersistentVolumeClaimSpec) {
-	if ref := spec.DataSourceRef; ref != nil && ref.Namespace != nil && *ref.Namespace != "" {
+	elsewhere := func() bool {
+		ref := spec.DataSourceRef
+		return ref != nil && ref.Namespace != nil && *ref.Namespace != ""
+	}
+	if elsewhere() && (old == nil || old.DataSourceRef == nil) {
 		spec.DataSourceRef = nil // sources in other namespaces are an alpha feature
 	}
 	hadSource := old != nil && (old.DataSource != nil || old.DataSourceRef != nil)
@@ -61,7 +69,7 @@ func prepareSources(spec, old *corev1.PersistentVolumeClaimSpec) {
 	switch source, ref := spec.DataSource, spec.DataSourceRef; {
 	case source != nil && ref == nil:
 		spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: source.APIGroup, Kind: source.Kind, Name: source.Name}
-	case source == nil && ref != nil:
+	case source == nil && ref != nil && !elsewhere():
 		spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ref.APIGroup, Kind: ref.Kind, Name: ref.Name}
 	}
 }

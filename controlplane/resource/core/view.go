@@ -105,8 +105,8 @@ func (s viewStrategy[T]) WarningsOnUpdate(ctx context.Context, obj, old runtime.
 	return s.rules.warnings(ctx, obj.(T), old.(T))
 }
 
-func (s viewStrategy[T]) ValidateDeclaratively(_ context.Context, _, _ runtime.Object, errs field.ErrorList, _ operation.Type, _ rest.DeclarativeValidationConfig) field.ErrorList {
-	return check.Tidy(errs)
+func (s viewStrategy[T]) ValidateDeclaratively(_ context.Context, obj, _ runtime.Object, errs field.ErrorList, _ operation.Type, _ rest.DeclarativeValidationConfig) field.ErrorList {
+	return check.Tidy(append(errs, check.Finalizers(obj)...))
 }
 
 func (s viewStrategy[T]) DeclarativeValidationConfig(context.Context, runtime.Object, runtime.Object) rest.DeclarativeValidationConfig {

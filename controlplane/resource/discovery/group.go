@@ -2,10 +2,12 @@ package discovery
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -29,7 +31,7 @@ func Group() resource.Group {
 func endpointSlice() resource.Kind {
 	doc := discoveryv1.EndpointSlice{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
-		Kind: "EndpointSlice", Plural: "endpointslices", Namespaced: true, HasGeneration: true,
+		Kind: "EndpointSlice", Plural: "endpointslices", Namespaced: true,
 		New:     func() runtime.Object { return &discoveryv1.EndpointSlice{} },
 		NewList: func() runtime.Object { return &discoveryv1.EndpointSliceList{} },
 		Columns: []resource.Column{
@@ -40,24 +42,49 @@ func endpointSlice() resource.Kind {
 		},
 	}, resource.Rules[*discoveryv1.EndpointSlice]{
 		Default: setDefaults,
-		// Topology belongs to an older version of the API: what is there is kept, nothing new is taken.
-		PrepareForCreate: func(_ context.Context, s *discoveryv1.EndpointSlice) { dropTopology(s, nil) },
-		PrepareForUpdate: func(_ context.Context, s, old *discoveryv1.EndpointSlice) { dropTopology(s, old) },
+		PrepareForCreate: func(_ context.Context, s *discoveryv1.EndpointSlice) {
+			s.Generation = 1
+			dropTopology(s, &discoveryv1.EndpointSlice{})
+		},
+		PrepareForUpdate: func(_ context.Context, s, old *discoveryv1.EndpointSlice) {
+			if changed(s, old) {
+				s.Generation = old.Generation + 1
+			}
+			if !check.Same(s.Endpoints, old.Endpoints) {
+				dropTopology(s, old)
+			}
+		},
 		Validate: func(_ context.Context, s *discoveryv1.EndpointSlice) field.ErrorList {
 			return validate(s, nil)
 		},
-		Warnings: func(_ context.Context, s, _ *discoveryv1.EndpointSlice) []string { return warnings(s) },
+		Warnings: func(_ context.Context, s, old *discoveryv1.EndpointSlice) []string { return warnings(s, old == nil) },
 		ValidateUpdate: func(_ context.Context, s, old *discoveryv1.EndpointSlice) field.ErrorList {
-			return append(validate(s, old), check.Immutable(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
+			errs := validate(s, old)
+			if s.AddressType != old.AddressType {
+				errs = append(errs, field.Invalid(field.NewPath("addressType"), nil, apivalidation.FieldImmutableErrorMsg))
+			}
+			return errs
 		},
 	})
 }
 
-func warnings(s *discoveryv1.EndpointSlice) []string {
-	if s.AddressType == discoveryv1.AddressTypeFQDN {
-		return []string{"spec.addressType: FQDN endpoints are deprecated"}
-	}
+// changed counts labels, by which a slice belongs to its Service, but no other metadata.
+func changed(s, old *discoveryv1.EndpointSlice) bool {
+	return !check.Same(s.Labels, old.Labels) || s.AddressType != old.AddressType || !check.Same(s.Ports, old.Ports) ||
+		!check.Same(s.Endpoints, old.Endpoints)
+}
+
+// Slices that a controller of the system writes are not warned about: they copy what others are responsible for.
+var controllers = []string{"endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"}
+
+func warnings(s *discoveryv1.EndpointSlice, isNew bool) []string {
 	var list []string
+	if isNew && s.AddressType == discoveryv1.AddressTypeFQDN {
+		list = append(list, "spec.addressType: FQDN endpoints are deprecated")
+	}
+	if s.AddressType == discoveryv1.AddressTypeFQDN || slices.Contains(controllers, s.Labels[discoveryv1.LabelManagedBy]) {
+		return list
+	}
 	for i, e := range s.Endpoints {
 		for j, a := range e.Addresses {
 			list = append(list, validation.GetWarningsForIP(field.NewPath("endpoints").Index(i).Child("addresses").Index(j), a)...)
@@ -78,22 +105,20 @@ func setDefaults(s *discoveryv1.EndpointSlice) {
 	}
 }
 
+// dropTopology: topology belongs to an older version of the API, and nothing is written to it any more. Where it named a
+// node that the old slice has in the same way, the node's own field takes it over.
 func dropTopology(s, old *discoveryv1.EndpointSlice) {
-	kept := func(topology map[string]string) bool {
-		if old == nil {
-			return false
-		}
-		for _, e := range old.Endpoints {
-			if len(e.DeprecatedTopology) > 0 && check.Same(e.DeprecatedTopology, topology) {
-				return true
-			}
-		}
-		return false
+	known := map[string]bool{}
+	for _, e := range old.Endpoints {
+		known[e.DeprecatedTopology[corev1.LabelHostname]] = true
 	}
 	for i := range s.Endpoints {
-		if e := &s.Endpoints[i]; e.DeprecatedTopology != nil && !kept(e.DeprecatedTopology) {
-			e.DeprecatedTopology = nil
+		e := &s.Endpoints[i]
+		node, ok := e.DeprecatedTopology[corev1.LabelHostname]
+		if e.NodeName == nil && ok && known[node] && len(apivalidation.NameIsDNSSubdomain(node, false)) == 0 {
+			e.NodeName = &node
 		}
+		e.DeprecatedTopology = nil
 	}
 }
 

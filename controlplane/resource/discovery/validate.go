@@ -52,12 +52,12 @@ func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, p
 	addresses := path.Child("addresses")
 	switch n := len(e.Addresses); {
 	case n == 0:
-		errs = append(errs, field.Required(addresses, "must contain at least 1 address"))
+		errs = append(errs, field.Required(addresses, ""))
 	case n > maxAddresses:
 		errs = append(errs, field.TooMany(addresses, n, maxAddresses))
 	}
 	for i, a := range e.Addresses {
-		errs = append(errs, validateAddress(a, family, addresses.Index(i))...)
+		errs = append(errs, validateAddress(a, family, addresses, i)...)
 	}
 	if e.NodeName != nil {
 		errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(*e.NodeName, false), path.Child("nodeName"), *e.NodeName)...)
@@ -76,20 +76,27 @@ func validateEndpoint(e *discoveryv1.Endpoint, family discoveryv1.AddressType, p
 	return errs
 }
 
-func validateAddress(a string, family discoveryv1.AddressType, path *field.Path) field.ErrorList {
+// validateAddress checks the address at index i of the list at addresses.
+func validateAddress(a string, family discoveryv1.AddressType, addresses *field.Path, i int) field.ErrorList {
+	at := addresses.Index(i)
+	var errs field.ErrorList
 	switch family {
-	case discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6:
-		if errs := validation.IsValidIPForLegacyField(path, a, true, nil); len(errs) > 0 {
-			return errs
-		}
-		if want4 := family == discoveryv1.AddressTypeIPv4; netutils.IsIPv4String(a) != want4 {
-			return field.ErrorList{field.Invalid(path, a, "must be an "+string(family)+" address")}
-		}
-		return validateRoutable(a, path)
+	case discoveryv1.AddressTypeIPv4:
+		errs = validation.IsValidIPForLegacyField(at, a, true, nil)
+	case discoveryv1.AddressTypeIPv6:
+		errs = validation.IsValidIP(at, a)
 	case discoveryv1.AddressTypeFQDN:
-		return validation.IsFullyQualifiedDomainName(path, a)
+		return validation.IsFullyQualifiedDomainName(at, a)
+	default:
+		return nil
 	}
-	return nil
+	if len(errs) > 0 {
+		return errs
+	}
+	if want4 := family == discoveryv1.AddressTypeIPv4; netutils.IsIPv4String(a) != want4 {
+		errs = append(errs, field.Invalid(addresses, a, "must be an "+string(family)+" address"))
+	}
+	return append(errs, validateRoutable(a, at)...)
 }
 
 // validateRoutable refuses addresses that mean the node itself, so that a slice cannot be used to reach

@@ -2,7 +2,6 @@ package events
 
 import (
 	"testing"
-	"time"
 
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -35,23 +34,4 @@ func TestStoredSelector(t *testing.T) {
 	if want := "metadata.name=x,involvedObject.name=web,reportingComponent=kubelet,type=Normal"; err != nil || s.String() != want {
 		t.Errorf("got %v, %v, want %s", s, err, want)
 	}
-}
-
-func TestValidate(t *testing.T) {
-	now := metav1.NewMicroTime(time.Unix(1000, 0))
-	good := &eventsv1.Event{EventTime: now, Type: "Normal"}
-	resourcetest.CheckErrors(t, validateNew(good))
-	resourcetest.CheckErrors(t, validateNew(&eventsv1.Event{Type: "Odd", DeprecatedCount: 1, Series: &eventsv1.EventSeries{Count: 1}}),
-		`series.count: Invalid value: "": should be at least 2`,
-		"series.lastObservedTime: Required value",
-		"eventTime: Required value",
-		`type: Invalid value: "": has invalid value: Odd`,
-		`count: Invalid value: "": needs to be unset`)
-	finer := good.DeepCopy()
-	finer.EventTime = metav1.NewMicroTime(now.Add(7 * time.Nanosecond))
-	finer.Series = &eventsv1.EventSeries{Count: 2, LastObservedTime: now}
-	resourcetest.CheckErrors(t, validateChange(finer, good))
-	other := good.DeepCopy()
-	other.Note = "else"
-	resourcetest.CheckErrors(t, validateChange(other, good), `message: Invalid value: "else": field is immutable`)
 }

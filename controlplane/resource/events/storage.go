@@ -71,15 +71,12 @@ func (s *storage) Create(ctx context.Context, obj runtime.Object, valid rest.Val
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("create event: got a %T", obj))
 	}
-	if errs := validateNew(e); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(eventsv1.SchemeGroupVersion.WithKind("Event").GroupKind(), e.Name, errs)
-	}
 	return converted(s.core().Create(ctx, toCore(e), admitted(valid), options))
 }
 
 func (s *storage) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, valid rest.ValidateObjectFunc,
 	validUpdate rest.ValidateObjectUpdateFunc, forceCreate bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	obj, created, err := s.core().Update(ctx, name, &updated{UpdatedObjectInfo: info, name: name}, admitted(valid), admittedUpdate(validUpdate), forceCreate, options)
+	obj, created, err := s.core().Update(ctx, name, &updated{UpdatedObjectInfo: info}, admitted(valid), admittedUpdate(validUpdate), forceCreate, options)
 	obj, err = converted(obj, err)
 	return obj, created, err
 }
@@ -104,17 +101,12 @@ func (s *storage) ConvertToTable(ctx context.Context, obj, options runtime.Objec
 }
 
 // updated presents the stored object to the request in this face, and the request's answer in the stored form.
-type updated struct {
-	rest.UpdatedObjectInfo
-	name string
-}
+type updated struct{ rest.UpdatedObjectInfo }
 
 func (u *updated) UpdatedObject(ctx context.Context, old runtime.Object) (runtime.Object, error) {
-	var was *eventsv1.Event
 	face := old
 	if core, ok := old.(*corev1.Event); ok && core != nil {
-		was = fromCore(core)
-		face = was
+		face = fromCore(core)
 	}
 	obj, err := u.UpdatedObjectInfo.UpdatedObject(ctx, face)
 	if err != nil {
@@ -123,13 +115,6 @@ func (u *updated) UpdatedObject(ctx context.Context, old runtime.Object) (runtim
 	e, ok := obj.(*eventsv1.Event)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("update event: got a %T", obj))
-	}
-	errs := validateNew(e)
-	if was != nil && was.ResourceVersion != "" {
-		errs = validateChange(e, was)
-	}
-	if len(errs) > 0 {
-		return nil, apierrors.NewInvalid(eventsv1.SchemeGroupVersion.WithKind("Event").GroupKind(), u.name, errs)
 	}
 	return toCore(e), nil
 }

@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -21,7 +22,7 @@ import (
 func ipAddress() resource.Kind {
 	type address = networkingv1.IPAddress
 	return resource.Of(resource.Kind{
-		Kind: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"}, HasGeneration: true,
+		Kind: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"},
 		ValidateName: canonicalAddress,
 		New:          func() runtime.Object { return &address{} },
 		NewList:      func() runtime.Object { return &networkingv1.IPAddressList{} },
@@ -35,7 +36,11 @@ func ipAddress() resource.Kind {
 		},
 		ValidateUpdate: func(_ context.Context, a, old *address) field.ErrorList {
 			at := field.NewPath("spec", "parentRef")
-			return append(validateParent(a.Spec.ParentRef, at), check.Immutable(a.Spec.ParentRef, old.Spec.ParentRef, at)...)
+			errs := validateParent(a.Spec.ParentRef, at)
+			if !check.Same(a.Spec.ParentRef, old.Spec.ParentRef) {
+				errs = append(errs, field.Invalid(at, nil, apivalidation.FieldImmutableErrorMsg))
+			}
+			return errs
 		},
 	})
 }
@@ -71,7 +76,7 @@ func validateParent(p *networkingv1.ParentReference, at *field.Path) field.Error
 		}
 	}
 	if p.Namespace != "" {
-		errs = append(errs, check.Strings(apivalidation.ValidateNamespaceName(p.Namespace, false), at.Child("namespace"), p.Namespace)...)
+		errs = append(errs, check.Strings(path.IsValidPathSegmentName(p.Namespace), at.Child("namespace"), p.Namespace)...)
 	}
 	return errs
 }
@@ -91,7 +96,7 @@ func parentCell(p *networkingv1.ParentReference) string {
 func serviceCIDR() resource.Kind {
 	type cidr = networkingv1.ServiceCIDR
 	return resource.Of(resource.Kind{
-		Kind: "ServiceCIDR", Plural: "servicecidrs", HasStatus: true, HasGeneration: true,
+		Kind: "ServiceCIDR", Plural: "servicecidrs", HasStatus: true,
 		New:     func() runtime.Object { return &cidr{} },
 		NewList: func() runtime.Object { return &networkingv1.ServiceCIDRList{} },
 		Columns: []resource.Column{
@@ -100,36 +105,49 @@ func serviceCIDR() resource.Kind {
 		},
 	}, resource.Rules[*cidr]{
 		Validate: func(_ context.Context, c *cidr) field.ErrorList {
-			return validateCIDRs(c.Spec.CIDRs, field.NewPath("spec", "cidrs"))
+			return validateCIDRs(&c.Spec, field.NewPath("spec", "cidrs"))
 		},
 		ValidateUpdate: func(_ context.Context, c, old *cidr) field.ErrorList {
-			return validateCIDRChange(c.Spec.CIDRs, old.Spec.CIDRs, field.NewPath("spec", "cidrs"))
+			return validateCIDRChange(&c.Spec, &old.Spec, field.NewPath("spec", "cidrs"))
 		},
+		PrepareStatusUpdate: func(_ context.Context, c, old *cidr) { metav1.ResetObjectMetaForStatus(c, old) },
 	})
 }
 
 // validateCIDRChange: nothing may change, but that a range of the other family joins a single one.
-func validateCIDRChange(cidrs, old []string, at *field.Path) field.ErrorList {
-	if len(old) != 1 || len(cidrs) != 2 {
-		return check.Immutable(cidrs, old, at)
-	}
-	return append(check.Immutable(cidrs[0], old[0], at.Index(0)), validateCIDRs(cidrs, at)...)
-}
-
-func validateCIDRs(cidrs []string, at *field.Path) field.ErrorList {
-	switch {
-	case len(cidrs) == 0:
-		return field.ErrorList{field.Required(at, "at least one CIDR required")}
-	case len(cidrs) > 2:
-		return field.ErrorList{field.Invalid(at, cidrs, "may only hold up to 2 values")}
+func validateCIDRChange(s, old *networkingv1.ServiceCIDRSpec, at *field.Path) field.ErrorList {
+	const fixed = apivalidation.FieldImmutableErrorMsg
+	joins := len(old.CIDRs) == 1 && len(s.CIDRs) == 2
+	if len(s.CIDRs) != len(old.CIDRs) && !joins {
+		return field.ErrorList{field.Invalid(at, s.CIDRs, fixed)}
 	}
 	var errs field.ErrorList
-	for i, c := range cidrs {
+	for i, was := range old.CIDRs {
+		if s.CIDRs[i] != was {
+			errs = append(errs, field.Invalid(at.Index(i), s.CIDRs[i], fixed))
+		}
+	}
+	if joins {
+		errs = append(errs, validateCIDRs(s, at)...)
+	}
+	return errs
+}
+
+func validateCIDRs(s *networkingv1.ServiceCIDRSpec, at *field.Path) field.ErrorList {
+	switch {
+	case len(s.CIDRs) == 0:
+		return field.ErrorList{field.Required(at, "at least one CIDR required")}
+	case len(s.CIDRs) > 2:
+		return field.ErrorList{field.Invalid(at, s, "may only hold up to 2 values")}
+	}
+	var errs field.ErrorList
+	for i, c := range s.CIDRs {
 		errs = append(errs, validation.IsValidCIDR(at.Index(i), c)...)
 	}
-	if len(errs) == 0 && len(cidrs) == 2 {
-		if dual, err := netutils.IsDualStackCIDRStrings(cidrs); err != nil || !dual {
-			errs = append(errs, field.Invalid(at, cidrs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"))
+	if len(s.CIDRs) == 2 {
+		a, b := netutils.IPFamilyOfCIDRString(s.CIDRs[0]), netutils.IPFamilyOfCIDRString(s.CIDRs[1])
+		if a == b && a != netutils.IPFamilyUnknown {
+			errs = append(errs, field.Invalid(at, s.CIDRs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"))
 		}
 	}
 	return errs

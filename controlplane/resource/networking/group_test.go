@@ -47,7 +47,7 @@ func TestValidatePolicy(t *testing.T) {
 	}{
 		{port(ptr.To(intstr.FromInt32(80)), ptr.To[int32](90)), nil},
 		{port(ptr.To(intstr.FromString("http")), nil), nil},
-		{port(ptr.To(intstr.FromInt32(80)), ptr.To[int32](79)), []string{"spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`"}},
+		{port(ptr.To(intstr.FromInt32(80)), ptr.To[int32](79)), []string{"spec.ingress[0].ports[0].endPort: Invalid value: 79: must be greater than or equal to `port`"}},
 		{port(nil, ptr.To[int32](79)), []string{"spec.ingress[0].ports[0].endPort: Invalid value: 79: may not be specified when `port` is not specified"}},
 		{port(ptr.To(intstr.FromString("http")), ptr.To[int32](79)), []string{"may not be specified when `port` is non-numeric"}},
 		{port(ptr.To(intstr.FromInt32(0)), nil), []string{"spec.ingress[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive"}},
@@ -58,7 +58,9 @@ func TestValidatePolicy(t *testing.T) {
 			"spec.egress[0].to[0].ipBlock.except[1]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
 			"spec.egress[0].to[0].ipBlock.except[2]: Invalid value: \"10.0.0.0/8\": must be a strict subset of `cidr`"}},
 		{peer(networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0"}}), []string{"spec.egress[0].to[0].ipBlock.cidr: Invalid value"}},
-		{networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{"Sideways"}}, []string{`spec.policyTypes[0]: Unsupported value: "Sideways": supported values: "Egress", "Ingress"`}},
+		{peer(networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.1/8", Except: []string{"11.0.0.0/16"}}}), []string{
+			"spec.egress[0].to[0].ipBlock.cidr: Invalid value", "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`"}},
+		{networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{"Sideways"}}, []string{`spec.policyTypes[0]: Unsupported value: "Sideways": supported values: "Ingress", "Egress"`}},
 	} {
 		resourcetest.CheckErrors(t, k.Validate(t.Context(), &networkingv1.NetworkPolicy{Spec: c.spec}), c.want...)
 	}
@@ -96,8 +98,8 @@ func TestValidateIngress(t *testing.T) {
 		{of(rule("a", "/", "Fuzzy")), []string{`spec.rules[0].http.paths[0].pathType: Unsupported value: "Fuzzy": supported values: "Exact", "ImplementationSpecific", "Prefix"`}},
 		{of(noType), []string{"spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"}},
 		{networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{}}, []string{`spec.defaultBackend: Invalid value: "": resource or service backend is required`}},
-		{networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "9a"}}}, []string{
-			`spec.defaultBackend.service.name: Invalid value: "9a"`, "spec.defaultBackend: Required value: port name or number is required"}},
+		{networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "a.b"}}}, []string{
+			`spec.defaultBackend.service.name: Invalid value: "a.b"`, "spec.defaultBackend: Required value: port name or number is required"}},
 		{networkingv1.IngressSpec{DefaultBackend: ptr.To(backend("web")), TLS: []networkingv1.IngressTLS{{Hosts: []string{"*"}, SecretName: "A"}}}, []string{
 			`spec.tls[0].hosts[0]: Invalid value: "*"`, `spec.tls[0].secretName: Invalid value: "A"`}},
 	} {
@@ -106,8 +108,10 @@ func TestValidateIngress(t *testing.T) {
 	both := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{classAnnotation: "a"}},
 		Spec: networkingv1.IngressSpec{DefaultBackend: ptr.To(backend("web")), IngressClassName: ptr.To("b")}}
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), both), "must match `ingressClassName` when both are specified")
-	if w := k.Warnings(t.Context(), both, nil); len(w) != 1 {
-		t.Errorf("warnings %q", w)
+	one := both.DeepCopy()
+	one.Spec.IngressClassName = nil
+	if w, w2 := k.Warnings(t.Context(), both, nil), k.Warnings(t.Context(), one, nil); len(w) != 0 || len(w2) != 1 {
+		t.Errorf("warnings %q and %q", w, w2)
 	}
 }
 
@@ -148,7 +152,7 @@ func TestValidateOthers(t *testing.T) {
 		{"10.96.0.0/12", "10.96.0.0/12 fd00::/108", nil},
 		{"10.96.0.0/12", "10.96.0.0/12 10.112.0.0/12", []string{"may specify no more than one IP for each IP family"}},
 		{"10.96.0.0/12", "fd00::/108 10.96.0.0/12", []string{"spec.cidrs[0]: Invalid value: \"fd00::/108\": field is immutable"}},
-		{"10.96.0.0/12", "10.112.0.0/12", []string{"spec.cidrs: Invalid value: [\"10.112.0.0/12\"]: field is immutable"}},
+		{"10.96.0.0/12", "10.112.0.0/12", []string{"spec.cidrs[0]: Invalid value: \"10.112.0.0/12\": field is immutable"}},
 		{"10.96.0.0/12 fd00::/108", "10.96.0.0/12", []string{"spec.cidrs: Invalid value: [\"10.96.0.0/12\"]: field is immutable"}},
 	} {
 		resourcetest.CheckErrors(t, cidr.ValidateUpdate(t.Context(), of(c.now), of(c.was)), c.want...)
@@ -170,4 +174,25 @@ func TestColumns(t *testing.T) {
 	if names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "IPAddress"), a); names != "ParentRef|Age" || cells[0] != "services/default/kubernetes" {
 		t.Errorf("columns %s, cells %q", names, cells)
 	}
+}
+
+func TestChangesThatUpstreamCounts(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "NetworkPolicy")
+	was := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Generation: 3}}
+	now := was.DeepCopy()
+	now.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{}
+	k.PrepareForUpdate(t.Context(), now, was)
+	if now.Generation != 4 {
+		t.Errorf("an empty list in the place of none: generation %d", now.Generation)
+	}
+	cidr := resourcetest.Kind(t, Group(), "ServiceCIDR")
+	c := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"a": "b"}}}
+	if cidr.PrepareStatusUpdate(t.Context(), c, &networkingv1.ServiceCIDR{}); len(c.Labels) != 0 {
+		t.Errorf("a status update set labels %v", c.Labels)
+	}
+	ip := resourcetest.Kind(t, Group(), "IPAddress")
+	of := func(name string) *networkingv1.IPAddress {
+		return &networkingv1.IPAddress{Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "r", Name: name}}}
+	}
+	resourcetest.CheckErrors(t, ip.ValidateUpdate(t.Context(), of("a"), of("b")), "spec.parentRef: Invalid value: null: field is immutable")
 }

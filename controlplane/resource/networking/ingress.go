@@ -43,7 +43,7 @@ func ingress() resource.Kind {
 			return validateIngressStatus(&i.Status, &old.Status, field.NewPath("status", "loadBalancer", "ingress"))
 		},
 		Warnings: func(_ context.Context, i, old *networkingv1.Ingress) []string {
-			if _, ok := i.Annotations[classAnnotation]; ok && old == nil {
+			if _, ok := i.Annotations[classAnnotation]; ok && old == nil && i.Spec.IngressClassName == nil {
 				return []string{fmt.Sprintf("annotation %q is deprecated, please use 'spec.ingressClassName' instead", classAnnotation)}
 			}
 			return nil
@@ -69,12 +69,15 @@ func validateIngress(s, old *networkingv1.IngressSpec, at *field.Path) field.Err
 
 func validateTLS(list []networkingv1.IngressTLS, old *networkingv1.IngressSpec, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
+	// A name that was accepted once does not keep its owner from other changes.
+	lenient := old != nil && slices.ContainsFunc(old.TLS, func(o networkingv1.IngressTLS) bool {
+		return o.SecretName != "" && len(apivalidation.NameIsDNSSubdomain(o.SecretName, false)) > 0
+	})
 	for i, t := range list {
 		for j, host := range t.Hosts {
 			errs = append(errs, check.Strings(hostMessages(host), at.Index(i).Child("hosts").Index(j), host)...)
 		}
-		kept := old != nil && slices.ContainsFunc(old.TLS, func(o networkingv1.IngressTLS) bool { return o.SecretName == t.SecretName })
-		if t.SecretName != "" && !kept {
+		if t.SecretName != "" && !lenient {
 			errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(t.SecretName, false), at.Index(i).Child("secretName"), t.SecretName)...)
 		}
 	}
@@ -101,7 +104,6 @@ func validateRules(rules []networkingv1.IngressRule, at *field.Path) field.Error
 		if r.HTTP == nil {
 			continue
 		}
-		// Upstream names the first rule, whichever it is; the right one helps the user more.
 		paths := at.Index(i).Child("http", "paths")
 		if len(r.HTTP.Paths) == 0 {
 			errs = append(errs, field.Required(paths, ""))
@@ -161,7 +163,7 @@ func validateBackend(b *networkingv1.IngressBackend, at *field.Path) field.Error
 	if s.Name == "" {
 		errs = append(errs, field.Required(service.Child("name"), ""))
 	} else {
-		errs = append(errs, check.Strings(apivalidation.NameIsDNS1035Label(s.Name, false), service.Child("name"), s.Name)...)
+		errs = append(errs, check.Strings(apivalidation.NameIsDNSLabel(s.Name, false), service.Child("name"), s.Name)...)
 	}
 	switch name, number := s.Port.Name != "", s.Port.Number != 0; {
 	case name && number:
@@ -184,7 +186,7 @@ func validateTyped(group *string, kind, name string, at *field.Path) field.Error
 	}
 	for _, part := range []struct{ field, value string }{{"kind", kind}, {"name", name}} {
 		if part.value == "" {
-			errs = append(errs, field.Required(at.Child(part.field), part.field+" is required"))
+			errs = append(errs, field.Required(at.Child(part.field), ""))
 		} else {
 			errs = append(errs, check.Strings(path.IsValidPathSegmentName(part.value), at.Child(part.field), part.value)...)
 		}

@@ -3,6 +3,7 @@ package networking
 import (
 	"context"
 	"net/netip"
+	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -31,6 +32,12 @@ func networkPolicy() resource.Kind {
 		},
 	}, resource.Rules[*policy]{
 		Default: defaultPolicy,
+		// An empty list in the place of none counts as a change here.
+		PrepareForUpdate: func(_ context.Context, p, old *policy) {
+			if !reflect.DeepEqual(p.Spec, old.Spec) {
+				p.Generation = old.Generation + 1
+			}
+		},
 		Validate: func(_ context.Context, p *policy) field.ErrorList {
 			return validatePolicy(&p.Spec, nil, field.NewPath("spec"))
 		},
@@ -142,7 +149,7 @@ func validatePolicy(s, old *networkingv1.NetworkPolicySpec, path *field.Path) fi
 		return append(errs, field.Invalid(path.Child("policyTypes"), &s.PolicyTypes, "may not specify more than two policyTypes"))
 	}
 	for i, t := range s.PolicyTypes {
-		errs = append(errs, check.OneOf(t, path.Child("policyTypes").Index(i), networkingv1.PolicyTypeEgress, networkingv1.PolicyTypeIngress)...)
+		errs = append(errs, check.OneOf(t, path.Child("policyTypes").Index(i), networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress)...)
 	}
 	return errs
 }
@@ -170,7 +177,7 @@ func validatePolicyPort(p *networkingv1.NetworkPolicyPort, path *field.Path) fie
 		errs = append(errs, check.Strings(validation.IsValidPortNum(int(p.Port.IntVal)), path.Child("port"), p.Port.IntVal)...)
 		if p.EndPort != nil {
 			if *p.EndPort < p.Port.IntVal {
-				errs = append(errs, field.Invalid(end, p.Port.IntVal, "must be greater than or equal to `port`"))
+				errs = append(errs, field.Invalid(end, *p.EndPort, "must be greater than or equal to `port`"))
 			}
 			errs = append(errs, check.Strings(validation.IsValidPortNum(int(*p.EndPort)), end, *p.EndPort)...)
 		}
@@ -207,14 +214,13 @@ func (l leniency) validateBlock(b *networkingv1.IPBlock, path *field.Path) field
 		return field.ErrorList{field.Required(path.Child("cidr"), "")}
 	}
 	errs := validation.IsValidCIDRForLegacyField(path.Child("cidr"), b.CIDR, true, l.cidrs)
-	if len(errs) > 0 {
+	if !prefix(b.CIDR).IsValid() {
 		return errs
 	}
 	for i, e := range b.Except {
 		at := path.Child("except").Index(i)
-		if bad := validation.IsValidCIDRForLegacyField(at, e, true, l.cidrs); len(bad) > 0 {
-			errs = append(errs, bad...)
-		} else if !strictlyWithin(e, b.CIDR) {
+		errs = append(errs, validation.IsValidCIDRForLegacyField(at, e, true, l.cidrs)...)
+		if prefix(e).IsValid() && !strictlyWithin(e, b.CIDR) {
 			errs = append(errs, field.Invalid(at, e, "must be a strict subset of `cidr`"))
 		}
 	}
@@ -224,7 +230,7 @@ func (l leniency) validateBlock(b *networkingv1.IPBlock, path *field.Path) field
 // strictlyWithin says whether the range inner is a part, and not the whole, of outer.
 func strictlyWithin(inner, outer string) bool {
 	a, b := prefix(inner), prefix(outer)
-	return a.IsValid() && b.IsValid() && a.Bits() > b.Bits() && b.Contains(a.Addr())
+	return a.Bits() > b.Bits() && b.Contains(a.Addr())
 }
 
 func prefix(cidr string) netip.Prefix {

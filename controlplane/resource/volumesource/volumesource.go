@@ -223,19 +223,21 @@ type ISCSI struct {
 	TargetPortal, IQN string
 	Lun               int32
 	InitiatorName     *string
+	// Terse: a PersistentVolume is not told how names begin, as a pod is.
+	Terse bool
 }
 
 // Validate checks the portal, the names and the LUN.
 func (v ISCSI) Validate(at *field.Path) field.ErrorList {
 	errs := Required(at, "targetPortal", v.TargetPortal, "iqn", v.IQN)
 	if v.IQN != "" {
-		errs = append(errs, iscsiName(v.IQN, at.Child("iqn"))...)
+		errs = append(errs, v.validName(v.IQN, at.Child("iqn"))...)
 	}
 	if v.Lun < 0 || v.Lun > 255 {
 		errs = append(errs, field.Invalid(at.Child("lun"), v.Lun, validation.InclusiveRangeError(0, 255)))
 	}
 	if v.InitiatorName != nil {
-		errs = append(errs, iscsiName(*v.InitiatorName, at.Child("initiatorname"))...)
+		errs = append(errs, v.validName(*v.InitiatorName, at.Child("initiatorname"))...)
 	}
 	return errs
 }
@@ -248,7 +250,7 @@ func (v ISCSI) TooLongFor(volume string) bool {
 // ISCSITooLong explains TooLongFor.
 const ISCSITooLong = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."
 
-func iscsiName(name string, at *field.Path) field.ErrorList {
+func (v ISCSI) validName(name string, at *field.Path) field.ErrorList {
 	for prefix, form := range iscsiNames {
 		if !strings.HasPrefix(name, prefix) {
 			continue
@@ -258,7 +260,11 @@ func iscsiName(name string, at *field.Path) field.ErrorList {
 		}
 		return nil
 	}
-	return field.ErrorList{field.Invalid(at, name, "must be valid format starting with iqn, eui, or naa")}
+	message := "must be valid format starting with iqn, eui, or naa"
+	if v.Terse {
+		message = "must be valid format"
+	}
+	return field.ErrorList{field.Invalid(at, name, message)}
 }
 
 // Name checks the name of an object that a source refers to.
