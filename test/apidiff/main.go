@@ -240,7 +240,7 @@ func (c *comparison) object(ctx context.Context, object map[string]any) *report 
 	}
 	name := nameOf(object)
 	one := collection + "/" + url.PathEscape(name)
-	c.compare(ctx, r, "base", "made", request{method: "POST", path: collection, query: url.Values{"fieldValidation": {"Strict"}}, body: bare})
+	made := c.compare(ctx, r, "base", "made", request{method: "POST", path: collection, query: url.Values{"fieldValidation": {"Strict"}}, body: bare})
 	defer func() {
 		grace := url.Values{"gracePeriodSeconds": {"0"}, "propagationPolicy": {"Background"}}
 		c.compare(ctx, r, "base", "deleted", request{method: "DELETE", path: one, query: grace})
@@ -253,7 +253,7 @@ func (c *comparison) object(ctx context.Context, object map[string]any) *report 
 	}
 	ours, peer, err := c.both(ctx, request{method: "GET", path: one})
 	if err != nil || ours.code != 200 || peer.code != 200 {
-		r.note(fmt.Sprintf("the object could not be made: %d %v, %d %v, %v", ours.code, ours.body["message"], peer.code, peer.body["message"], err))
+		r.note(fmt.Sprintf("the object could not be made: %d, %d, %v: %v", ours.code, peer.code, err, made.body["message"]))
 		return r
 	}
 	mine, theirs := live(ours.body), live(peer.body)
@@ -353,10 +353,12 @@ func make2(ms []mutation) <-chan mutation {
 	return c
 }
 
-func (c *comparison) compare(ctx context.Context, r *report, mode, what string, q request) {
+// compare asks both once and returns the peer's answer.
+func (c *comparison) compare(ctx context.Context, r *report, mode, what string, q request) answer {
 	ours, errOurs := c.ours.ask(ctx, q)
 	peer, errPeer := c.peer.ask(ctx, q)
 	r.add(mode, what, c.mask(ours, peer, errOurs, errPeer))
+	return peer
 }
 
 type pair struct{ ours, peer []string }
@@ -379,5 +381,20 @@ func (c *comparison) own(a answer) map[string]string {
 			out[rv] = "RV"
 		}
 	}
+	credentials(a.body, out)
 	return out
+}
+
+// credentials adds the names of the certificates by which we are known: each server's authority has given its own.
+func credentials(v any, out map[string]string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k := range v {
+			if ids, ok := v[k].([]any); ok && k == "authentication.kubernetes.io/credential-id" && len(ids) == 1 {
+				out[fmt.Sprint(ids[0])] = "CREDENTIAL"
+				continue
+			}
+			credentials(v[k], out)
+		}
+	}
 }

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 // The annotations in which a v1 object carries what v1 has no fields for. They exist in v1 only.
@@ -21,7 +23,8 @@ const (
 	behaviorAnnotation   = "autoscaling.alpha.kubernetes.io/behavior"
 )
 
-var annotations = []string{metricsAnnotation, currentAnnotation, conditionsAnnotation, behaviorAnnotation}
+var annotations = []string{metricsAnnotation, currentAnnotation, conditionsAnnotation, behaviorAnnotation,
+	"autoscaling.alpha.kubernetes.io/scale-down-tolerance", "autoscaling.alpha.kubernetes.io/scale-up-tolerance"}
 
 func convert(s *runtime.Scheme) error {
 	// A Scale is the same type inside and outside.
@@ -108,10 +111,10 @@ func toV1(in *autoscalingv2.HorizontalPodAutoscaler, out *autoscalingv1.Horizont
 		needed     bool
 		value      any
 	}{
-		{metricsAnnotation, len(others) > 0, others},
-		{currentAnnotation, len(in.Status.CurrentMetrics) > 0, in.Status.CurrentMetrics},
+		{metricsAnnotation, len(others) > 0, each(others, specToV1)},
+		{currentAnnotation, len(in.Status.CurrentMetrics) > 0, each(in.Status.CurrentMetrics, statusToV1)},
 		{conditionsAnnotation, len(in.Status.Conditions) > 0, in.Status.Conditions},
-		{behaviorAnnotation, in.Spec.Behavior != nil, in.Spec.Behavior},
+		{behaviorAnnotation, in.Spec.Behavior != nil, check.Plain(in.Spec.Behavior)},
 	} {
 		if !carry.needed {
 			continue
@@ -136,8 +139,10 @@ func fromV1(in *autoscalingv1.HorizontalPodAutoscaler, out *autoscalingv2.Horizo
 		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference(in.Spec.ScaleTargetRef),
 		MinReplicas:    in.Spec.MinReplicas,
 		MaxReplicas:    in.Spec.MaxReplicas,
-		Metrics:        carried[[]autoscalingv2.MetricSpec](in, metricsAnnotation),
-		Behavior:       carried[*autoscalingv2.HorizontalPodAutoscalerBehavior](in, behaviorAnnotation),
+		Metrics:        each(carried[[]autoscalingv1.MetricSpec](in, metricsAnnotation), specFromV1),
+	}
+	if b := carried[autoscalingv2.HorizontalPodAutoscalerBehavior](in, behaviorAnnotation); b != (autoscalingv2.HorizontalPodAutoscalerBehavior{}) {
+		out.Spec.Behavior = &b
 	}
 	if cpu := in.Spec.TargetCPUUtilizationPercentage; cpu != nil {
 		out.Spec.Metrics = append(out.Spec.Metrics, cpuMetric(*cpu))
@@ -150,7 +155,7 @@ func fromV1(in *autoscalingv1.HorizontalPodAutoscaler, out *autoscalingv2.Horizo
 		LastScaleTime:      in.Status.LastScaleTime,
 		CurrentReplicas:    in.Status.CurrentReplicas,
 		DesiredReplicas:    in.Status.DesiredReplicas,
-		CurrentMetrics:     carried[[]autoscalingv2.MetricStatus](in, currentAnnotation),
+		CurrentMetrics:     each(carried[[]autoscalingv1.MetricStatus](in, currentAnnotation), statusFromV1),
 		Conditions:         carried[[]autoscalingv2.HorizontalPodAutoscalerCondition](in, conditionsAnnotation),
 	}
 	if cpu := in.Status.CurrentCPUUtilizationPercentage; cpu != nil && out.Status.CurrentMetrics == nil {

@@ -53,20 +53,18 @@ func autoscaler() resource.Kind {
 				func(h *hpa) any { return int64(h.Status.CurrentReplicas) }),
 		},
 	}, resource.Rules[*hpa]{
-		Default: defaultV2,
-		Validate: func(_ context.Context, h *hpa) field.ErrorList {
-			return validate(&h.Spec, 1, field.NewPath("spec"))
-		},
+		Default:  defaultV2,
+		Validate: func(_ context.Context, h *hpa) field.ErrorList { return validate(&h.Spec, nil, field.NewPath("spec")) },
 		ValidateUpdate: func(_ context.Context, h, old *hpa) field.ErrorList {
-			lowest := int32(1)
-			if ptr.Deref(old.Spec.MinReplicas, 1) == 0 {
-				lowest = 0 // what is there may stay
-			}
-			return validate(&h.Spec, lowest, field.NewPath("spec"))
+			return validate(&h.Spec, &old.Spec, field.NewPath("spec"))
 		},
 		ValidateStatusUpdate: func(_ context.Context, h, _ *hpa) field.ErrorList {
 			path := field.NewPath("status")
-			errs := check.NonNegative(h.Status.CurrentReplicas, path.Child("currentReplicas"))
+			var errs field.ErrorList
+			for i, c := range h.Status.Conditions {
+				errs = append(errs, check.NonNegativePtr(c.ObservedGeneration, path.Child("conditions").Index(i).Child("observedGeneration"))...)
+			}
+			errs = append(errs, check.NonNegative(h.Status.CurrentReplicas, path.Child("currentReplicas"))...)
 			return append(errs, check.NonNegative(h.Status.DesiredReplicas, path.Child("desiredReplicas"))...)
 		},
 	})

@@ -1,6 +1,7 @@
 package autoscaling
 
 import (
+	"strings"
 	"testing"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -67,6 +68,12 @@ func TestVersion1RoundTrip(t *testing.T) {
 	if !equality.Semantic.DeepEqual(h, &back) {
 		t.Errorf("lost on the way\n got %+v\nwant %+v", &back, h)
 	}
+	if got, want := old.Annotations[metricsAnnotation], `[{"type":"Pods","pods":{"metricName":"qps","targetAverageValue":"10"}}]`; got != want {
+		t.Errorf("metrics carried as %s, want %s", got, want)
+	}
+	if got, want := old.Annotations[behaviorAnnotation], `{"ScaleUp":{"StabilizationWindowSeconds":7,`; !strings.HasPrefix(got, want) {
+		t.Errorf("behaviour carried as %s, want %s…", got, want)
+	}
 	old.Annotations[metricsAnnotation] = "{not json"
 	fromV1(&old, &back)
 	if len(back.Spec.Metrics) != 1 {
@@ -83,11 +90,15 @@ func TestValidate(t *testing.T) {
 	}{
 		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.MinReplicas, s.MaxReplicas = ptr.To[int32](3), 2 },
 			[]string{"spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`"}},
-		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.MaxReplicas, s.MinReplicas = 0, nil }, []string{"spec.maxReplicas: Invalid value: 0: must be greater than 0"}},
+		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.MaxReplicas, s.MinReplicas = 0, nil }, []string{"spec.maxReplicas: Required value"}},
 		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.MinReplicas = ptr.To[int32](0) }, []string{
-			"spec.minReplicas: Invalid value: 0: must be greater than or equal to 1",
 			"spec.metrics: Forbidden: must specify at least one Object or External metric"}},
 		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.ScaleTargetRef.Kind = "" }, []string{"spec.scaleTargetRef.kind: Required value"}},
+		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.ScaleTargetRef.APIVersion = "v1" }, []string{
+			`spec.scaleTargetRef.apiVersion: Invalid value: "v1": apiVersion must specify API group`}},
+		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) {
+			s.ScaleTargetRef.APIVersion, s.ScaleTargetRef.Kind = "v1", "ReplicationController"
+		}, nil},
 		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.Metrics[0].Type = "Resource" }, []string{
 			"spec.metrics[0].resource: Required value: must populate information for the given metric source"}},
 		{func(s *autoscalingv2.HorizontalPodAutoscalerSpec) {
@@ -106,6 +117,9 @@ func TestValidate(t *testing.T) {
 		c.edit(&h.Spec)
 		resourcetest.CheckErrors(t, k.Validate(t.Context(), h), c.want...)
 	}
+	odd := sample()
+	odd.Spec.ScaleTargetRef.APIVersion = "v1"
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), odd, odd)) // what an update leaves alone may stay
 }
 
 func TestColumns(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/resourcename"
 )
 
 const (
@@ -17,19 +18,32 @@ const (
 	maxWindowSeconds = 3600
 )
 
-func validate(s *autoscalingv2.HorizontalPodAutoscalerSpec, lowest int32, at *field.Path) field.ErrorList {
+// refRule is what a reference's apiVersion may be.
+type refRule int
+
+const (
+	grouped  refRule = iota // it names a group
+	anyGroup                // or core
+	anything                // it is as it was
+)
+
+// validate checks a spec; old is nil on create.
+func validate(s, old *autoscalingv2.HorizontalPodAutoscalerSpec, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if n := s.MinReplicas; n != nil && *n < lowest {
-		errs = append(errs, field.Invalid(at.Child("minReplicas"), *n, fmt.Sprintf("must be greater than or equal to %d", lowest)))
+	if n := s.MinReplicas; n != nil && *n < 0 {
+		errs = append(errs, field.Invalid(at.Child("minReplicas"), *n, "must be greater than or equal to 0"))
 	}
-	if s.MaxReplicas < 1 {
-		errs = append(errs, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than 0"))
+	switch n := s.MaxReplicas; {
+	case n == 0:
+		errs = append(errs, field.Required(at.Child("maxReplicas"), ""))
+	case n < 0:
+		errs = append(errs, field.Invalid(at.Child("maxReplicas"), n, "must be greater than or equal to 1"))
 	}
 	if s.MinReplicas != nil && s.MaxReplicas < *s.MinReplicas {
 		errs = append(errs, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to `minReplicas`"))
 	}
-	errs = append(errs, validateRef(s.ScaleTargetRef, at.Child("scaleTargetRef"))...)
-	errs = append(errs, validateMetrics(s, at.Child("metrics"))...)
+	errs = append(errs, validateRef(s.ScaleTargetRef, targetRule(s, old), at.Child("scaleTargetRef"))...)
+	errs = append(errs, validateMetrics(s, objectRule(old), at.Child("metrics"))...)
 	if b := s.Behavior; b != nil {
 		errs = append(errs, validateRules(b.ScaleUp, at.Child("behavior", "scaleUp"))...)
 		errs = append(errs, validateRules(b.ScaleDown, at.Child("behavior", "scaleDown"))...)
@@ -37,13 +51,48 @@ func validate(s *autoscalingv2.HorizontalPodAutoscalerSpec, lowest int32, at *fi
 	return errs
 }
 
-func validateRef(ref autoscalingv2.CrossVersionObjectReference, at *field.Path) field.ErrorList {
+// targetRule: core has one kind that scales; what an update leaves alone is not looked at.
+func targetRule(s, old *autoscalingv2.HorizontalPodAutoscalerSpec) refRule {
+	ref := s.ScaleTargetRef
+	switch {
+	case old != nil && ref.APIVersion == old.ScaleTargetRef.APIVersion && ref.Kind == old.ScaleTargetRef.Kind:
+		return anything
+	case ref.Kind == "ReplicationController":
+		return anyGroup
+	}
+	return grouped
+}
+
+// objectRule: an autoscaler that describes an object by a malformed version already may go on so.
+func objectRule(old *autoscalingv2.HorizontalPodAutoscalerSpec) refRule {
+	if old != nil {
+		for _, m := range old.Metrics {
+			if m.Type == autoscalingv2.ObjectMetricSourceType && m.Object != nil && len(validateVersion(m.Object.DescribedObject, anyGroup, nil)) > 0 {
+				return anything
+			}
+		}
+	}
+	return anyGroup
+}
+
+func validateRef(ref autoscalingv2.CrossVersionObjectReference, rule refRule, at *field.Path) field.ErrorList {
 	errs := segment(ref.Kind, "", at.Child("kind"))
 	errs = append(errs, segment(ref.Name, "", at.Child("name"))...)
-	if _, err := schema.ParseGroupVersion(ref.APIVersion); err != nil {
-		errs = append(errs, field.Invalid(at.Child("apiVersion"), ref.APIVersion, err.Error()))
+	return append(errs, validateVersion(ref, rule, at.Child("apiVersion"))...)
+}
+
+func validateVersion(ref autoscalingv2.CrossVersionObjectReference, rule refRule, at *field.Path) field.ErrorList {
+	if rule == anything {
+		return nil
 	}
-	return errs
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	switch {
+	case err != nil:
+		return field.ErrorList{field.Invalid(at, ref.APIVersion, err.Error())}
+	case rule == grouped && gv.Group == "":
+		return field.ErrorList{field.Invalid(at, ref.APIVersion, "apiVersion must specify API group")}
+	}
+	return nil
 }
 
 // segment checks a required name that will be a part of a URL.
@@ -54,11 +103,11 @@ func segment(v, missing string, at *field.Path) field.ErrorList {
 	return check.Strings(path.IsValidPathSegmentName(v), at, v)
 }
 
-func validateMetrics(s *autoscalingv2.HorizontalPodAutoscalerSpec, at *field.Path) field.ErrorList {
+func validateMetrics(s *autoscalingv2.HorizontalPodAutoscalerSpec, rule refRule, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	outside := false // a metric that exists without pods, by which to scale up from none
 	for i := range s.Metrics {
-		errs = append(errs, validateMetric(&s.Metrics[i], at.Index(i))...)
+		errs = append(errs, validateMetric(&s.Metrics[i], rule, at.Index(i))...)
 		t := s.Metrics[i].Type
 		outside = outside || t == autoscalingv2.ObjectMetricSourceType || t == autoscalingv2.ExternalMetricSourceType
 	}
@@ -81,14 +130,14 @@ type source struct {
 	validate func(*field.Path) field.ErrorList
 }
 
-func validateMetric(m *autoscalingv2.MetricSpec, at *field.Path) field.ErrorList {
+func validateMetric(m *autoscalingv2.MetricSpec, rule refRule, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if m.Type == "" {
 		errs = append(errs, field.Required(at.Child("type"), "must specify a metric source type"))
 	}
 	errs = append(errs, check.OneOf(m.Type, at.Child("type"), sourceTypes...)...)
 	sources := []source{
-		{"object", autoscalingv2.ObjectMetricSourceType, m.Object != nil, func(p *field.Path) field.ErrorList { return validateObject(m.Object, p) }},
+		{"object", autoscalingv2.ObjectMetricSourceType, m.Object != nil, func(p *field.Path) field.ErrorList { return validateObject(m.Object, rule, p) }},
 		{"external", autoscalingv2.ExternalMetricSourceType, m.External != nil, func(p *field.Path) field.ErrorList { return validateExternal(m.External, p) }},
 		{"pods", autoscalingv2.PodsMetricSourceType, m.Pods != nil, func(p *field.Path) field.ErrorList { return validatePods(m.Pods, p) }},
 		{"resource", autoscalingv2.ResourceMetricSourceType, m.Resource != nil, func(p *field.Path) field.ErrorList {
@@ -127,8 +176,8 @@ func required(v, message string, at *field.Path) field.ErrorList {
 	return nil
 }
 
-func validateObject(s *autoscalingv2.ObjectMetricSource, at *field.Path) field.ErrorList {
-	errs := validateRef(s.DescribedObject, at.Child("describedObject"))
+func validateObject(s *autoscalingv2.ObjectMetricSource, rule refRule, at *field.Path) field.ErrorList {
+	errs := validateRef(s.DescribedObject, rule, at.Child("describedObject"))
 	errs = append(errs, segment(s.Metric.Name, "must specify a metric name", at.Child("metric", "name"))...)
 	errs = append(errs, validateTarget(s.Target, at.Child("target"))...)
 	if s.Target.Value == nil && s.Target.AverageValue == nil {
@@ -160,6 +209,9 @@ func validatePods(s *autoscalingv2.PodsMetricSource, at *field.Path) field.Error
 
 func validateContainer(s *autoscalingv2.ContainerResourceMetricSource, at *field.Path) field.ErrorList {
 	errs := required(string(s.Name), "must specify a resource name", at.Child("name"))
+	if s.Name != "" {
+		errs = resourcename.ValidateContainer(s.Name, at.Child("name"))
+	}
 	if s.Container == "" {
 		errs = append(errs, field.Required(at.Child("container"), "must specify a container"))
 	} else {

@@ -60,6 +60,20 @@ func Age() resource.Column {
 	}
 }
 
+// Created is the column of kinds that say when they were made in place of how long ago that is.
+func Created() resource.Column {
+	return resource.Column{
+		Name: "Created At", Type: "date", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"],
+		Value: func(obj runtime.Object) any {
+			m, err := meta.Accessor(obj)
+			if err != nil {
+				return nil
+			}
+			return m.GetCreationTimestamp().UTC().Format("2006-01-02T15:04:05Z")
+		},
+	}
+}
+
 // Since is how long ago t was, in kubectl's short form; "<unknown>" for no time.
 func Since(t metav1.Time) string {
 	if t.IsZero() {

@@ -31,11 +31,23 @@ func lease() resource.Kind {
 				func(l *coordinationv1.Lease) any { return cell.Or(l.Spec.HolderIdentity, "") }),
 		},
 	}, resource.Rules[*coordinationv1.Lease]{
-		Validate: validateLease,
+		PrepareForCreate: func(_ context.Context, l *coordinationv1.Lease) { dropElection(l, &coordinationv1.Lease{}) },
+		PrepareForUpdate: func(_ context.Context, l, old *coordinationv1.Lease) { dropElection(l, old) },
+		Validate:         validateLease,
 		ValidateUpdate: func(ctx context.Context, obj, _ *coordinationv1.Lease) field.ErrorList {
 			return validateLease(ctx, obj)
 		},
 	})
+}
+
+// dropElection drops what only leader election by the server reads, which is off by default, unless it was there.
+func dropElection(l, old *coordinationv1.Lease) {
+	if old.Spec.Strategy == nil {
+		l.Spec.Strategy = nil
+	}
+	if old.Spec.PreferredHolder == nil {
+		l.Spec.PreferredHolder = nil
+	}
 }
 
 func validateLease(_ context.Context, l *coordinationv1.Lease) field.ErrorList {

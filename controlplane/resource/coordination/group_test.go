@@ -25,6 +25,20 @@ func TestValidateLease(t *testing.T) {
 		"spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined")
 }
 
+func TestElectionFieldsAreOff(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "Lease")
+	l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{Strategy: ptr.To(coordinationv1.OldestEmulationVersion), PreferredHolder: ptr.To("b")}}
+	old := l.DeepCopy()
+	k.PrepareForUpdate(t.Context(), l, old)
+	if l.Spec.Strategy == nil || l.Spec.PreferredHolder == nil {
+		t.Errorf("an update dropped what was there: %+v", l.Spec)
+	}
+	k.PrepareForCreate(t.Context(), l)
+	if l.Spec.Strategy != nil || l.Spec.PreferredHolder != nil {
+		t.Errorf("of a new lease: %+v", l.Spec)
+	}
+}
+
 func TestColumns(t *testing.T) {
 	l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To("n1")}}
 	names, cells := resourcetest.Cells(resourcetest.Kind(t, Group(), "Lease"), l)

@@ -84,6 +84,9 @@ func flowSchema() resource.Kind {
 	}, resource.Rules[*schema]{
 		Default:  defaultSchema,
 		Validate: func(_ context.Context, s *schema) field.ErrorList { return validateSchema(s) },
+		PrepareStatusUpdate: func(_ context.Context, s, old *schema) {
+			metav1.ResetObjectMetaForStatus(&s.ObjectMeta, &old.ObjectMeta)
+		},
 		ValidateStatusUpdate: func(_ context.Context, s, _ *schema) field.ErrorList {
 			types := make([]string, len(s.Status.Conditions))
 			for i, c := range s.Status.Conditions {
@@ -132,6 +135,9 @@ func priorityLevel() resource.Kind {
 	}, resource.Rules[*level]{
 		Default:  defaultLevel,
 		Validate: func(_ context.Context, l *level) field.ErrorList { return validateLevel(l) },
+		PrepareStatusUpdate: func(_ context.Context, l, old *level) {
+			metav1.ResetObjectMetaForStatus(&l.ObjectMeta, &old.ObjectMeta)
+		},
 		ValidateStatusUpdate: func(_ context.Context, l, _ *level) field.ErrorList {
 			types := make([]string, len(l.Status.Conditions))
 			for i, c := range l.Status.Conditions {

@@ -109,7 +109,13 @@ func TestValidateLevel(t *testing.T) {
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), level(&flowcontrolv1.QueuingConfiguration{Queues: 512, HandSize: 8})), "required entropy bits of deckSize 512 and handSize 8 should not be greater than 60")
 	odd := level(&flowcontrolv1.QueuingConfiguration{})
 	odd.Spec.Type = "Exempt"
-	resourcetest.CheckErrors(t, k.Validate(t.Context(), odd), "type must be 'Exempt' if and only if `name` is 'exempt'", "spec.limited: Forbidden: must be nil if the type is not Limited")
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), odd), "spec.type: Invalid value: \"Exempt\": must be 'Exempt' if and only if `name` is 'exempt'", "spec.limited: Forbidden")
+	odd.Spec.Type = ""
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), odd), "spec.type: Required value", "spec.limited: Forbidden")
+	_, levels := Bootstrap()
+	changed := levels[0].DeepCopy()
+	changed.Spec.Limited.LendablePercent = ptr.To[int32](1)
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), changed), "spec of 'catch-all' must equal the fixed value")
 	lends := level(&flowcontrolv1.QueuingConfiguration{})
 	lends.Spec.Limited.LendablePercent = ptr.To[int32](101)
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), lends), "spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive")

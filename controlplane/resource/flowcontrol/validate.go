@@ -29,7 +29,7 @@ func validateConditionTypes(types []string) field.ErrorList {
 	for i, t := range types {
 		at := field.NewPath("status", "conditions").Index(i).Child("type")
 		if t == "" {
-			errs = append(errs, field.Required(at, "must not be empty"))
+			errs = append(errs, field.Required(at, ""))
 		}
 		if seen[t] {
 			errs = append(errs, field.Duplicate(at, t))
@@ -44,7 +44,7 @@ func validateSchema(s *flowcontrolv1.FlowSchema) field.ErrorList {
 	var errs field.ErrorList
 	for _, m := range bootstrap.MandatoryFlowSchemas {
 		if m.Name == s.Name && !check.Same(m.Spec, s.Spec) {
-			errs = append(errs, field.Invalid(path, s.Spec, fmt.Sprintf("spec of '%s' must equal the fixed value", s.Name)))
+			errs = append(errs, field.Invalid(path, check.Plain(s.Spec), fmt.Sprintf("spec of '%s' must equal the fixed value", s.Name)))
 		}
 	}
 	at, p := path.Child("matchingPrecedence"), spec.MatchingPrecedence
@@ -58,8 +58,10 @@ func validateSchema(s *flowcontrolv1.FlowSchema) field.ErrorList {
 		errs = append(errs, field.Invalid(at, p, "only the schema named 'exempt' may have matchingPrecedence 1"))
 	}
 	if d := spec.DistinguisherMethod; d != nil {
-		errs = append(errs, check.OneOf(d.Type, path.Child("distinguisherMethod"),
-			flowcontrolv1.FlowDistinguisherMethodByNamespaceType, flowcontrolv1.FlowDistinguisherMethodByUserType)...)
+		if known := []flowcontrolv1.FlowDistinguisherMethodType{
+			flowcontrolv1.FlowDistinguisherMethodByNamespaceType, flowcontrolv1.FlowDistinguisherMethodByUserType}; !slices.Contains(known, d.Type) {
+			errs = append(errs, field.NotSupported(path.Child("distinguisherMethod", "type"), check.Plain(d), known))
+		}
 	}
 	level := path.Child("priorityLevelConfiguration", "name")
 	if name := spec.PriorityLevelConfiguration.Name; name == "" {
@@ -117,16 +119,15 @@ func validateSubject(s *flowcontrolv1.Subject, path *field.Path) field.ErrorList
 			errs = append(errs, field.Forbidden(path.Child(part.name), fmt.Sprintf("%s is forbidden when subject kind is not '%s'", part.name, part.kind)))
 		}
 	}
-	if len(errs) > 0 {
-		return errs
+	switch {
+	case s.Kind == flowcontrolv1.SubjectKindUser && s.User != nil:
+		errs = append(errs, required(s.User.Name, path.Child("user", "name"))...)
+	case s.Kind == flowcontrolv1.SubjectKindGroup && s.Group != nil:
+		errs = append(errs, required(s.Group.Name, path.Child("group", "name"))...)
+	case s.Kind == flowcontrolv1.SubjectKindServiceAccount && s.ServiceAccount != nil:
+		errs = append(errs, validateAccount(s.ServiceAccount, path.Child("serviceAccount"))...)
 	}
-	switch s.Kind {
-	case flowcontrolv1.SubjectKindUser:
-		return required(s.User.Name, path.Child("user", "name"))
-	case flowcontrolv1.SubjectKindGroup:
-		return required(s.Group.Name, path.Child("group", "name"))
-	}
-	return validateAccount(s.ServiceAccount, path.Child("serviceAccount"))
+	return errs
 }
 
 func required(v string, path *field.Path) field.ErrorList {
@@ -224,49 +225,70 @@ func urlMessage(u string) string {
 	return ""
 }
 
+// zeroShares is how v1beta3 says what v1 has a field for.
+const zeroShares = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares"
+
 func validateLevel(l *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
 	path, spec := field.NewPath("spec"), &l.Spec
 	var errs field.ErrorList
+	if _, ok := l.Annotations[zeroShares]; ok {
+		errs = append(errs, field.Forbidden(field.NewPath("metadata", "annotations"), "annotation '"+zeroShares+"' is forbidden"))
+	}
+	if exempt := spec.Type == flowcontrolv1.PriorityLevelEnablementExempt; exempt != (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) {
+		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "must be 'Exempt' if and only if `name` is 'exempt'"))
+	}
+	errs = append(errs, validateMode(spec.Type, path.Child("type"), flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited)...)
+	limited := spec.Type == flowcontrolv1.PriorityLevelEnablementLimited
+	errs = append(errs, validatePart(limited, spec.Limited != nil, path.Child("limited"))...)
+	if limited && spec.Limited != nil {
+		errs = append(errs, validateLimited(spec.Limited, path.Child("limited"))...)
+	}
+	switch {
+	case spec.Exempt == nil:
+	case spec.Type == flowcontrolv1.PriorityLevelEnablementExempt:
+		errs = append(errs, validateShares(spec.Exempt.NominalConcurrencyShares, spec.Exempt.LendablePercent, path.Child("exempt"))...)
+	default:
+		errs = append(errs, field.Forbidden(path.Child("exempt"), ""))
+	}
+	return append(errs, validateMandatory(l, path)...)
+}
+
+// validateMandatory holds the levels that the server needs to what they are, but the shares of the exempt one, which are
+// the administrator's.
+func validateMandatory(l *flowcontrolv1.PriorityLevelConfiguration, path *field.Path) field.ErrorList {
 	for _, m := range bootstrap.MandatoryPriorityLevelConfigurations {
 		if m.Name != l.Name {
 			continue
 		}
-		fixed := m.DeepCopy()
+		fixed, but := m.DeepCopy(), ""
 		defaultLevel(fixed)
-		if fixed.Spec.Exempt != nil && spec.Exempt != nil {
-			// The shares of the exempt level are the administrator's.
-			fixed.Spec.Exempt = spec.Exempt
+		if l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt {
+			fixed.Spec.Exempt, but = l.Spec.Exempt, " except the 'spec.exempt' field"
 		}
 		if !check.Same(fixed.Spec, l.Spec) {
-			errs = append(errs, field.Invalid(path, l.Spec, fmt.Sprintf("spec of '%s' except the 'spec.exempt' field must equal the fixed value", l.Name)))
+			return field.ErrorList{field.Invalid(path, check.Plain(l.Spec), fmt.Sprintf("spec of '%s'%s must equal the fixed value", l.Name, but))}
 		}
 	}
-	exempt := spec.Type == flowcontrolv1.PriorityLevelEnablementExempt
-	if exempt != (l.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) {
-		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "type must be 'Exempt' if and only if `name` is 'exempt'"))
+	return nil
+}
+
+// validateMode checks the field that says which of the parts beside it counts.
+func validateMode[S ~string](mode S, path *field.Path, known ...S) field.ErrorList {
+	if mode == "" {
+		return field.ErrorList{field.Required(path, "")}
 	}
-	switch spec.Type {
-	case flowcontrolv1.PriorityLevelEnablementExempt:
-		if spec.Limited != nil {
-			errs = append(errs, field.Forbidden(path.Child("limited"), "must be nil if the type is not Limited"))
-		}
-		if e := spec.Exempt; e != nil {
-			errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, path.Child("exempt"))...)
-		}
-	case flowcontrolv1.PriorityLevelEnablementLimited:
-		if spec.Exempt != nil {
-			errs = append(errs, field.Forbidden(path.Child("exempt"), "must be nil if the type is Limited"))
-		}
-		if spec.Limited == nil {
-			errs = append(errs, field.Required(path.Child("limited"), "must not be empty when type is Limited"))
-		} else {
-			errs = append(errs, validateLimited(spec.Limited, path.Child("limited"))...)
-		}
-	default:
-		errs = append(errs, field.NotSupported(path.Child("type"), spec.Type, []flowcontrolv1.PriorityLevelEnablement{
-			flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited}))
+	return check.OneOf(mode, path, known...)
+}
+
+// validatePart checks that a part is there in its own mode alone.
+func validatePart(mine, set bool, path *field.Path) field.ErrorList {
+	switch {
+	case mine && !set:
+		return field.ErrorList{field.Required(path, "")}
+	case set && !mine:
+		return field.ErrorList{field.Forbidden(path, "")}
 	}
-	return errs
+	return nil
 }
 
 func validateShares(shares, lendable *int32, path *field.Path) field.ErrorList {
@@ -286,19 +308,11 @@ func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, path *f
 		errs = append(errs, field.Invalid(path.Child("borrowingLimitPercent"), *b, "if specified, must be a non-negative integer"))
 	}
 	r, at := &l.LimitResponse, path.Child("limitResponse")
-	switch r.Type {
-	case flowcontrolv1.LimitResponseTypeReject:
-		if r.Queuing != nil {
-			errs = append(errs, field.Forbidden(at.Child("queuing"), "must be nil if limited.limitResponse.type is not Limited"))
-		}
-	case flowcontrolv1.LimitResponseTypeQueue:
-		if r.Queuing == nil {
-			return append(errs, field.Required(at.Child("queuing"), "must not be empty if limited.limitResponse.type is Limited"))
-		}
+	errs = append(errs, validateMode(r.Type, at.Child("type"), flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)...)
+	queue := r.Type == flowcontrolv1.LimitResponseTypeQueue
+	errs = append(errs, validatePart(queue, r.Queuing != nil, at.Child("queuing"))...)
+	if queue && r.Queuing != nil {
 		errs = append(errs, validateQueuing(r.Queuing, at.Child("queuing"))...)
-	default:
-		errs = append(errs, field.NotSupported(at.Child("type"), r.Type,
-			[]flowcontrolv1.LimitResponseType{flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject}))
 	}
 	return errs
 }
@@ -311,7 +325,7 @@ func validateQueuing(q *flowcontrolv1.QueuingConfiguration, path *field.Path) fi
 	hand := path.Child("handSize")
 	switch {
 	case q.Queues <= 0:
-		return append(errs, field.Invalid(path.Child("queues"), q.Queues, "must be positive"))
+		errs = append(errs, field.Invalid(path.Child("queues"), q.Queues, "must be positive"))
 	case q.Queues > maxQueues:
 		errs = append(errs, field.Invalid(path.Child("queues"), q.Queues, fmt.Sprintf("must not be greater than %d", maxQueues)))
 	}

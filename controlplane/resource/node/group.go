@@ -7,10 +7,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource"
@@ -31,11 +31,11 @@ func Group() resource.Group {
 
 func runtimeClass() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "RuntimeClass", Plural: "runtimeclasses", ForbidUnconditionalUpdate: true,
+		Kind: "RuntimeClass", Plural: "runtimeclasses", AllowCreateOnUpdate: true, ForbidUnconditionalUpdate: true,
 		New:     func() runtime.Object { return &nodev1.RuntimeClass{} },
 		NewList: func() runtime.Object { return &nodev1.RuntimeClassList{} },
 		Columns: []resource.Column{
-			resource.Col("Handler", "string", nodev1.RuntimeClass{}.SwaggerDoc()["handler"], 0,
+			resource.Col("Handler", "string", "", 0,
 				func(r *nodev1.RuntimeClass) any { return r.Handler }),
 		},
 	}, resource.Rules[*nodev1.RuntimeClass]{
@@ -46,13 +46,33 @@ func runtimeClass() resource.Kind {
 		},
 		Validate:       validate,
 		ValidateUpdate: validateUpdate,
+		Warnings: func(_ context.Context, r, _ *nodev1.RuntimeClass) []string {
+			var out []string
+			if r.Scheduling != nil {
+				for _, key := range slices.Sorted(maps.Keys(r.Scheduling.NodeSelector)) {
+					if msg := podspec.OldNodeLabel(key); msg != "" {
+						out = append(out, "scheduling.nodeSelector: "+msg)
+					}
+				}
+			}
+			return out
+		},
 	})
 }
 
 func validate(_ context.Context, r *nodev1.RuntimeClass) field.ErrorList {
-	errs := check.Strings(apivalidation.NameIsDNSLabel(r.Handler, false), field.NewPath("handler"), r.Handler)
+	return validateClass(r, content.IsDNS1123Label)
+}
+
+func validateClass(r *nodev1.RuntimeClass, handler func(string) []string) field.ErrorList {
+	var errs field.ErrorList
+	if r.Handler == "" {
+		errs = append(errs, field.Required(field.NewPath("handler"), ""))
+	} else {
+		errs = append(errs, check.Strings(handler(r.Handler), field.NewPath("handler"), r.Handler)...)
+	}
 	if r.Overhead != nil {
-		errs = append(errs, validateOverhead(r.Overhead.PodFixed, field.NewPath("overhead", "podFixed", "limits"))...)
+		errs = append(errs, validateOverhead(r.Overhead.PodFixed, field.NewPath("overhead"))...)
 	}
 	if r.Scheduling != nil {
 		errs = append(errs, validateScheduling(r.Scheduling, field.NewPath("scheduling"))...)
@@ -60,20 +80,24 @@ func validate(_ context.Context, r *nodev1.RuntimeClass) field.ErrorList {
 	return errs
 }
 
+// validateOverhead checks what a sandbox costs as the limits of a container, in upstream's words and places.
 func validateOverhead(fixed corev1.ResourceList, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
+	pages, compute := false, false
 	for _, name := range slices.Sorted(maps.Keys(fixed)) {
-		p, q := path.Key(string(name)), fixed[name]
-		errs = append(errs, check.Strings(validation.IsQualifiedName(string(name)), p, name)...)
-		switch {
-		case resourcename.IsNative(name) && !resourcename.IsContainer(name):
-			errs = append(errs, field.Invalid(p, name, "must be a standard resource for containers"))
-		case !resourcename.IsNative(name) && !resourcename.IsExtended(name):
-			errs = append(errs, field.Invalid(p, name, "doesn't follow extended resource name standard"))
+		p, q := path.Child("limits").Key(string(name)), fixed[name]
+		errs = append(errs, resourcename.ValidateContainer(name, p)...)
+		errs = append(errs, resourcename.ValidateQuantity(name, q, p)...)
+		if resourcename.IsHugePage(name) {
+			pages = true
+			if !resourcename.IsHugePageMultiple(name, q) {
+				errs = append(errs, field.Invalid(p, q.String(), resourcename.HugePageError(name, q)))
+			}
 		}
-		if q.Sign() < 0 {
-			errs = append(errs, field.Invalid(p, q.String(), apivalidation.IsNegativeErrorMsg))
-		}
+		compute = compute || name == corev1.ResourceCPU || name == corev1.ResourceMemory
+	}
+	if pages && !compute {
+		errs = append(errs, field.Forbidden(path, "HugePages require cpu or memory"))
 	}
 	return errs
 }
@@ -83,8 +107,8 @@ func validateScheduling(s *nodev1.Scheduling, path *field.Path) field.ErrorList 
 	errs = append(errs, podspec.ValidateTolerations(s.Tolerations, path.Child("tolerations"))...)
 	for i, t := range s.Tolerations {
 		for j := range i {
-			if check.Same(t, s.Tolerations[j]) {
-				errs = append(errs, field.Duplicate(path.Child("tolerations").Index(i), t))
+			if was := s.Tolerations[j]; t.Key == was.Key && t.Operator == was.Operator && t.Value == was.Value && t.Effect == was.Effect {
+				errs = append(errs, field.Duplicate(path.Child("tolerations").Index(i), check.Plain(t)))
 				break
 			}
 		}
@@ -93,5 +117,10 @@ func validateScheduling(s *nodev1.Scheduling, path *field.Path) field.ErrorList 
 }
 
 func validateUpdate(_ context.Context, obj, old *nodev1.RuntimeClass) field.ErrorList {
-	return check.Immutable(obj.Handler, old.Handler, field.NewPath("handler"))
+	// On update upstream has other words for a handler that is too long.
+	errs := validateClass(obj, func(s string) []string { return apivalidation.NameIsDNSLabel(s, false) })
+	if obj.Handler != old.Handler {
+		errs = append(errs, field.Invalid(field.NewPath("handler"), nil, apivalidation.FieldImmutableErrorMsg))
+	}
+	return errs
 }

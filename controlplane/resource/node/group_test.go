@@ -30,10 +30,16 @@ func TestValidate(t *testing.T) {
 	}
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), bad),
 		`handler: Invalid value: "Not_A_Label": a lowercase RFC 1123 label`,
-		`overhead.podFixed.limits[bananas]: Invalid value: "bananas": must be a standard resource for containers`,
-		`overhead.podFixed.limits[cpu]: Invalid value: "-1": must be greater than or equal to 0`,
+		`overhead.limits[bananas]: Invalid value: "bananas": must be a standard resource type or fully qualified`,
+		`overhead.limits[bananas]: Invalid value: "bananas": must be a standard resource for containers`,
+		`overhead.limits[cpu]: Invalid value: "-1": must be greater than or equal to 0`,
 		`scheduling.nodeSelector: Invalid value: "a b"`,
-		`scheduling.tolerations[1]: Duplicate value`)
+		`scheduling.tolerations[1]: Duplicate value: {"Key":"k","Operator":"Exists","Value":"","Effect":"","TolerationSeconds":null}`)
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), &nodev1.RuntimeClass{}), "handler: Required value")
 	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), &nodev1.RuntimeClass{Handler: "a"}, &nodev1.RuntimeClass{Handler: "b"}),
-		`handler: Invalid value: "a": field is immutable`)
+		"handler: Invalid value: null: field is immutable")
+	old := &nodev1.RuntimeClass{Handler: "a", Scheduling: &nodev1.Scheduling{NodeSelector: map[string]string{"beta.kubernetes.io/arch": "x"}}}
+	if w := k.Warnings(t.Context(), old, nil); len(w) != 1 || w[0] != `scheduling.nodeSelector: deprecated since v1.14; use "kubernetes.io/arch" instead` {
+		t.Errorf("warnings %q", w)
+	}
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"slices"
 
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,8 +37,9 @@ func budget() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "PodDisruptionBudget", Plural: "poddisruptionbudgets", ShortNames: []string{"pdb"}, Namespaced: true,
 		HasStatus: true, HasGeneration: true, ForbidUnconditionalUpdate: true,
-		New:     func() runtime.Object { return &policyv1.PodDisruptionBudget{} },
-		NewList: func() runtime.Object { return &policyv1.PodDisruptionBudgetList{} },
+		ValidateName: func(string, bool) []string { return nil }, // any that can be a part of a path
+		New:          func() runtime.Object { return &policyv1.PodDisruptionBudget{} },
+		NewList:      func() runtime.Object { return &policyv1.PodDisruptionBudgetList{} },
 		Columns: []resource.Column{
 			count("Min Available", "The minimum number of pods that must be available.",
 				func(b *policyv1.PodDisruptionBudget) *intstr.IntOrString { return b.Spec.MinAvailable }),
@@ -47,6 +49,12 @@ func budget() resource.Kind {
 				func(b *policyv1.PodDisruptionBudget) any { return int64(b.Status.DisruptionsAllowed) }),
 		},
 	}, resource.Rules[*policyv1.PodDisruptionBudget]{
+		PrepareForCreate: func(_ context.Context, b *policyv1.PodDisruptionBudget) { dropReserved(b.Spec.Selector) },
+		PrepareForUpdate: func(_ context.Context, b, old *policyv1.PodDisruptionBudget) {
+			if !check.Same(b.Spec.Selector, old.Spec.Selector) {
+				dropReserved(b.Spec.Selector)
+			}
+		},
 		Validate: func(_ context.Context, b *policyv1.PodDisruptionBudget) field.ErrorList {
 			return validate(&b.Spec, nil, field.NewPath("spec"))
 		},
@@ -59,10 +67,21 @@ func budget() resource.Kind {
 	})
 }
 
+// reservedLabel stood in stored v1beta1 budgets for "no pods": a selector of its own, never beside what a user asks for.
+const reservedLabel = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match"
+
+func dropReserved(s *metav1.LabelSelector) {
+	none := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: reservedLabel, Operator: metav1.LabelSelectorOpExists}}}
+	if s == nil || check.Same(s, none) {
+		return
+	}
+	s.MatchExpressions = slices.DeleteFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Key == reservedLabel })
+}
+
 func validate(s *policyv1.PodDisruptionBudgetSpec, oldSelector *metav1.LabelSelector, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if s.MinAvailable != nil && s.MaxUnavailable != nil {
-		errs = append(errs, field.Invalid(path, s, "minAvailable and maxUnavailable cannot be both set"))
+		errs = append(errs, field.Invalid(path, check.Plain(s), "minAvailable and maxUnavailable cannot be both set"))
 	}
 	if v := s.MinAvailable; v != nil {
 		errs = append(errs, check.IntOrPercent(*v, path.Child("minAvailable"))...)

@@ -41,7 +41,7 @@ func TestValidate(t *testing.T) {
 		want []string
 	}{
 		{"Role", &rbacv1.Role{Rules: []rbacv1.PolicyRule{{}}}, []string{
-			"rules[0].verbs: Required value: verbs must contain at least one value",
+			"rules[0].verbs: Required value",
 			"rules[0].apiGroups: Required value: resource rules must supply at least one api group",
 			"rules[0].resources: Required value: resource rules must supply at least one resource"}},
 		{"Role", &rbacv1.Role{Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, NonResourceURLs: []string{"/x"}, Resources: []string{"pods"}}}}, []string{

@@ -13,24 +13,10 @@ import (
 	"keelson.dev/keelson/controlplane/resource/check"
 )
 
-// created is the roles' second column: they print when they were made, and no age.
-func created() []resource.Column {
-	return []resource.Column{cell.Name(), {
-		Name: "Created At", Type: "date", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"],
-		Value: func(obj runtime.Object) any {
-			m, ok := obj.(metav1.Object)
-			if !ok {
-				return nil
-			}
-			return m.GetCreationTimestamp().UTC().Format("2006-01-02T15:04:05Z")
-		},
-	}}
-}
-
 func role() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "Role", Plural: "roles", Namespaced: true, AllowCreateOnUpdate: true, ValidateName: validName,
-		NoAge: true, Columns: created(),
+		NoAge: true, Columns: []resource.Column{cell.Name(), cell.Created()},
 		New:     func() runtime.Object { return &rbacv1.Role{} },
 		NewList: func() runtime.Object { return &rbacv1.RoleList{} },
 	}, resource.Rules[*rbacv1.Role]{
@@ -44,7 +30,7 @@ func role() resource.Kind {
 func clusterRole() resource.Kind {
 	return resource.Of(resource.Kind{
 		Kind: "ClusterRole", Plural: "clusterroles", AllowCreateOnUpdate: true, ValidateName: validName,
-		NoAge: true, Columns: created(),
+		NoAge: true, Columns: []resource.Column{cell.Name(), cell.Created()},
 		New:     func() runtime.Object { return &rbacv1.ClusterRole{} },
 		NewList: func() runtime.Object { return &rbacv1.ClusterRoleList{} },
 	}, resource.Rules[*rbacv1.ClusterRole]{
@@ -68,7 +54,7 @@ func validateRules(rules []rbacv1.PolicyRule, namespaced bool) field.ErrorList {
 func validateRule(r rbacv1.PolicyRule, namespaced bool, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(r.Verbs) == 0 {
-		errs = append(errs, field.Required(path.Child("verbs"), "verbs must contain at least one value"))
+		errs = append(errs, field.Required(path.Child("verbs"), ""))
 	}
 	if len(r.NonResourceURLs) > 0 {
 		urls := path.Child("nonResourceURLs")

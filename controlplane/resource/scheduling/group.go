@@ -60,7 +60,7 @@ func priorityClass() resource.Kind {
 	doc := schedulingv1.PriorityClass{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
 		Kind: "PriorityClass", Plural: "priorityclasses", ShortNames: []string{"pc"},
-		HasGeneration: true, NoAge: true,
+		NoAge:   true,
 		New:     func() runtime.Object { return &schedulingv1.PriorityClass{} },
 		NewList: func() runtime.Object { return &schedulingv1.PriorityClassList{} },
 		Columns: []resource.Column{
@@ -74,6 +74,8 @@ func priorityClass() resource.Kind {
 				func(p *schedulingv1.PriorityClass) any { return cell.Or(p.PreemptionPolicy, "") }),
 		},
 	}, resource.Rules[*schedulingv1.PriorityClass]{
+		// The first generation stays: nothing but words can change.
+		PrepareForCreate: func(_ context.Context, p *schedulingv1.PriorityClass) { p.Generation = 1 },
 		Default: func(p *schedulingv1.PriorityClass) {
 			if p.PreemptionPolicy == nil {
 				p.PreemptionPolicy = ptr.To(corev1.PreemptLowerPriority)
@@ -94,8 +96,13 @@ func validate(_ context.Context, p *schedulingv1.PriorityClass) field.ErrorList 
 	} else if p.Value > HighestUser {
 		errs = append(errs, field.Forbidden(field.NewPath("value"), fmt.Sprintf("maximum allowed value of a user defined priority is %v", HighestUser)))
 	}
-	if p.PreemptionPolicy != nil {
-		errs = append(errs, check.OneOf(*p.PreemptionPolicy, field.NewPath("preemptionPolicy"), corev1.PreemptLowerPriority, corev1.PreemptNever)...)
+	policy := field.NewPath("preemptionPolicy")
+	switch p := p.PreemptionPolicy; {
+	case p == nil:
+	case *p == "":
+		errs = append(errs, field.Required(policy, ""))
+	default:
+		errs = append(errs, check.OneOf(*p, policy, corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	}
 	return errs
 }

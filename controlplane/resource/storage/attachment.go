@@ -2,10 +2,15 @@ package storage
 
 import (
 	"context"
+	"math"
+	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource"
@@ -24,7 +29,7 @@ func volumeAttachment() resource.Kind {
 	attacher := resource.Col("Attacher", "string", doc["attacher"], 0, func(a *attachment) any { return a.Spec.Attacher })
 	attacher.Format = "name"
 	return resource.Of(resource.Kind{
-		Kind: "VolumeAttachment", Plural: "volumeattachments", HasStatus: true, ForbidUnconditionalUpdate: true,
+		Kind: "VolumeAttachment", Plural: "volumeattachments", HasStatus: true, ForbidUnconditionalUpdate: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &attachment{} },
 		NewList: func() runtime.Object { return &storagev1.VolumeAttachmentList{} },
 		Columns: []resource.Column{
@@ -36,20 +41,12 @@ func volumeAttachment() resource.Kind {
 				func(a *attachment) any { return a.Status.Attached }),
 		},
 	}, resource.Rules[*attachment]{
-		Validate: func(_ context.Context, a *attachment) field.ErrorList {
-			errs := validateAttachment(a)
-			errs = append(errs, validateDriverName(a.Spec.Attacher, field.NewPath("spec", "attacher"))...)
-			if pv := a.Spec.Source.PersistentVolumeName; pv != nil {
-				errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(*pv, false), field.NewPath("spec", "source", "persistentVolumeName"), *pv)...)
-			}
-			return errs
-		},
+		Validate: func(_ context.Context, a *attachment) field.ErrorList { return validateAttachment(a) },
 		ValidateUpdate: func(_ context.Context, a, old *attachment) field.ErrorList {
-			errs := validateAttachment(a)
-			if !check.Same(a.Spec, old.Spec) {
-				errs = append(errs, field.Invalid(field.NewPath("spec"), a.Spec, "field is immutable"))
-			}
-			return errs
+			return append(validateAttachment(a), immutable(check.Same(a.Spec, old.Spec), field.NewPath("spec"))...)
+		},
+		PrepareStatusUpdate: func(_ context.Context, a, old *attachment) {
+			metav1.ResetObjectMetaForStatus(&a.ObjectMeta, &old.ObjectMeta)
 		},
 		ValidateStatusUpdate: func(_ context.Context, a, _ *attachment) field.ErrorList { return validateAttachment(a) },
 	})
@@ -57,10 +54,7 @@ func volumeAttachment() resource.Kind {
 
 func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 	path := field.NewPath("spec")
-	var errs field.ErrorList
-	if a.Spec.Attacher == "" {
-		errs = append(errs, field.Required(path.Child("attacher"), ""))
-	}
+	errs := validateDriverName(a.Spec.Attacher, path.Child("attacher"))
 	source := path.Child("source")
 	switch s := a.Spec.Source; {
 	case s.InlineVolumeSpec == nil && s.PersistentVolumeName == nil:
@@ -69,6 +63,11 @@ func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 		errs = append(errs, field.Forbidden(source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
 	case s.PersistentVolumeName != nil && *s.PersistentVolumeName == "":
 		errs = append(errs, field.Required(source.Child("persistentVolumeName"), "must specify non empty persistentVolumeName"))
+	case s.InlineVolumeSpec != nil:
+		errs = append(errs, validateInline(s.InlineVolumeSpec, source.Child("inlineVolumeSpec"))...)
+	}
+	if pv := a.Spec.Source.PersistentVolumeName; pv != nil {
+		errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(*pv, false), source.Child("persistentVolumeName"), *pv)...)
 	}
 	errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(a.Spec.NodeName, false), path.Child("nodeName"), a.Spec.NodeName)...)
 	status, size := field.NewPath("status"), 0
@@ -90,5 +89,48 @@ func validateVolumeError(e *storagev1.VolumeError, path *field.Path) field.Error
 	if len(e.Message) > maxErrorMessage {
 		errs = append(errs, field.TooLong(path.Child("message"), "", maxErrorMessage))
 	}
-	return append(errs, check.NonNegativePtr(e.ErrorCode, path.Child("errorCode"))...)
+	if c := e.ErrorCode; c != nil && *c < 0 {
+		errs = append(errs, field.Invalid(path.Child("errorCode"), *c, validation.InclusiveRangeError(0, math.MaxInt32)))
+	}
+	return errs
+}
+
+var accessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod}
+
+// validateInline checks the volume that a pod has without a PersistentVolume: a CSI driver's, and without what binding and
+// scheduling would want to know.
+func validateInline(s *corev1.PersistentVolumeSpec, path *field.Path) field.ErrorList {
+	const inline = " in the context of inline volumes"
+	var errs field.ErrorList
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"claimRef", s.ClaimRef != nil}, {"capacity", len(s.Capacity) > 0}, {"nodeAffinity", s.NodeAffinity != nil}} {
+		if f.set {
+			errs = append(errs, field.Forbidden(path.Child(f.name), "may not be specified"+inline))
+		}
+	}
+	if s.CSI == nil {
+		errs = append(errs, field.Required(path.Child("csi"), "has to be specified"+inline))
+	} else {
+		errs = append(errs, validateDriverName(s.CSI.Driver, path.Child("csi", "driver"))...)
+		if s.CSI.VolumeHandle == "" {
+			errs = append(errs, field.Required(path.Child("csi", "volumeHandle"), ""))
+		}
+	}
+	if len(s.AccessModes) == 0 {
+		errs = append(errs, field.Required(path.Child("accessModes"), ""))
+	}
+	for _, m := range s.AccessModes {
+		errs = append(errs, check.OneOf(m, path.Child("accessModes"), accessModes...)...)
+	}
+	if slices.Contains(s.AccessModes, corev1.ReadWriteOncePod) && slices.ContainsFunc(s.AccessModes, func(m corev1.PersistentVolumeAccessMode) bool {
+		return m != corev1.ReadWriteOncePod && slices.Contains(accessModes, m)
+	}) {
+		errs = append(errs, field.Forbidden(path.Child("accessModes"), "may not use ReadWriteOncePod with other access modes"))
+	}
+	if p := s.PersistentVolumeReclaimPolicy; p != "" && p != corev1.PersistentVolumeReclaimRetain {
+		errs = append(errs, field.Forbidden(path.Child("persistentVolumeReclaimPolicy"), "may only be Retain"+inline))
+	}
+	return errs
 }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -16,6 +17,7 @@ import (
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/podspec"
 )
 
 const (
@@ -32,7 +34,7 @@ func storageClass() resource.Kind {
 	type class = storagev1.StorageClass
 	doc := class{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
-		Kind: "StorageClass", Plural: "storageclasses", ShortNames: []string{"sc"}, NoAge: true,
+		Kind: "StorageClass", Plural: "storageclasses", ShortNames: []string{"sc"}, NoAge: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &class{} },
 		NewList: func() runtime.Object { return &storagev1.StorageClassList{} },
 		Columns: []resource.Column{
@@ -56,6 +58,17 @@ func storageClass() resource.Kind {
 		},
 		Validate:       func(_ context.Context, c *class) field.ErrorList { return validateClass(c) },
 		ValidateUpdate: validateClassUpdate,
+		Warnings: func(_ context.Context, c, _ *class) []string {
+			var out []string
+			for i, t := range c.AllowedTopologies {
+				for j, e := range t.MatchLabelExpressions {
+					if msg := podspec.OldNodeLabel(e.Key); msg != "" {
+						out = append(out, fmt.Sprintf("allowedTopologies[%d].matchLabelExpressions[%d].key: %s", i, j, msg))
+					}
+				}
+			}
+			return out
+		},
 	})
 }
 
@@ -76,16 +89,16 @@ func validateClass(c *storagev1.StorageClass) field.ErrorList {
 
 func validateClassUpdate(_ context.Context, c, old *storagev1.StorageClass) field.ErrorList {
 	errs := validateClass(c)
-	errs = append(errs, unchanged(maps.Equal(c.Parameters, old.Parameters), "parameters")...)
-	errs = append(errs, unchanged(c.Provisioner == old.Provisioner, "provisioner")...)
-	errs = append(errs, unchanged(ptr.Equal(c.ReclaimPolicy, old.ReclaimPolicy), "reclaimPolicy")...)
-	return append(errs, check.Immutable(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+	errs = append(errs, immutable(maps.Equal(c.Parameters, old.Parameters), field.NewPath("parameters"))...)
+	errs = append(errs, immutable(c.Provisioner == old.Provisioner, field.NewPath("provisioner"))...)
+	errs = append(errs, immutable(ptr.Equal(c.ReclaimPolicy, old.ReclaimPolicy), field.NewPath("reclaimPolicy"))...)
+	return append(errs, immutable(ptr.Equal(c.VolumeBindingMode, old.VolumeBindingMode), field.NewPath("volumeBindingMode"))...)
 }
 
 // validateTopologies checks the terms and that no two say the same.
 func validateTopologies(terms []corev1.TopologySelectorTerm, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	var seen []map[string][]string
+	seen := make([]map[string][]string, len(terms)) // empty maps: upstream takes a term without expressions as a copy of each
 	for i, t := range terms {
 		at := path.Index(i).Child("matchLabelExpressions")
 		term := map[string][]string{}
@@ -127,7 +140,7 @@ func validateRequirement(r corev1.TopologySelectorLabelRequirement, path *field.
 func volumeAttributesClass() resource.Kind {
 	type class = storagev1.VolumeAttributesClass
 	return resource.Of(resource.Kind{
-		Kind: "VolumeAttributesClass", Plural: "volumeattributesclasses", ShortNames: []string{"vac"},
+		Kind: "VolumeAttributesClass", Plural: "volumeattributesclasses", ShortNames: []string{"vac"}, Install: answersWithObject,
 		New:     func() runtime.Object { return &class{} },
 		NewList: func() runtime.Object { return &storagev1.VolumeAttributesClassList{} },
 		Columns: []resource.Column{
@@ -136,8 +149,8 @@ func volumeAttributesClass() resource.Kind {
 	}, resource.Rules[*class]{
 		Validate: func(_ context.Context, c *class) field.ErrorList { return validateAttributes(c) },
 		ValidateUpdate: func(_ context.Context, c, old *class) field.ErrorList {
-			errs := append(validateAttributes(c), unchanged(c.DriverName == old.DriverName, "driverName")...)
-			return append(errs, unchanged(maps.Equal(c.Parameters, old.Parameters), "parameters")...)
+			errs := append(validateAttributes(c), forbidden(c.DriverName == old.DriverName, "driverName")...)
+			return append(errs, forbidden(maps.Equal(c.Parameters, old.Parameters), "parameters")...)
 		},
 	})
 }

@@ -3,11 +3,12 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	storagev1 "k8s.io/api/storage/v1"
-	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -32,7 +33,7 @@ func csiDriver() resource.Kind {
 		return resource.Col(name, "boolean", doc[documented], 0, func(d *driver) any { return ptr.Deref(value(&d.Spec), otherwise) })
 	}
 	return resource.Of(resource.Kind{
-		Kind: "CSIDriver", Plural: "csidrivers", HasGeneration: true, ForbidUnconditionalUpdate: true,
+		Kind: "CSIDriver", Plural: "csidrivers", ForbidUnconditionalUpdate: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &driver{} },
 		NewList: func() runtime.Object { return &storagev1.CSIDriverList{} },
 		Columns: []resource.Column{
@@ -55,15 +56,27 @@ func csiDriver() resource.Kind {
 		},
 	}, resource.Rules[*driver]{
 		Default: defaultDriver,
+		PrepareForUpdate: func(_ context.Context, d, old *driver) {
+			if !check.Same(d.Spec, old.Spec) { // counted from nothing: a new driver has no generation
+				d.Generation = old.Generation + 1
+			}
+		},
+		Warnings: func(_ context.Context, d, old *driver) []string {
+			tokens := d.Spec.TokenRequests
+			if len(tokens) == 0 || d.Spec.ServiceAccountTokenInSecrets != nil || old != nil && check.Same(tokens, old.Spec.TokenRequests) {
+				return nil
+			}
+			return []string{"spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes"}
+		},
 		Validate: func(_ context.Context, d *driver) field.ErrorList {
-			return append(validateDriverName(d.Name, field.NewPath("name")), validateDriver(&d.Spec, field.NewPath("spec"))...)
+			return validateDriver(&d.Spec, field.NewPath("spec"))
 		},
 		ValidateUpdate: func(_ context.Context, d, old *driver) field.ErrorList {
 			path := field.NewPath("spec")
 			errs := validateDriver(&d.Spec, path)
 			// Upstream's spelling of the path.
 			errs = append(errs, check.Immutable(d.Spec.AttachRequired, old.Spec.AttachRequired, path.Child("attachedRequired"))...)
-			return append(errs, check.Immutable(d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes, path.Child("volumeLifecycleModes"))...)
+			return append(errs, immutable(slices.Equal(d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes), path.Child("volumeLifecycleModes"))...)
 		},
 	})
 }
@@ -87,6 +100,7 @@ func defaultDriver(d *storagev1.CSIDriver) {
 	}
 	set(&s.RequiresRepublish, false)
 	set(&s.SELinuxMount, false)
+	set(&s.PreventPodSchedulingIfMissing, false)
 }
 
 func validateDriver(s *storagev1.CSIDriverSpec, path *field.Path) field.ErrorList {
@@ -95,8 +109,9 @@ func validateDriver(s *storagev1.CSIDriverSpec, path *field.Path) field.ErrorLis
 		name string
 		set  bool
 	}{
-		{"attachRequired", s.AttachRequired != nil}, {"podInfoOnMount", s.PodInfoOnMount != nil},
-		{"storageCapacity", s.StorageCapacity != nil}, {"fsGroupPolicy", s.FSGroupPolicy != nil}, {"seLinuxMount", s.SELinuxMount != nil},
+		{"attachedRequired", s.AttachRequired != nil}, {"podInfoOnMount", s.PodInfoOnMount != nil}, // the first in upstream's spelling
+		{"storageCapacity", s.StorageCapacity != nil}, {"seLinuxMount", s.SELinuxMount != nil},
+		{"preventPodSchedulingIfMissing", s.PreventPodSchedulingIfMissing != nil},
 	} {
 		if !f.set {
 			errs = append(errs, field.Required(path.Child(f.name), ""))
@@ -108,7 +123,7 @@ func validateDriver(s *storagev1.CSIDriverSpec, path *field.Path) field.ErrorLis
 	}
 	errs = append(errs, validateTokenRequests(s.TokenRequests, path.Child("tokenRequests"))...)
 	for _, m := range s.VolumeLifecycleModes {
-		errs = append(errs, check.OneOf(m, path.Child("volumeLifecycleModes"), storagev1.VolumeLifecycleEphemeral, storagev1.VolumeLifecyclePersistent)...)
+		errs = append(errs, check.OneOf(m, path.Child("volumeLifecycleModes"), storagev1.VolumeLifecyclePersistent, storagev1.VolumeLifecycleEphemeral)...)
 	}
 	if n := s.NodeAllocatableUpdatePeriodSeconds; n != nil && *n < minAllocatableTick {
 		errs = append(errs, field.Invalid(path.Child("nodeAllocatableUpdatePeriodSeconds"), *n, fmt.Sprintf("must be greater than or equal to %d seconds", minAllocatableTick)))
@@ -144,7 +159,7 @@ func validateTokenRequests(requests []storagev1.TokenRequest, path *field.Path) 
 func csiNode() resource.Kind {
 	type node = storagev1.CSINode
 	return resource.Of(resource.Kind{
-		Kind: "CSINode", Plural: "csinodes", ForbidUnconditionalUpdate: true,
+		Kind: "CSINode", Plural: "csinodes", ForbidUnconditionalUpdate: true, HasStatus: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &node{} },
 		NewList: func() runtime.Object { return &storagev1.CSINodeList{} },
 		Columns: []resource.Column{
@@ -152,6 +167,10 @@ func csiNode() resource.Kind {
 				func(n *node) any { return int64(len(n.Spec.Drivers)) }),
 		},
 	}, resource.Rules[*node]{
+		PrepareStatusUpdate: func(_ context.Context, n, old *node) {
+			metav1.ResetObjectMetaForStatus(&n.ObjectMeta, &old.ObjectMeta)
+			n.Status.StorageHealth = nil // all that the status has; it is off by default
+		},
 		Validate: func(_ context.Context, n *node) field.ErrorList {
 			return validateNodeDrivers(n.Spec.Drivers, field.NewPath("spec", "drivers"))
 		},
@@ -159,20 +178,15 @@ func csiNode() resource.Kind {
 			errs := validateNodeDrivers(n.Spec.Drivers, field.NewPath("spec", "drivers"))
 			for _, was := range old.Spec.Drivers {
 				for _, now := range n.Spec.Drivers {
-					if now.Name == was.Name && !sameDriver(now, was) {
-						errs = append(errs, field.Invalid(field.NewPath("CSINodeDriver"), now, "field is immutable"))
+					now.Allocatable, was.Allocatable = nil, nil // a limit may change while the driver runs
+					if now.Name == was.Name && !check.Same(now, was) {
+						errs = append(errs, field.Invalid(field.NewPath("spec", "drivers"), check.Plain(now), apivalidation.FieldImmutableErrorMsg))
 					}
 				}
 			}
 			return errs
 		},
 	})
-}
-
-// sameDriver: a driver's limit of volumes may change while it runs, nothing else.
-func sameDriver(a, b storagev1.CSINodeDriver) bool {
-	a.Allocatable, b.Allocatable = nil, nil
-	return check.Same(a, b)
 }
 
 func validateNodeDrivers(drivers []storagev1.CSINodeDriver, path *field.Path) field.ErrorList {
@@ -211,23 +225,16 @@ func validateNodeDrivers(drivers []storagev1.CSINodeDriver, path *field.Path) fi
 
 func csiStorageCapacity() resource.Kind {
 	type capacity = storagev1.CSIStorageCapacity
-	doc := capacity{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
 		Kind: "CSIStorageCapacity", Plural: "csistoragecapacities", Namespaced: true, ForbidUnconditionalUpdate: true, NoAge: true,
 		New:     func() runtime.Object { return &capacity{} },
 		NewList: func() runtime.Object { return &storagev1.CSIStorageCapacityList{} },
-		Columns: []resource.Column{
-			cell.Name(),
-			resource.Col("StorageClassName", "string", doc["storageClassName"], 0, func(c *capacity) any { return c.StorageClassName }),
-			resource.Col("Capacity", "string", doc["capacity"], 0, func(c *capacity) any {
-				if c.Capacity == nil {
-					return "<unset>"
-				}
-				return c.Capacity.String()
-			}),
-		},
+		Columns: []resource.Column{cell.Name(), cell.Created()},
 	}, resource.Rules[*capacity]{
 		Validate: func(_ context.Context, c *capacity) field.ErrorList { return validateCapacity(c, nil) },
+		Warnings: func(_ context.Context, c, _ *capacity) []string {
+			return oldLabels(c.NodeTopology, field.NewPath("nodeTopology"))
+		},
 		ValidateUpdate: func(_ context.Context, c, old *capacity) field.ErrorList {
 			errs := validateCapacity(c, old)
 			errs = append(errs, check.Immutable(c.NodeTopology, old.NodeTopology, field.NewPath("nodeTopology"))...)
@@ -244,13 +251,8 @@ func validateCapacity(c, old *storagev1.CSIStorageCapacity) field.ErrorList {
 		errs = check.SelectorUpdate(c.NodeTopology, old.NodeTopology, field.NewPath("nodeTopology"))
 	}
 	errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(c.StorageClassName, false), field.NewPath("storageClassName"), c.StorageClassName)...)
-	for _, q := range []struct {
-		name  string
-		value *apiresource.Quantity
-	}{{"capacity", c.Capacity}, {"maximumVolumeSize", c.MaximumVolumeSize}} {
-		if q.value != nil && q.value.Sign() < 0 {
-			errs = append(errs, field.Invalid(field.NewPath(q.name), q.value.String(), apivalidation.IsNegativeErrorMsg))
-		}
+	if q := c.Capacity; q != nil && q.Sign() < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("capacity"), q.String(), apivalidation.IsNegativeErrorMsg))
 	}
 	return errs
 }

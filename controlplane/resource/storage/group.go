@@ -6,12 +6,17 @@ import (
 	"strings"
 
 	storagev1 "k8s.io/api/storage/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/podspec"
 )
 
 const (
@@ -42,7 +47,8 @@ func validateProvisioner(name string, path *field.Path) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(path, "")}
 	}
-	return check.Strings(validation.IsQualifiedName(strings.ToLower(name)), path, name)
+	name = strings.ToLower(name)
+	return check.Strings(validation.IsQualifiedName(name), path, name)
 }
 
 func validateParameters(params map[string]string, path *field.Path) field.ErrorList {
@@ -74,10 +80,42 @@ func validateDriverName(name string, path *field.Path) field.ErrorList {
 	return append(errs, check.Strings(validation.IsDNS1123Subdomain(strings.ToLower(name)), path, name)...)
 }
 
-// unchanged refuses any change of a field in upstream's words for classes.
-func unchanged(same bool, name string) field.ErrorList {
+// forbidden refuses any change of an attributes class's field, immutable one of a field of other kinds: with other words.
+func forbidden(same bool, name string) field.ErrorList {
 	if same {
 		return nil
 	}
 	return field.ErrorList{field.Forbidden(field.NewPath(name), "updates to "+name+" are forbidden.")}
+}
+
+func immutable(same bool, path *field.Path) field.ErrorList {
+	if same {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, nil, apivalidation.FieldImmutableErrorMsg)}
+}
+
+// answersWithObject is the Install of kinds whose deletion answers with the object.
+func answersWithObject(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
+	store.ReturnDeletedObject = true
+	return nil, nil
+}
+
+// oldLabels warns of labels of nodes that have other names by now.
+func oldLabels(s *metav1.LabelSelector, path *field.Path) []string {
+	if s == nil {
+		return nil
+	}
+	var out []string
+	for i, e := range s.MatchExpressions {
+		if msg := podspec.OldNodeLabel(e.Key); msg != "" {
+			out = append(out, path.Child("matchExpressions").Index(i).Child("key").String()+": "+e.Key+" is "+msg)
+		}
+	}
+	for _, label := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		if msg := podspec.OldNodeLabel(label); msg != "" {
+			out = append(out, path.Child("matchLabels", label).String()+": "+msg)
+		}
+	}
+	return out
 }

@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,16 +68,27 @@ func TestValidate(t *testing.T) {
 		{"CSIDriver", driver(), nil},
 		{"CSIDriver", func() *storagev1.CSIDriver {
 			d := driver()
-			d.Name = strings.Repeat("a", 64)
 			d.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "a", ExpirationSeconds: ptr.To[int64](5)}, {Audience: "a"}}
 			return d
-		}(), []string{"name: Too long: may not be more than 63 bytes",
+		}(), []string{
 			"spec.tokenRequests[0].expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes",
 			`spec.tokenRequests[1].audience: Duplicate value: "a"`}},
 		{"CSINode", &storagev1.CSINode{Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: "d", NodeID: "n"}, {Name: "d"}}}}, []string{
 			"spec.drivers[1].nodeID: Required value", `spec.drivers[1].name: Duplicate value: "d"`}},
 		{"CSIStorageCapacity", &storagev1.CSIStorageCapacity{StorageClassName: "fast", Capacity: ptr.To(apiresource.MustParse("-1"))}, []string{
 			`capacity: Invalid value: "-1": must be greater than or equal to 0`}},
+		{"StorageClass", func() *storagev1.StorageClass {
+			c := class()
+			c.AllowedTopologies = []corev1.TopologySelectorTerm{{}}
+			return c
+		}(), []string{`allowedTopologies[0].matchLabelExpressions: Duplicate value: ""`}},
+		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n",
+			Source: storagev1.VolumeAttachmentSource{InlineVolumeSpec: &corev1.PersistentVolumeSpec{
+				ClaimRef: &corev1.ObjectReference{}, AccessModes: []corev1.PersistentVolumeAccessMode{"x"}, PersistentVolumeReclaimPolicy: "Delete"}}}}, []string{
+			"spec.source.inlineVolumeSpec.claimRef: Forbidden: may not be specified in the context of inline volumes",
+			"spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+			`spec.source.inlineVolumeSpec.accessModes: Unsupported value: "x"`,
+			"spec.source.inlineVolumeSpec.persistentVolumeReclaimPolicy: Forbidden: may only be Retain in the context of inline volumes"}},
 		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n"}}, []string{
 			"spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"}},
 	} {
@@ -92,15 +102,14 @@ func TestValidateUpdate(t *testing.T) {
 	changed.Provisioner, changed.Parameters = "other.com/x", map[string]string{"a": "b"}
 	changed.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 	resourcetest.CheckErrors(t, resourcetest.Kind(t, g, "StorageClass").ValidateUpdate(t.Context(), changed, class()),
-		"parameters: Forbidden: updates to parameters are forbidden.",
-		"provisioner: Forbidden: updates to provisioner are forbidden.",
-		`volumeBindingMode: Invalid value: "WaitForFirstConsumer": field is immutable`)
+		"parameters: Invalid value: null: field is immutable", "provisioner: Invalid value: null: field is immutable",
+		"volumeBindingMode: Invalid value: null: field is immutable")
 	node := func(id string, n int32) *storagev1.CSINode {
 		return &storagev1.CSINode{Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: "d", NodeID: id, Allocatable: &storagev1.VolumeNodeResources{Count: &n}}}}}
 	}
 	k := resourcetest.Kind(t, g, "CSINode")
 	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), node("a", 1), node("a", 2)))
-	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), node("b", 1), node("a", 1)), "CSINodeDriver: Invalid value")
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), node("b", 1), node("a", 1)), `spec.drivers: Invalid value: {"Name":"d","NodeID":"b","TopologyKeys":null,"Allocatable":null}: field is immutable`)
 }
 
 func TestColumns(t *testing.T) {
@@ -116,5 +125,28 @@ func TestColumns(t *testing.T) {
 	}
 	if names, _ = resourcetest.Cells(resourcetest.Kind(t, Group(), "VolumeAttachment"), &storagev1.VolumeAttachment{}); names != "Attacher|PV|Node|Attached|Age" {
 		t.Errorf("columns %s", names)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	d := driver()
+	d.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "a"}}
+	k := resourcetest.Kind(t, Group(), "CSIDriver")
+	if w := k.Warnings(t.Context(), d, nil); len(w) != 1 {
+		t.Errorf("of tokens outside Secrets: %q", w)
+	}
+	if w := k.Warnings(t.Context(), d, d); len(w) != 0 {
+		t.Errorf("of tokens as they were: %q", w)
+	}
+	c := class()
+	c.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: "beta.kubernetes.io/os", Values: []string{"linux"}}}}}
+	want := `allowedTopologies[0].matchLabelExpressions[0].key: deprecated since v1.14; use "kubernetes.io/os" instead`
+	if w := resourcetest.Kind(t, Group(), "StorageClass").Warnings(t.Context(), c, nil); len(w) != 1 || w[0] != want {
+		t.Errorf("of an old label: %q", w)
+	}
+	capacity := &storagev1.CSIStorageCapacity{NodeTopology: &metav1.LabelSelector{MatchLabels: map[string]string{"beta.kubernetes.io/os": "linux"}}}
+	want = `nodeTopology.matchLabels.beta.kubernetes.io/os: deprecated since v1.14; use "kubernetes.io/os" instead`
+	if w := resourcetest.Kind(t, Group(), "CSIStorageCapacity").Warnings(t.Context(), capacity, nil); len(w) != 1 || w[0] != want {
+		t.Errorf("of an old label: %q", w)
 	}
 }
