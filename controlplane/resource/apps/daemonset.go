@@ -36,12 +36,13 @@ func daemonSet() resource.Kind {
 			errs := validateDaemonSet(&d.Spec, &old.Spec, field.NewPath("spec"))
 			return append(errs, check.Immutable(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		},
+		PrepareStatusUpdate:  func(_ context.Context, d, old *appsv1.DaemonSet) { countTemplate(d, templateGeneration(old)) },
 		ValidateStatusUpdate: validateDaemonSetStatus,
 		Warnings: func(_ context.Context, d, old *appsv1.DaemonSet) []string {
-			if old == nil {
-				return templateWarnings(&d.Spec.Template, nil)
+			if old != nil && check.Same(d.Spec.Template, old.Spec.Template) {
+				return nil
 			}
-			return templateWarnings(&d.Spec.Template, &old.Spec.Template)
+			return templateWarnings(&d.Spec.Template)
 		},
 	})
 }
@@ -62,19 +63,30 @@ func defaultDaemonSet(d *appsv1.DaemonSet) {
 
 // prepareTemplate drops what is switched off and keeps the annotation that counts the versions of the template,
 // which no client writes.
+// prepareTemplate counts the template's generations. A new DaemonSet may begin with any; later the client has no say.
 func prepareTemplate(d, old *appsv1.DaemonSet) {
 	podspec.DropDisabled(&d.Spec.Template.Spec)
-	generation := int64(1)
-	if old != nil {
-		generation, _ = strconv.ParseInt(old.Annotations[appsv1.DeprecatedTemplateGeneration], 10, 64)
-		if !check.Same(d.Spec.Template, old.Spec.Template) {
-			generation++
-		}
-		if generation == 0 {
-			delete(d.Annotations, appsv1.DeprecatedTemplateGeneration)
-			return
-		}
+	if old == nil {
+		countTemplate(d, max(templateGeneration(d), 1))
+		return
 	}
+	generation := templateGeneration(old)
+	if !check.Same(d.Spec.Template, old.Spec.Template) {
+		generation++
+	}
+	countTemplate(d, generation)
+}
+
+// templateGeneration is 0 if there is none or it is no number.
+func templateGeneration(d *appsv1.DaemonSet) int64 {
+	n, err := strconv.ParseInt(d.Annotations[appsv1.DeprecatedTemplateGeneration], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func countTemplate(d *appsv1.DaemonSet, generation int64) {
 	if d.Annotations == nil {
 		d.Annotations = map[string]string{}
 	}
@@ -108,7 +120,7 @@ func validateDaemonSetStrategy(u *appsv1.DaemonSetUpdateStrategy, path *field.Pa
 		return nil
 	case appsv1.RollingUpdateDaemonSetStrategyType:
 	default:
-		return field.ErrorList{field.NotSupported(path, u.Type,
+		return field.ErrorList{field.NotSupported(path, u,
 			[]appsv1.DaemonSetUpdateStrategyType{appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType})}
 	}
 	path = path.Child("rollingUpdate")

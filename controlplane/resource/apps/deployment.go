@@ -30,7 +30,9 @@ func deployment() resource.Kind {
 	}, resource.Rules[*appsv1.Deployment]{
 		Default:          defaultDeployment,
 		PrepareForCreate: func(_ context.Context, d *appsv1.Deployment) { podspec.DropDisabled(&d.Spec.Template.Spec) },
-		PrepareForUpdate: func(_ context.Context, d, _ *appsv1.Deployment) { podspec.DropDisabled(&d.Spec.Template.Spec) },
+		PrepareForUpdate: prepareDeploymentUpdate,
+		// Annotations are the rollout's own record and may change with the status; labels may not.
+		PrepareStatusUpdate: func(_ context.Context, d, old *appsv1.Deployment) { d.Labels = old.Labels },
 		Validate: func(_ context.Context, d *appsv1.Deployment) field.ErrorList {
 			return validateDeployment(&d.Spec, nil, field.NewPath("spec"))
 		},
@@ -41,11 +43,19 @@ func deployment() resource.Kind {
 		ValidateStatusUpdate: validateDeploymentStatus,
 		Warnings: func(_ context.Context, d, old *appsv1.Deployment) []string {
 			if old == nil {
-				return append(nameWarnings(d.Name), templateWarnings(&d.Spec.Template, nil)...)
+				return append(nameWarnings(d.Name), templateWarnings(&d.Spec.Template)...)
 			}
-			return templateWarnings(&d.Spec.Template, &old.Spec.Template)
+			return updateWarnings(d, old, &d.Spec.Template)
 		},
 	})
+}
+
+// prepareDeploymentUpdate counts a change of annotations as one of the spec: the controller copies them to ReplicaSets.
+func prepareDeploymentUpdate(_ context.Context, d, old *appsv1.Deployment) {
+	podspec.DropDisabled(&d.Spec.Template.Spec)
+	if !check.Same(d.Annotations, old.Annotations) {
+		d.Generation = old.Generation + 1
+	}
 }
 
 func defaultDeployment(d *appsv1.Deployment) {
@@ -96,7 +106,7 @@ func validateDeploymentStrategy(s *appsv1.DeploymentStrategy, path *field.Path) 
 		}
 		return validateRollingUpdate(s.RollingUpdate, rolling)
 	default:
-		return field.ErrorList{field.NotSupported(path.Child("type"), s.Type,
+		return field.ErrorList{field.NotSupported(path, s,
 			[]appsv1.DeploymentStrategyType{appsv1.RecreateDeploymentStrategyType, appsv1.RollingUpdateDeploymentStrategyType})}
 	}
 	return nil

@@ -138,7 +138,7 @@ func TestValidate(t *testing.T) {
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) { s.Template.Labels = map[string]string{"app": "b"} }),
 			[]string{"spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: `selector` does not match template `labels`"}},
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) { s.Strategy.Type = "Slow" }),
-			[]string{`spec.strategy.type: Unsupported value: "Slow": supported values: "Recreate", "RollingUpdate"`}},
+			[]string{`spec.strategy: Unsupported value: {"type":"Slow"`}},
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) { s.Strategy.Type = "Recreate" }),
 			[]string{"spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"}},
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) {
@@ -156,6 +156,9 @@ func TestValidate(t *testing.T) {
 			[]string{"only allowed for updateStrategy 'RollingUpdate'"}},
 		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) { s.ServiceName = "a.b" }),
 			[]string{`spec.serviceName: Invalid value: "a.b": must not contain dots`}},
+		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) {
+			s.RevisionHistoryLimit, s.Template.Spec.Hostname, s.Template.Spec.Subdomain = ptr.To[int32](-1), "A.b", "C.d"
+		}), nil},
 		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) { s.PersistentVolumeClaimRetentionPolicy.WhenScaled = "Burn" }),
 			[]string{`spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: "Burn": supported values: "Retain", "Delete"`}},
 		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) {
@@ -192,7 +195,43 @@ func TestValidateUpdate(t *testing.T) {
 	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "Deployment").ValidateUpdate(t.Context(), d, was["Deployment"]),
 		`spec.selector: Invalid value: {"matchLabels":{"x":"y"}}: field is immutable`)
 	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "StatefulSet").ValidateUpdate(t.Context(), s, was["StatefulSet"]),
-		"spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden")
+		`spec.serviceName: Invalid value: "other": field is immutable`)
+}
+
+func TestPrepareUpdate(t *testing.T) {
+	k, w := resourcetest.Kind(t, Group(), "Deployment"), workloads(t)
+	old := w["Deployment"].(*appsv1.Deployment)
+	old.Generation, old.Labels = 3, map[string]string{"a": "b"}
+	now := old.DeepCopy()
+	now.Annotations, now.Labels = map[string]string{"c": "d"}, nil
+	k.PrepareForUpdate(t.Context(), now, old)
+	k.PrepareStatusUpdate(t.Context(), now, old)
+	if now.Generation != 4 || now.Labels["a"] != "b" {
+		t.Errorf("a deployment with other annotations has generation %d and labels %v", now.Generation, now.Labels)
+	}
+	k, ds := resourcetest.Kind(t, Group(), "DaemonSet"), w["DaemonSet"].(*appsv1.DaemonSet)
+	ds.Annotations = map[string]string{appsv1.DeprecatedTemplateGeneration: "5"}
+	next := ds.DeepCopy()
+	next.Annotations[appsv1.DeprecatedTemplateGeneration] = "9"
+	k.PrepareStatusUpdate(t.Context(), next, ds)
+	if n := next.Annotations[appsv1.DeprecatedTemplateGeneration]; n != "5" {
+		t.Errorf("a status update made the template's generation %s, want 5", n)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	w := workloads(t)
+	old := w["StatefulSet"].(*appsv1.StatefulSet)
+	old.Generation, old.Spec.RevisionHistoryLimit = 1, ptr.To[int32](-1)
+	old.Spec.Template.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{}}
+	now, k := old.DeepCopy(), resourcetest.Kind(t, Group(), "StatefulSet")
+	if got := k.Warnings(t.Context(), now, old); len(got) != 1 {
+		t.Errorf("without a change: %q, want the one about old revisions", got)
+	}
+	now.Generation = 2
+	if got := k.Warnings(t.Context(), now, old); len(got) != 2 {
+		t.Errorf("with a change: %q, want that about the secret too", got)
+	}
 }
 
 func TestValidateStatus(t *testing.T) {
@@ -202,6 +241,8 @@ func TestValidateStatus(t *testing.T) {
 		"status.availableReplicas: Invalid value: -1: must be greater than or equal to 0",
 		"status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas",
 		"status.collisionCount: Invalid value: 0: cannot be decremented")
+	old.Status.CollisionCount = ptr.To[int32](0) // taken away, it would be counted from the beginning
+	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "Deployment").ValidateStatusUpdate(t.Context(), &appsv1.Deployment{}, old), "cannot be decremented")
 }
 
 // Mounts of a claim template's volume are valid although the template names no such volume.
@@ -209,8 +250,8 @@ func TestClaimTemplatesAreVolumes(t *testing.T) {
 	s := workloads(t)["StatefulSet"].(*appsv1.StatefulSet)
 	s.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}}}
 	s.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "data"}, {Name: "other"}}
-	full := withClaims(&s.Spec.Template, s.Spec.VolumeClaimTemplates)
-	if v := full.Spec.Volumes; len(v) != 2 || v[0].Name != "other" || v[1].Name != "data" || v[1].PersistentVolumeClaim == nil {
+	full := asPods(&s.Spec.Template, s.Spec.VolumeClaimTemplates)
+	if v := full.Spec.Volumes; len(v) != 2 || v[0].Name != "data" || v[0].PersistentVolumeClaim == nil || v[1].Name != "other" {
 		t.Errorf("volumes %+v", v)
 	}
 	if v := s.Spec.Template.Spec.Volumes; len(v) != 2 || v[0].PersistentVolumeClaim != nil {
@@ -227,8 +268,8 @@ func TestTemplateGeneration(t *testing.T) {
 	next.Annotations = nil
 	next.Spec.Template.Spec.Containers[0].Image = "busybox:2"
 	k.PrepareForUpdate(t.Context(), next, d)
-	if a, b := d.Annotations[appsv1.DeprecatedTemplateGeneration], next.Annotations[appsv1.DeprecatedTemplateGeneration]; a != "1" || b != "2" {
-		t.Errorf("generations %q and %q, want 1 and 2", a, b)
+	if a, b := d.Annotations[appsv1.DeprecatedTemplateGeneration], next.Annotations[appsv1.DeprecatedTemplateGeneration]; a != "77" || b != "78" {
+		t.Errorf("generations %q and %q, want 77 and 78", a, b)
 	}
 }
 
@@ -236,11 +277,14 @@ func TestRevision(t *testing.T) {
 	k := resourcetest.Kind(t, Group(), "ControllerRevision")
 	r := &appsv1.ControllerRevision{Revision: -1}
 	r.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", Controller: ptr.To(true)}}
-	resourcetest.CheckErrors(t, k.Validate(t.Context(), r), "data: Required value: data is mandatory", "revision: Invalid value: -1")
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), r), "revision: Invalid value: -1", "data: Required value: data is mandatory")
 	names, cells := resourcetest.Cells(k, r)
 	if names != "Controller|Revision|Age" || cells[0] != "daemonset.apps/d" || cells[1] != int64(-1) {
 		t.Errorf("columns %s, cells %v", names, cells)
 	}
+	r.Revision, r.Data = 1, runtime.RawExtension{Raw: []byte(`[1]`)}
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), r), "data: Required value: data must be a valid JSON object")
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), r, r))
 	a, b := r.DeepCopy(), r.DeepCopy()
 	a.Data, b.Data = runtime.RawExtension{Raw: []byte(`{"a":1}`)}, runtime.RawExtension{Raw: []byte(`{"a":2}`)}
 	a.Revision, b.Revision = 1, 1

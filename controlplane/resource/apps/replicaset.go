@@ -43,9 +43,9 @@ func replicaSet() resource.Kind {
 		ValidateStatusUpdate: validateReplicaSetStatus,
 		Warnings: func(_ context.Context, r, old *appsv1.ReplicaSet) []string {
 			if old == nil {
-				return append(nameWarnings(r.Name), templateWarnings(&r.Spec.Template, nil)...)
+				return append(nameWarnings(r.Name), templateWarnings(&r.Spec.Template)...)
 			}
-			return templateWarnings(&r.Spec.Template, &old.Spec.Template)
+			return updateWarnings(r, old, &r.Spec.Template)
 		},
 	})
 }

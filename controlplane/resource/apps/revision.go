@@ -2,6 +2,7 @@ package apps
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -25,19 +26,29 @@ func controllerRevision() resource.Kind {
 				func(r *appsv1.ControllerRevision) any { return r.Revision }),
 		},
 	}, resource.Rules[*appsv1.ControllerRevision]{
-		Validate: func(_ context.Context, r *appsv1.ControllerRevision) field.ErrorList { return validateRevision(r) },
+		Validate: func(_ context.Context, r *appsv1.ControllerRevision) field.ErrorList {
+			return append(check.NonNegative(r.Revision, field.NewPath("revision")), validateRevisionData(r.Data, field.NewPath("data"))...)
+		},
 		ValidateUpdate: func(_ context.Context, r, old *appsv1.ControllerRevision) field.ErrorList {
-			return append(validateRevision(r), check.Immutable(r.Data, old.Data, field.NewPath("data"))...)
+			return append(check.NonNegative(r.Revision, field.NewPath("revision")), check.Immutable(r.Data, old.Data, field.NewPath("data"))...)
 		},
 	})
 }
 
-func validateRevision(r *appsv1.ControllerRevision) field.ErrorList {
-	var errs field.ErrorList
-	if r.Data.Raw == nil && r.Data.Object == nil {
-		errs = append(errs, field.Required(field.NewPath("data"), "data is mandatory"))
+func validateRevisionData(data runtime.RawExtension, path *field.Path) field.ErrorList {
+	var v any
+	switch err := json.Unmarshal(data.Raw, &v); {
+	case data.Raw == nil && data.Object == nil, err == nil && v == nil:
+		return field.ErrorList{field.Required(path, "data is mandatory")}
+	case data.Raw == nil:
+		return nil
+	case err != nil:
+		return field.ErrorList{field.Invalid(path, "<value omitted>", "error parsing data: "+err.Error())}
 	}
-	return append(errs, check.NonNegative(r.Revision, field.NewPath("revision"))...)
+	if _, ok := v.(map[string]any); !ok {
+		return field.ErrorList{field.Required(path, "data must be a valid JSON object")}
+	}
+	return nil
 }
 
 func controllerOf(o metav1.Object) string {

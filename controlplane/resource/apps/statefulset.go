@@ -40,19 +40,34 @@ func statefulSet() resource.Kind {
 		PrepareForCreate: func(_ context.Context, s *appsv1.StatefulSet) { podspec.DropDisabled(&s.Spec.Template.Spec) },
 		PrepareForUpdate: func(_ context.Context, s, _ *appsv1.StatefulSet) { podspec.DropDisabled(&s.Spec.Template.Spec) },
 		Validate: func(_ context.Context, s *appsv1.StatefulSet) field.ErrorList {
-			return validateStatefulSet(&s.Spec, nil, field.NewPath("spec"))
+			path := field.NewPath("spec")
+			errs := append(validateStatefulSet(&s.Spec, path), validateCreated(&s.Spec, path)...)
+			return append(errs, validatePods(&s.Spec, path.Child("template"))...)
 		},
-		ValidateUpdate: func(_ context.Context, s, old *appsv1.StatefulSet) field.ErrorList {
-			return append(validateStatefulSet(&s.Spec, &old.Spec, field.NewPath("spec")), onlyMutable(&s.Spec, &old.Spec)...)
-		},
+		ValidateUpdate:       validateStatefulSetUpdate,
 		ValidateStatusUpdate: validateStatefulSetStatus,
-		Warnings: func(_ context.Context, s, old *appsv1.StatefulSet) []string {
-			if old == nil {
-				return templateWarnings(&s.Spec.Template, nil)
-			}
-			return templateWarnings(&s.Spec.Template, &old.Spec.Template)
-		},
+		Warnings:             statefulSetWarnings,
 	})
+}
+
+func statefulSetWarnings(_ context.Context, s, old *appsv1.StatefulSet) []string {
+	var warnings []string
+	if old == nil {
+		warnings = templateWarnings(&s.Spec.Template)
+	} else {
+		warnings = updateWarnings(s, old, &s.Spec.Template)
+	}
+	for i := range s.Spec.VolumeClaimTemplates {
+		at := field.NewPath("spec", "volumeClaimTemplates").Index(i)
+		if old != nil {
+			at = at.Child("Spec") // upstream's two spellings of one place
+		}
+		warnings = append(warnings, claim.Warnings(&s.Spec.VolumeClaimTemplates[i].Spec, at)...)
+	}
+	if n := s.Spec.RevisionHistoryLimit; n != nil && *n < 0 {
+		warnings = append(warnings, "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended")
+	}
+	return warnings
 }
 
 func defaultStatefulSet(s *appsv1.StatefulSet) {
@@ -86,7 +101,8 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 	set(&s.Spec.RevisionHistoryLimit, 10)
 }
 
-func validateStatefulSet(s, old *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
+// validateStatefulSet checks everything but what validateCreated and validatePods do.
+func validateStatefulSet(s *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	switch s.PodManagementPolicy {
 	case appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement:
@@ -111,36 +127,35 @@ func validateStatefulSet(s, old *appsv1.StatefulSetSpec, path *field.Path) field
 	if s.Ordinals != nil {
 		errs = append(errs, check.NonNegative(s.Ordinals.Start, path.Child("ordinals.start"))...)
 	}
-	if s.RevisionHistoryLimit != nil && (old == nil || !check.Same(s.RevisionHistoryLimit, old.RevisionHistoryLimit)) {
-		errs = append(errs, check.NonNegativePtr(s.RevisionHistoryLimit, path.Child("revisionHistoryLimit"))...)
-	}
-	errs = append(errs, validateServiceName(s, old, path.Child("serviceName"))...)
-	errs = append(errs, validateClaims(s, old, path.Child("volumeClaimTemplates"))...)
-	return append(errs, validateStatefulSetTemplate(s, old, path)...)
+	return append(errs, validateStatefulSetTemplate(s, path)...)
 }
 
-// validateServiceName leaves alone what an older server accepted.
-func validateServiceName(s, old *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
-	if s.ServiceName == "" || old != nil && old.ServiceName == s.ServiceName {
-		return nil
-	}
-	return check.Strings(validation.IsDNS1123Label(s.ServiceName), path, s.ServiceName)
-}
-
-// validateClaims checks the claim templates, which a pod's creation would fail on later. They do not change, so those
-// that an older server accepted are left alone.
-func validateClaims(s, old *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
-	if old != nil {
-		return nil
-	}
+// validateCreated checks what cannot change later, so that what an older server has accepted is left alone.
+func validateCreated(s *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
+	if s.ServiceName != "" {
+		errs = append(errs, check.Strings(validation.IsDNS1123Label(s.ServiceName), path.Child("serviceName"), s.ServiceName)...)
+	}
 	for i := range s.VolumeClaimTemplates {
-		errs = append(errs, claim.ValidateSpec(&s.VolumeClaimTemplates[i].Spec, path.Index(i).Child("spec"))...)
+		errs = append(errs, claim.ValidateSpec(&s.VolumeClaimTemplates[i].Spec, path.Child("volumeClaimTemplates").Index(i).Child("spec"))...)
 	}
 	return errs
 }
 
-func validateStatefulSetTemplate(s, old *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
+func validateStatefulSetUpdate(_ context.Context, set, oldSet *appsv1.StatefulSet) field.ErrorList {
+	s, old, path := &set.Spec, &oldSet.Spec, field.NewPath("spec")
+	errs := validateStatefulSet(s, path)
+	// One that would be refused today is not held to today's rules for pods.
+	if len(validateStatefulSet(old, path)) == 0 && len(validatePods(old, path)) == 0 {
+		errs = append(errs, validatePods(s, path.Child("template"))...)
+	}
+	errs = append(errs, check.Immutable(s.Selector, old.Selector, path.Child("selector"))...)
+	errs = append(errs, check.Immutable(s.VolumeClaimTemplates, old.VolumeClaimTemplates, path.Child("volumeClaimTemplates"))...)
+	errs = append(errs, check.Immutable(s.ServiceName, old.ServiceName, path.Child("serviceName"))...)
+	return append(errs, check.Immutable(s.PodManagementPolicy, old.PodManagementPolicy, path.Child("podManagementPolicy"))...)
+}
+
+func validateStatefulSetTemplate(s *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if s.Selector == nil {
 		errs = append(errs, field.Required(path.Child("selector"), ""))
@@ -157,37 +172,37 @@ func validateStatefulSetTemplate(s, old *appsv1.StatefulSetSpec, path *field.Pat
 		errs = append(errs, field.Invalid(path.Child("selector"), s.Selector, ""))
 	} else {
 		errs = append(errs, w.matches(selector, template)...)
-		full := withClaims(&s.Template, s.VolumeClaimTemplates)
-		var was *corev1.PodTemplateSpec
-		if old != nil {
-			was = withClaims(&old.Template, old.VolumeClaimTemplates)
-		}
-		errs = append(errs, podspec.ValidateTemplateUpdate(full, was, template)...)
 	}
 	return append(errs, w.alwaysRestarts(template)...)
 }
 
-// withClaims is the template with the volumes that its pods will have from the claim templates,
-// which take the place of volumes of the same name: mounts refer to them.
-func withClaims(t *corev1.PodTemplateSpec, claims []corev1.PersistentVolumeClaim) *corev1.PodTemplateSpec {
+// validatePods checks the template as its pods will be.
+func validatePods(s *appsv1.StatefulSetSpec, path *field.Path) field.ErrorList {
+	if _, err := metav1.LabelSelectorAsSelector(s.Selector); err != nil {
+		return nil
+	}
+	return podspec.ValidateTemplate(asPods(&s.Template, s.VolumeClaimTemplates), path)
+}
+
+// asPods is the template without the host name and subdomain, which its pods get from the set, and with the volumes
+// that they will have from the claim templates, which take the place of volumes of the same name: mounts refer to them.
+func asPods(t *corev1.PodTemplateSpec, claims []corev1.PersistentVolumeClaim) *corev1.PodTemplateSpec {
 	out := *t
+	out.Spec.Hostname, out.Spec.Subdomain = "", ""
 	out.Spec.Volumes = nil
 	named := map[string]bool{}
 	for _, c := range claims {
+		if named[c.Name] {
+			continue
+		}
 		named[c.Name] = true
+		out.Spec.Volumes = append(out.Spec.Volumes, corev1.Volume{Name: c.Name, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.Name},
+		}})
 	}
 	for _, v := range t.Spec.Volumes {
 		if !named[v.Name] {
 			out.Spec.Volumes = append(out.Spec.Volumes, v)
-		}
-	}
-	for _, c := range claims {
-		if named[c.Name] {
-			named[c.Name] = false
-			out.Spec.Volumes = append(out.Spec.Volumes, corev1.Volume{Name: c.Name, VolumeSource: corev1.VolumeSource{
-				// The claim's own name ends in the pod's, which is not known here: any valid name serves.
-				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "claim"},
-			}})
 		}
 	}
 	return &out
@@ -222,18 +237,6 @@ func validateStatefulSetStrategy(u *appsv1.StatefulSetUpdateStrategy, path *fiel
 		errs = append(errs, check.AtMostHundredPercent(*m, at)...)
 	}
 	return errs
-}
-
-// onlyMutable refuses changes of what a StatefulSet's pods and claims are built on.
-func onlyMutable(s, old *appsv1.StatefulSetSpec) field.ErrorList {
-	c := *s
-	c.Replicas, c.Ordinals, c.Template, c.UpdateStrategy = old.Replicas, old.Ordinals, old.Template, old.UpdateStrategy
-	c.RevisionHistoryLimit, c.MinReadySeconds = old.RevisionHistoryLimit, old.MinReadySeconds
-	c.PersistentVolumeClaimRetentionPolicy = old.PersistentVolumeClaimRetentionPolicy
-	if check.Same(&c, old) {
-		return nil
-	}
-	return field.ErrorList{field.Forbidden(field.NewPath("spec"), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden")}
 }
 
 func validateStatefulSetStatus(_ context.Context, s, old *appsv1.StatefulSet) field.ErrorList {

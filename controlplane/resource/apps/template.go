@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/check"
@@ -71,8 +72,16 @@ func nameWarnings(name string) []string {
 	return []string{fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: %v", msgs)}
 }
 
-func templateWarnings(template, old *corev1.PodTemplateSpec) []string {
-	return podspec.WarningsForTemplate(template, old, field.NewPath("spec", "template"))
+func templateWarnings(template *corev1.PodTemplateSpec) []string {
+	return podspec.WarningsForTemplate(template, field.NewPath("spec", "template"))
+}
+
+// updateWarnings are about the template of an object that asks for something else than before.
+func updateWarnings(obj, old metav1.Object, template *corev1.PodTemplateSpec) []string {
+	if obj.GetGeneration() == old.GetGeneration() {
+		return nil
+	}
+	return templateWarnings(template)
 }
 
 // counts checks that none of the named status counters is negative.
@@ -102,18 +111,11 @@ func within(path *field.Path, total int32, message string, named ...count) field
 
 const beyondReplicas = "cannot be greater than status.replicas"
 
-// collisions checks a collision count: not negative, and never counted down.
+// collisions checks a collision count: not negative, and never counted down or taken away.
 func collisions(n, old *int32, path *field.Path) field.ErrorList {
 	errs := check.NonNegativePtr(n, path)
-	var now, was int32
-	if n != nil {
-		now = *n
-	}
-	if old != nil {
-		was = *old
-	}
-	if now < was {
-		errs = append(errs, field.Invalid(path, now, "cannot be decremented"))
+	if old != nil && (n == nil || *n < *old) {
+		errs = append(errs, field.Invalid(path, ptr.Deref(n, 0), "cannot be decremented"))
 	}
 	return errs
 }

@@ -39,7 +39,7 @@ func cronJob() resource.Kind {
 		Validate: func(_ context.Context, c *batchv1.CronJob) field.ErrorList {
 			errs := validateCronJob(&c.Spec, nil, field.NewPath("spec"))
 			if len(c.Name) > maxCronJobName {
-				errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), c.Name, validation.MaxLenError(maxCronJobName)))
+				errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), c.Name, "must be no more than 52 characters"))
 			}
 			return errs
 		},
@@ -149,17 +149,15 @@ func validateTimeZone(zone *string, path *field.Path) field.ErrorList {
 
 func cronJobWarnings(c, old *batchv1.CronJob) []string {
 	path := field.NewPath("spec", "jobTemplate", "spec")
-	var w []string
-	var was *corev1.PodTemplateSpec
 	if old == nil {
-		w = nameWarnings(c.Name)
-	} else {
-		was = &old.Spec.JobTemplate.Spec.Template
+		return append(nameWarnings(c.Name), specWarnings(&c.Spec.JobTemplate.Spec, path)...)
 	}
-	w = append(w, podspec.WarningsForTemplate(&c.Spec.JobTemplate.Spec.Template, was, path.Child("template"))...)
-	w = append(w, specWarnings(&c.Spec.JobTemplate.Spec, path)...)
+	var w []string
+	if old.Generation != c.Generation {
+		w = specWarnings(&c.Spec.JobTemplate.Spec, path)
+	}
 	if strings.Contains(c.Spec.Schedule, "TZ") {
-		w = append(w, "CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details")
+		w = append(w, "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details")
 	}
 	return w
 }

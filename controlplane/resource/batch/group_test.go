@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -142,12 +143,50 @@ func TestValidateStatus(t *testing.T) {
 		"cannot set completionTime when there is no Complete=True condition",
 		"cannot disable the terminal Complete=True condition",
 		"status.succeeded: Invalid value: 0: cannot decrease the succeeded counter")
+	// The start stays once it is known, but for a job that is resumed.
+	running, later := made(t, nil), metav1.NewTime(at.Add(time.Minute))
+	running.Status.StartTime = &at
+	moved := running.DeepCopy()
+	moved.Status.StartTime = &later
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), moved, running), "field is immutable for unsuspended job once set")
+	running.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobSuspended, Status: "True"}}
+	moved.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobSuspended, Status: "False"}}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), moved, running))
+	// A suspended job of nothing is done without having started.
+	idle := made(t, func(j *batchv1.Job) { j.Spec.Suspend, j.Spec.Completions = ptr.To(true), ptr.To[int32](0) })
+	idle.Status = batchv1.JobStatus{CompletionTime: &at, Conditions: done.Status.Conditions}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), idle, made(t, nil)))
 	// What was wrong before is not held against an update that leaves it alone.
 	weak := made(t, nil)
 	weak.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: "True"}}
 	weak.Status.StartTime = &at
 	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), weak.DeepCopy(), weak))
 	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), weak, made(t, nil)), "without the FailureTarget=true condition")
+}
+
+func TestLabels(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "Job")
+	j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "j", UID: "u"}}
+	j.Spec.Template.Labels = map[string]string{"a": "b"}
+	k.Default(j)
+	k.PrepareForCreate(t.Context(), j)
+	if j.Labels["a"] != "b" || j.Labels[batchv1.JobNameLabel] != "j" || j.Labels[batchv1.ControllerUidLabel] != "u" {
+		t.Errorf("labels %v, want the template's with those of the job", j.Labels)
+	}
+}
+
+func TestUpdateWarnings(t *testing.T) {
+	k := resourcetest.Kind(t, Group(), "CronJob")
+	old := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Generation: 1}, Spec: batchv1.CronJobSpec{Schedule: "TZ=UTC 0 * * * *"}}
+	old.Spec.JobTemplate.Spec.Template.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{}}
+	now := old.DeepCopy()
+	if w := k.Warnings(t.Context(), now, old); len(w) != 1 || !strings.Contains(w[0], "cannot use TZ or CRON_TZ in spec.spec.schedule") {
+		t.Errorf("an update of nothing is warned about: %q", w)
+	}
+	now.Generation = 2
+	if w := k.Warnings(t.Context(), now, old); len(w) != 2 {
+		t.Errorf("a change of the spec is warned about with %q", w)
+	}
 }
 
 func TestIndexes(t *testing.T) {

@@ -3,7 +3,6 @@ package batch
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math"
 	"strconv"
 
@@ -71,7 +70,7 @@ func defaultJob(j *batchv1.Job) {
 	}
 	set(&s.BackoffLimit, 6)
 	if s.Template.Labels != nil && len(j.Labels) == 0 {
-		j.Labels = maps.Clone(s.Template.Labels)
+		j.Labels = s.Template.Labels // the same map: what generateSelector adds to the template is the job's too
 	}
 	set(&s.CompletionMode, batchv1.NonIndexedCompletion)
 	set(&s.Suspend, false)
@@ -132,13 +131,13 @@ func generateSelector(j *batchv1.Job) {
 
 func jobWarnings(j, old *batchv1.Job) []string {
 	path := field.NewPath("spec")
-	if old != nil {
-		return append(podspec.WarningsForTemplate(&j.Spec.Template, &old.Spec.Template, path.Child("template")),
-			specWarnings(&j.Spec, path)...)
+	switch {
+	case old == nil:
+		return append(nameWarnings(j.Name), specWarnings(&j.Spec, path)...)
+	case old.Generation != j.Generation:
+		return specWarnings(&j.Spec, path)
 	}
-	w := nameWarnings(j.Name)
-	w = append(w, podspec.WarningsForTemplate(&j.Spec.Template, nil, path.Child("template"))...)
-	return append(w, specWarnings(&j.Spec, path)...)
+	return nil
 }
 
 func nameWarnings(name string) []string {
@@ -150,11 +149,12 @@ func nameWarnings(name string) []string {
 }
 
 func specWarnings(s *batchv1.JobSpec, path *field.Path) []string {
+	var warnings []string
 	if ptr.Deref(s.CompletionMode, "") == batchv1.IndexedCompletion &&
 		ptr.Deref(s.Completions, 0) > manyCompletions && ptr.Deref(s.Parallelism, 0) > maxParallelismOfMany {
-		return []string{path.String() + ": In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"}
+		warnings = []string{path.String() + ": In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"}
 	}
-	return nil
+	return append(warnings, podspec.WarningsForTemplate(&s.Template, path.Child("template"))...)
 }
 
 func jobColumns() []resource.Column {

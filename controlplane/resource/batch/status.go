@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -26,6 +27,7 @@ func validateJobStatusUpdate(j, old *batchv1.Job) field.ErrorList {
 			errs = append(errs, e)
 		}
 	}
+	errs = append(errs, validateSuccess(j, path.Child("conditions"))...)
 	return append(errs, validateProgress(j, old, path)...)
 }
 
@@ -68,13 +70,27 @@ func validateConditions(j *batchv1.Job, path *field.Path) field.ErrorList {
 		{complete && target, "cannot set Complete=True and FailureTarget=true conditions"},
 		{failed && !target, "cannot set Failed=True condition without the FailureTarget=true condition"},
 		{complete && !criteria, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition"},
-		{criteria && failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions"},
-		{criteria && target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions"},
 	} {
 		if c.wrong {
 			errs = append(errs, field.Invalid(path.Child("conditions"), field.OmitValueType{}, c.message))
 		}
 	}
+	return errs
+}
+
+// validateSuccess holds whatever the old status was.
+func validateSuccess(j *batchv1.Job, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	refuse := func(wrong bool, message string) {
+		if wrong {
+			errs = append(errs, field.Invalid(path, field.OmitValueType{}, message))
+		}
+	}
+	criteria := is(j, batchv1.JobSuccessCriteriaMet)
+	refuse(criteria && is(j, batchv1.JobFailed), "cannot set SuccessCriteriaMet=True and Failed=true conditions")
+	refuse(criteria && is(j, batchv1.JobFailureTarget), "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions")
+	refuse(!criteria && j.Spec.SuccessPolicy != nil && is(j, batchv1.JobComplete),
+		"cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True")
 	return errs
 }
 
@@ -101,7 +117,8 @@ func validateFinished(j *batchv1.Job, path *field.Path) field.ErrorList {
 	if s.Active > 0 {
 		errs = append(errs, field.Invalid(path.Child("active"), s.Active, "active>0 is invalid for finished job"))
 	}
-	if s.StartTime == nil {
+	idle := ptr.Deref(j.Spec.Suspend, false) && ptr.Equal(j.Spec.Completions, ptr.To[int32](0)) // it never starts
+	if s.StartTime == nil && !idle {
 		errs = append(errs, field.Required(path.Child("startTime"), "startTime is required for finished job"))
 	}
 	if u := s.UncountedTerminatedPods; u != nil && len(u.Failed)+len(u.Succeeded) > 0 {
@@ -162,8 +179,11 @@ func validateProgress(j, old *batchv1.Job, path *field.Path) field.ErrorList {
 	if now, was := j.Status.CompletionTime, old.Status.CompletionTime; now != nil && was != nil && !now.Equal(was) {
 		errs = append(errs, field.Invalid(path.Child("completionTime"), now, "field is immutable"))
 	}
-	if was := old.Status.StartTime; was != nil && !was.Equal(j.Status.StartTime) && !ptr.Deref(j.Spec.Suspend, false) {
-		errs = append(errs, field.Required(path.Child("startTime"), "startTime cannot be removed for unsuspended job"))
+	resumed := is(old, batchv1.JobSuspended) && slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool {
+		return c.Type == batchv1.JobSuspended && c.Status == corev1.ConditionFalse
+	})
+	if now, was := j.Status.StartTime, old.Status.StartTime; was != nil && !was.Equal(now) && !ptr.Deref(j.Spec.Suspend, false) && !resumed {
+		errs = append(errs, field.Invalid(path.Child("startTime"), now, "field is immutable for unsuspended job once set"))
 	}
 	switch met, was := is(j, batchv1.JobSuccessCriteriaMet), is(old, batchv1.JobSuccessCriteriaMet); {
 	case was && !met:

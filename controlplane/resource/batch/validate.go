@@ -28,14 +28,18 @@ const (
 func validateJob(j *batchv1.Job) field.ErrorList {
 	errs := validateGenerated(j)
 	errs = append(errs, validateSelected(&j.Spec, nil, field.NewPath("spec"))...)
+	return append(errs, validateIndexedName(j)...)
+}
+
+func validateIndexedName(j *batchv1.Job) field.ErrorList {
 	if n := ptr.Deref(j.Spec.Completions, 0); n > 0 && ptr.Deref(j.Spec.CompletionMode, "") == batchv1.IndexedCompletion {
 		// The host name of a pod ends in its index: refuse now what would fail with the last pod.
 		last := fmt.Sprintf("%s-%d", j.Name, n-1)
 		if len(validation.IsDNS1123Label(last)) > 0 {
-			errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), j.Name, "will not able to create pod with invalid DNS label: "+last))
+			return field.ErrorList{field.Invalid(field.NewPath("metadata", "name"), j.Name, "will not able to create pod with invalid DNS label: "+last)}
 		}
 	}
-	return errs
+	return nil
 }
 
 // validateGenerated checks that a generated selector selects by this job's UID, which a user's own labels could prevent.
@@ -190,12 +194,13 @@ func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
 	errs := validateSelected(s, was, path)
 	errs = append(errs, validateCompletionsUpdate(s, was, path.Child("completions"))...)
 	errs = append(errs, check.Immutable(s.Selector, was.Selector, path.Child("selector"))...)
-	errs = append(errs, check.Immutable(&s.Template, allowedTemplate(j, old), path.Child("template"))...)
+	errs = append(errs, validateTemplateChange(j, old, path)...)
 	errs = append(errs, check.Immutable(s.CompletionMode, was.CompletionMode, path.Child("completionMode"))...)
 	errs = append(errs, check.Immutable(s.PodFailurePolicy, was.PodFailurePolicy, path.Child("podFailurePolicy"))...)
 	errs = append(errs, check.Immutable(s.BackoffLimitPerIndex, was.BackoffLimitPerIndex, path.Child("backoffLimitPerIndex"))...)
 	errs = append(errs, check.Immutable(s.ManagedBy, was.ManagedBy, path.Child("managedBy"))...)
-	return append(errs, check.Immutable(s.SuccessPolicy, was.SuccessPolicy, path.Child("successPolicy"))...)
+	errs = append(errs, check.Immutable(s.SuccessPolicy, was.SuccessPolicy, path.Child("successPolicy"))...)
+	return append(errs, validateIndexedName(j)...)
 }
 
 // validateCompletionsUpdate: an Indexed job is resized by setting completions and parallelism together.
@@ -209,37 +214,46 @@ func validateCompletionsUpdate(s, old *batchv1.JobSpec, path *field.Path) field.
 	return field.ErrorList{field.Invalid(path, *s.Completions, "can only be modified in tandem with "+path.Root().Child("parallelism").String())}
 }
 
-// allowedTemplate is the old template with those changes of the new one that the job's state allows: where pods run and what they
-// take, while the job is suspended and has no pods, be it that it had some before (queueing systems place and size jobs so).
-func allowedTemplate(j, old *batchv1.Job) *corev1.PodTemplateSpec {
+// validateTemplateChange lets those changes through that the job's state allows: where pods run and what they take, while
+// the job is suspended and has no pods, be it that it had some before (queueing systems place and size jobs so).
+func validateTemplateChange(j, old *batchv1.Job, path *field.Path) field.ErrorList {
 	if !ptr.Deref(old.Spec.Suspend, false) || old.Status.Active > 0 || old.Status.StartTime != nil && !is(old, batchv1.JobSuspended) {
-		return &old.Spec.Template
+		return check.Immutable(&j.Spec.Template, &old.Spec.Template, path.Child("template"))
 	}
-	t, out := &j.Spec.Template, old.Spec.Template.DeepCopy()
-	var affinity *corev1.NodeAffinity
-	if t.Spec.Affinity != nil {
-		affinity = t.Spec.Affinity.NodeAffinity
-	}
-	if out.Spec.Affinity == nil && t.Spec.Affinity != nil {
-		out.Spec.Affinity = &corev1.Affinity{}
-	}
-	if out.Spec.Affinity != nil {
-		out.Spec.Affinity.NodeAffinity = affinity
-		if t.Spec.Affinity == nil && *out.Spec.Affinity == (corev1.Affinity{}) {
-			out.Spec.Affinity = nil
-		}
-	}
-	out.Spec.NodeSelector, out.Spec.Tolerations = t.Spec.NodeSelector, t.Spec.Tolerations
-	out.Spec.SchedulingGates = t.Spec.SchedulingGates
-	out.Annotations, out.Labels = t.Annotations, t.Labels
-	takeResources(out.Spec.Containers, t.Spec.Containers)
-	takeResources(out.Spec.InitContainers, t.Spec.InitContainers)
-	return out
+	t := &j.Spec.Template
+	return check.Immutable(t.Spec, allowedPods(&t.Spec, &old.Spec.Template.Spec), path.Child("template", "spec"))
 }
 
-// takeResources gives containers the resources of others, as far as there are as many.
+// allowedPods is old with the changes of s that are allowed.
+func allowedPods(s, old *corev1.PodSpec) corev1.PodSpec {
+	out := old.DeepCopy()
+	var affinity *corev1.NodeAffinity
+	if s.Affinity != nil {
+		affinity = s.Affinity.NodeAffinity
+	}
+	if out.Affinity == nil && s.Affinity != nil {
+		out.Affinity = &corev1.Affinity{}
+	}
+	if out.Affinity != nil {
+		out.Affinity.NodeAffinity = affinity
+		if s.Affinity == nil && *out.Affinity == (corev1.Affinity{}) {
+			out.Affinity = nil
+		}
+	}
+	out.NodeSelector, out.Tolerations, out.SchedulingGates = s.NodeSelector, s.Tolerations, s.SchedulingGates
+	takeResources(out.Containers, s.Containers)
+	takeResources(out.InitContainers, s.InitContainers)
+	return *out
+}
+
+// takeResources gives containers the resources of others, if they are the same ones.
 func takeResources(to, from []corev1.Container) {
-	for i := range min(len(to), len(from)) {
-		to[i].Resources = from[i].Resources
+	if len(to) != len(from) {
+		return
+	}
+	for i := range to {
+		if to[i].Name == from[i].Name {
+			to[i].Resources = from[i].Resources
+		}
 	}
 }

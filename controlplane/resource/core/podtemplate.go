@@ -37,7 +37,7 @@ func podTemplateKind() resource.Kind {
 			if old != nil && old.Generation == t.Generation {
 				return nil
 			}
-			return podspec.WarningsForTemplate(&t.Template, nil, path)
+			return podspec.WarningsForTemplate(&t.Template, path)
 		},
 	})
 }

@@ -160,12 +160,12 @@ func replicationControllerWarnings(_ context.Context, c, old *corev1.Replication
 		if old.Generation == c.Generation {
 			return nil
 		}
-		return podspec.WarningsForTemplate(c.Spec.Template, old.Spec.Template, path)
+		return podspec.WarningsForTemplate(old.Spec.Template, path) // the old one: upstream takes them the wrong way round
 	}
 	var warnings []string
 	if msgs := validation.IsDNS1123Label(c.Name); len(msgs) > 0 {
 		warnings = append(warnings, fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, which can result in "+
 			"surprising behavior; a DNS label is recommended: %v", msgs))
 	}
-	return append(warnings, podspec.WarningsForTemplate(c.Spec.Template, nil, path)...)
+	return append(warnings, podspec.WarningsForTemplate(c.Spec.Template, path)...)
 }

@@ -12,9 +12,8 @@ import (
 	"keelson.dev/keelson/controlplane/resource/claim"
 )
 
-// WarningsForTemplate are upstream's warnings about an accepted template at path. Old may be nil; a template that is
-// unchanged is not warned about again by the caller's own choice.
-func WarningsForTemplate(t, _ *corev1.PodTemplateSpec, path *field.Path) []string {
+// WarningsForTemplate are upstream's warnings about an accepted template at path.
+func WarningsForTemplate(t *corev1.PodTemplateSpec, path *field.Path) []string {
 	if t == nil {
 		return nil
 	}
