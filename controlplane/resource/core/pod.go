@@ -56,18 +56,16 @@ func installPod(d resource.Deps, store *genericregistry.Store) (map[string]rest.
 	ephemeral := viewOf(store, viewRules[*corev1.Pod]{
 		prepare:  prepareEphemeral,
 		validate: func(_ context.Context, p, old *corev1.Pod) field.ErrorList { return validateEphemeralUpdate(p, old) },
-		reset:    []string{"status"},
 	})
 	resize := viewOf(store, viewRules[*corev1.Pod]{
 		prepare:  prepareResize,
 		validate: func(_ context.Context, p, old *corev1.Pod) field.ErrorList { return validateResize(p, old) },
-		reset:    []string{"status"},
 	})
 	store.ResetFieldsStrategy = view{reset: resetFields("status")}
 	return map[string]rest.Storage{
 		"status":              status,
-		"ephemeralcontainers": ephemeral,
-		"resize":              resize,
+		"ephemeralcontainers": podPart{ephemeral, []string{"ephemeralContainers"}, nil},
+		"resize":              podPart{resize, []string{"containers", "initContainers"}, []string{"resources", "resizePolicy"}},
 		"binding":             podBinding{store},
 		"eviction":            podEviction{pods: status.store, budgets: d.Store},
 	}, nil

@@ -10,8 +10,38 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/kubectl/pkg/util/qos"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
+
+// podPart is a view through which a client comes to own nothing but some fields of the specification, or some of the
+// items of its lists.
+type podPart struct {
+	patched
+	fields, ofItems []string
+}
+
+type patched interface {
+	rest.Storage
+	rest.Patcher
+	rest.TableConvertor
+}
+
+var _ rest.ResetFieldsFilterStrategy = podPart{}
+
+func (v podPart) GetResetFieldsFilter() map[fieldpath.APIVersion]fieldpath.Filter {
+	var kept []*fieldpath.SetMatcher
+	for _, name := range v.fields {
+		if v.ofItems == nil {
+			kept = append(kept, fieldpath.MakePrefixMatcherOrDie("spec", name))
+		}
+		for _, of := range v.ofItems {
+			kept = append(kept, fieldpath.MakePrefixMatcherOrDie("spec", name, fieldpath.MatchAnyPathElement(), of))
+		}
+	}
+	return map[fieldpath.APIVersion]fieldpath.Filter{"v1": fieldpath.NewIncludeMatcherFilter(kept...)}
+}
 
 // prepareEphemeral keeps everything but the ephemeral containers.
 func prepareEphemeral(_ context.Context, p, old *corev1.Pod) {
