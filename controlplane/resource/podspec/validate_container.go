@@ -68,7 +68,11 @@ func (r containerRules) initContainers(path *field.Path) field.ErrorList {
 	for i := range r.spec.InitContainers {
 		c, at := &r.spec.InitContainers[i], path.Index(i)
 		errs = append(errs, r.common(c, at)...)
-		errs = append(errs, validateRestartRules(c.RestartPolicy, c.RestartPolicyRules, at)...)
+		if c.RestartPolicy == nil && len(c.RestartPolicyRules) > 0 {
+			errs = append(errs, field.Required(at.Child("restartPolicy"), rulesNeedPolicy)) // of the rules nothing is said then
+		} else {
+			errs = append(errs, validateRestartRules(c.RestartPolicy, c.RestartPolicyRules, at)...)
+		}
 		if names.Has(c.Name) {
 			errs = append(errs, field.Duplicate(at.Child("name"), c.Name))
 		} else if c.Name != "" {
@@ -247,6 +251,8 @@ const (
 	mostExitCodes    = 255
 )
 
+const rulesNeedPolicy = "must specify restartPolicy when restart rules are used"
+
 func validateRestartRules(policy *corev1.ContainerRestartPolicy, rules []corev1.ContainerRestartRule, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	at := path.Child("restartPolicy")
@@ -254,7 +260,7 @@ func validateRestartRules(policy *corev1.ContainerRestartPolicy, rules []corev1.
 	case policy == nil && len(rules) == 0:
 		return nil
 	case policy == nil:
-		errs = append(errs, field.Required(at, "must specify restartPolicy when restart rules are used"))
+		errs = append(errs, field.Required(at, rulesNeedPolicy))
 	default:
 		errs = append(errs, check.OneOf(*policy, at, corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
 	}
