@@ -136,7 +136,9 @@ func (a answer) text(own map[string]string) []string {
 			var said []string
 			for _, c := range causes {
 				c := c.(map[string]any)
-				said = append(said, fmt.Sprintf("%v %v: %v", c["reason"], c["field"], c["message"]))
+				// What follows a line's end is a dump of Go types, which are each server's own.
+				message, _, _ := strings.Cut(fmt.Sprint(c["message"]), "\n")
+				said = append(said, fmt.Sprintf("%v %v: %v", c["reason"], c["field"], message))
 			}
 			slices.Sort(said)
 			out = append(out, said...)
