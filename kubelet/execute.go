@@ -253,7 +253,7 @@ func (k *Kubelet) start(ctx context.Context, pod *corev1.Pod, rec *podRecord, se
 		return true
 	}
 	t := act.Target{
-		Pod: pod, Container: a.Container, Kind: a.Kind, Attempt: a.Attempt,
+		Pod: pod, Container: a.Container, Kind: a.Kind, Attempt: a.Attempt, Round: a.Round,
 		SandboxID: box.ID, SandboxAttempt: box.Attempt, IPs: k.addresses(pod, seen),
 	}
 	rec.with(func() { t.ImageRef, t.Volumes = rec.refs[a.Container], rec.vols })

@@ -23,6 +23,7 @@ type Target struct {
 	Container string // name
 	Kind      plan.Kind
 	Attempt   uint32
+	Round     uint32
 	SandboxID string
 	// SandboxAttempt is the attempt of the sandbox, whose configuration is handed over again.
 	SandboxAttempt uint32
@@ -100,7 +101,7 @@ func (e *Executor) containerConfig(ctx context.Context, t Target, c *corev1.Cont
 		Metadata:   &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: t.Attempt},
 		Image:      image,
 		WorkingDir: c.WorkingDir,
-		Labels:     containerLabels(t.Pod, c), Annotations: containerAnnotations(t.Pod, c, t.Attempt),
+		Labels:     containerLabels(t.Pod, c), Annotations: containerAnnotations(t, c),
 		LogPath: filepath.Join(c.Name, strconv.Itoa(int(t.Attempt))+".log"),
 		Stdin:   c.Stdin, StdinOnce: c.StdinOnce, Tty: c.TTY,
 		StopSignal: stopSignal(c),
@@ -178,13 +179,16 @@ func containerLabels(pod *corev1.Pod, c *corev1.Container) map[string]string {
 	}
 }
 
-func containerAnnotations(pod *corev1.Pod, c *corev1.Container, attempt uint32) map[string]string {
+func containerAnnotations(t Target, c *corev1.Container) map[string]string {
 	out := map[string]string{
 		observe.AnnotationHash:         plan.Hash(c),
-		observe.AnnotationRestartCount: strconv.Itoa(int(attempt)),
+		observe.AnnotationRestartCount: strconv.Itoa(int(t.Attempt)),
 		observe.AnnotationTermPath:     c.TerminationMessagePath,
 		observe.AnnotationTermPolicy:   string(c.TerminationMessagePolicy),
-		observe.AnnotationGrace:        strconv.Itoa(int(plan.Grace(pod).Seconds())),
+		observe.AnnotationGrace:        strconv.Itoa(int(plan.Grace(t.Pod).Seconds())),
+	}
+	if t.Round > 0 {
+		out[observe.AnnotationRound] = strconv.Itoa(int(t.Round))
 	}
 	if ports := portsAnnotation(c); ports != "" {
 		out[observe.AnnotationPorts] = ports

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"strconv"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -67,6 +68,9 @@ func container(s *runtimeapi.ContainerStatus, sandboxID string) Container {
 	}
 	if u := s.GetUser().GetLinux(); u != nil {
 		out.User = &User{UID: u.GetUid(), GID: u.GetGid(), Groups: u.GetSupplementalGroups()}
+	}
+	if n, err := strconv.ParseUint(s.GetAnnotations()[AnnotationRound], 10, 32); err == nil {
+		out.Round = uint32(n)
 	}
 	for _, m := range s.GetMounts() {
 		if m.GetRecursiveReadOnly() {

@@ -13,4 +13,7 @@ const (
 	AnnotationTermPolicy   = "io.kubernetes.container.terminationMessagePolicy"
 	AnnotationPorts        = "io.kubernetes.container.ports"
 	AnnotationGrace        = "io.kubernetes.pod.terminationGracePeriod"
+
+	// AnnotationRound is ours alone.
+	AnnotationRound = "keelson.dev/round"
 )

@@ -46,6 +46,7 @@ type Sandbox struct {
 type Container struct {
 	ID, SandboxID, Name              string
 	Attempt                          uint32 // restart count at its creation
+	Round                            uint32 // how often all the pod's containers had begun anew by then (annotation keelson.dev/round)
 	State                            State
 	CreatedAt, StartedAt, FinishedAt time.Time
 	ExitCode                         int32

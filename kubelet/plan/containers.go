@@ -48,6 +48,9 @@ func (p *planner) app(c *corev1.Container, box *observe.Sandbox) (start *Action,
 		}
 		return &Action{Op: Start, Container: c.Name, Kind: App, Attempt: p.attempt(c.Name)}, false
 	}
+	if last.Round < p.round {
+		return p.anew(c.Name, App, *last), false
+	}
 	switch last.State {
 	case observe.Running, observe.Unknown:
 		p.health(c, *last)
@@ -188,14 +191,14 @@ func (p *planner) attempt(name string) uint32 {
 	return uint32(s.RestartCount) + 1
 }
 
-// initialized: init containers are over for this sandbox once any ordinary container was made in it; their
+// initialized: init containers are over for this sandbox and round once any ordinary container was made in it; their
 // records may have been pruned since.
 func (p *planner) initialized(box *observe.Sandbox, ready bool) bool {
 	if !ready {
 		return false
 	}
 	return slices.ContainsFunc(p.Observed.Containers, func(c observe.Container) bool {
-		return c.SandboxID == box.ID && KindOf(p.Pod, c.Name) == App
+		return c.SandboxID == box.ID && c.Round == p.round && KindOf(p.Pod, c.Name) == App
 	})
 }
 
@@ -237,7 +240,7 @@ func (p *planner) appsOver() bool {
 	for i := range p.Pod.Spec.Containers {
 		c := &p.Pod.Spec.Containers[i]
 		last := p.Observed.Newest(c.Name)
-		if last == nil || last.State != observe.Exited || ShouldRestart(p.Pod, c, *last) {
+		if last == nil || last.State != observe.Exited || last.Round < p.round || ShouldRestart(p.Pod, c, *last) {
 			return false
 		}
 	}
@@ -249,6 +252,8 @@ func (p *planner) sidecar(c *corev1.Container, last *observe.Container, here boo
 	switch {
 	case last == nil:
 		return &Action{Op: Start, Container: c.Name, Kind: Sidecar, Attempt: p.attempt(c.Name)}, false
+	case last.Round < p.round:
+		return p.anew(c.Name, Sidecar, *last), false
 	case !here || last.State == observe.Exited || last.State == observe.Created:
 		return p.restart(c.Name, Sidecar, *last), false
 	}
@@ -262,12 +267,15 @@ func (p *planner) init(c *corev1.Container, last *observe.Container, here bool) 
 	switch {
 	case last == nil:
 		return &Action{Op: Start, Container: c.Name, Kind: Init, Attempt: p.attempt(c.Name)}, false, false
+	case last.Round < p.round:
+		return p.anew(c.Name, Init, *last), false, false
 	case !here:
 		if never && last.State == observe.Exited && last.ExitCode != 0 {
 			return nil, false, true
 		}
 		return &Action{Op: Start, Container: c.Name, Kind: Init, Attempt: last.Attempt + 1}, false, false
 	case last.State == observe.Running, last.State == observe.Unknown:
+		p.resize(c, *last)
 		return nil, false, false
 	case last.State == observe.Exited && last.ExitCode == 0:
 		return nil, true, false

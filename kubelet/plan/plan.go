@@ -27,6 +27,7 @@ const backOffShown = time.Second
 // Plan decides what to do now. See the package comment for what it promises.
 func Plan(in In) Out {
 	p := &planner{In: in, out: Out{Waiting: map[string]Waiting{}}}
+	p.round, _ = Round(in.Pod, in.Observed)
 	if in.Ending != nil {
 		p.end()
 		return p.out
@@ -41,7 +42,8 @@ func Plan(in In) Out {
 
 type planner struct {
 	In
-	out Out
+	out   Out
+	round uint32
 }
 
 func (p *planner) do(a Action) { p.out.Actions = append(p.out.Actions, a) }
@@ -83,7 +85,7 @@ func Grace(pod *corev1.Pod) time.Duration {
 func (p *planner) run() {
 	box := p.Observed.Sandbox()
 	ready := box != nil && box.Ready
-	if p.stopStrays(box, ready) {
+	if p.stopStrays(box, ready) || p.stopRound() {
 		return
 	}
 	starts, finished := p.containers(box, ready)
@@ -202,6 +204,7 @@ func (p *planner) starts(starts []Action) {
 			p.do(Action{Op: Remove, Container: s.Container, ID: s.ID})
 			s.ID = ""
 		}
+		s.Round = p.round
 		p.do(s)
 	}
 }

@@ -131,7 +131,7 @@ func (w *world) do(words []string) error {
 	case "pod":
 		w.pod(named)
 	case "init", "sidecar", "container", "ephemeral":
-		w.container(words[0], first, slices.Contains(plain, "startup"))
+		w.container(words[0], first, slices.Contains(plain, "startup"), named["all"])
 	case "volumes":
 		w.in.Memory.Volumes = w.step(first, "FailedMount")
 	case "image":
@@ -189,8 +189,14 @@ func (w *world) pod(named map[string]string) {
 	}
 }
 
-func (w *world) container(kind, name string, startup bool) {
+func (w *world) container(kind, name string, startup bool, all string) {
 	c := corev1.Container{Name: name, Image: name + ":1"}
+	if code, err := strconv.Atoi(all); err == nil {
+		c.RestartPolicyRules = []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{int32(code)}},
+		}}
+	}
 	if startup {
 		c.StartupProbe = &corev1.Probe{}
 	}
@@ -246,8 +252,11 @@ func (w *world) instance(how, name string, attempt uint32, named map[string]stri
 		c.SandboxID = box.ID
 	}
 	if i := slices.IndexFunc(o.Containers, func(x observe.Container) bool { return x.ID == id }); i >= 0 {
-		c.SandboxID = o.Containers[i].SandboxID
+		c.SandboxID, c.Round = o.Containers[i].SandboxID, o.Containers[i].Round
 		o.Containers = slices.Delete(o.Containers, i, i+1)
+	}
+	if n, err := strconv.Atoi(named["round"]); err == nil {
+		c.Round = uint32(n)
 	}
 	switch how {
 	case "run":

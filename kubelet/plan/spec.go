@@ -79,14 +79,9 @@ func Hash(c *corev1.Container) string {
 // ShouldRestart applies the restart policy to a container that exited: its own rules first (KEP-5307), then its
 // own policy, then the pod's.
 func ShouldRestart(pod *corev1.Pod, c *corev1.Container, last observe.Container) bool {
-	for _, r := range c.RestartPolicyRules {
-		if r.ExitCodes == nil {
-			continue
-		}
-		in := slices.Contains(r.ExitCodes.Values, last.ExitCode)
-		if in == (r.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
-			return r.Action == corev1.ContainerRestartRuleActionRestart
-		}
+	switch ruleFor(c, last.ExitCode) {
+	case corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers:
+		return true
 	}
 	policy := pod.Spec.RestartPolicy
 	if c.RestartPolicy != nil {
@@ -99,4 +94,55 @@ func ShouldRestart(pod *corev1.Pod, c *corev1.Container, last observe.Container)
 		return last.ExitCode != 0
 	}
 	return true
+}
+
+// ruleFor is the action of the first of the container's own rules that an exit code meets, "" if none does.
+func ruleFor(c *corev1.Container, code int32) corev1.ContainerRestartRuleAction {
+	for _, r := range c.RestartPolicyRules {
+		if r.ExitCodes == nil {
+			continue
+		}
+		in := slices.Contains(r.ExitCodes.Values, code)
+		if in == (r.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
+			return r.Action
+		}
+	}
+	return ""
+}
+
+// CanRestartAll tells whether an end of one of the pod's containers can make all of them begin anew (KEP-5532).
+func CanRestartAll(pod *corev1.Pod) bool {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			for _, r := range list[i].RestartPolicyRules {
+				if r.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Round counts how often all containers of the pod were told to begin anew; coming tells that none has done so yet this time.
+// Every container carries the round that it was made in: neither a restart of the daemon in the middle nor a clock that jumps
+// changes anything.
+func Round(pod *corev1.Pod, seen observe.Pod) (round uint32, coming bool) {
+	made := uint32(0)
+	for _, c := range seen.Containers {
+		if KindOf(pod, c.Name) == Ephemeral {
+			continue
+		}
+		made, round = max(made, c.Round), max(round, c.Round)
+		if AsksAll(pod, c) {
+			round = max(round, c.Round+1)
+		}
+	}
+	return round, round > made
+}
+
+// AsksAll tells whether a container ended in such a way that all are to begin anew.
+func AsksAll(pod *corev1.Pod, c observe.Container) bool {
+	spec := Find(pod, c.Name)
+	return spec != nil && c.State == observe.Exited && ruleFor(spec, c.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers
 }

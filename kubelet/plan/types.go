@@ -129,6 +129,7 @@ type Action struct {
 	Kind      Kind          // of the container
 	ID        string        // of the container or sandbox acted upon; of a start: an instance to be removed before
 	Attempt   uint32        // of the container or sandbox to make
+	Round     uint32        // of a start: the container's
 	Grace     time.Duration // of a stop
 	Deadline  time.Time     // of a stop: when Grace is over; to be remembered in Memory.Stops
 	Reason    string        // of a stop: why, as its event says it
@@ -148,6 +149,9 @@ func (a Action) String() string {
 		s += fmt.Sprintf(" attempt=%d", a.Attempt)
 	case StopContainer:
 		s += fmt.Sprintf(" grace=%s", a.Grace)
+	}
+	if a.Round > 0 {
+		s += fmt.Sprintf(" round=%d", a.Round)
 	}
 	if a.Reason != "" {
 		s += fmt.Sprintf(" %q", a.Reason)

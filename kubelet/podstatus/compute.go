@@ -73,7 +73,8 @@ func Compute(in In) corev1.PodStatus {
 		}
 	}
 	podIPs(&out, in)
-	b := builder{in}
+	b := builder{In: in}
+	b.round, _ = plan.Round(in.Pod, in.Observed)
 	out.InitContainerStatuses = b.statuses(plan.Init, old.InitContainerStatuses)
 	out.ContainerStatuses = b.statuses(plan.App, old.ContainerStatuses)
 	out.EphemeralContainerStatuses = b.statuses(plan.Ephemeral, old.EphemeralContainerStatuses)
@@ -195,6 +196,7 @@ func (t *tally) init(c *corev1.Container, s *corev1.ContainerStatus) {
 		return
 	}
 	switch {
+	case s != nil && s.State.Waiting != nil && s.State.Waiting.Reason == plan.RestartingAll:
 	case s == nil, s.State.Running != nil, s.State.Waiting != nil && s.LastTerminationState.Terminated == nil:
 		t.initPending = true
 	case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0, s.State.Waiting != nil:

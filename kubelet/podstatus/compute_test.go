@@ -197,3 +197,44 @@ func TestFailure(t *testing.T) {
 		t.Errorf("status = %s %s %q", s.Phase, s.Reason, s.Message)
 	}
 }
+
+// All containers begin anew: the condition tells of the time in which they are stopped, each container why it waits and what ended it.
+func TestRestartingAll(t *testing.T) {
+	in := input(corev1.RestartPolicyNever, "app", "other")
+	in.Pod.Spec.InitContainers = []corev1.Container{{Name: "setup"}}
+	in.Pod.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}
+	check := func(what string, coming corev1.ConditionStatus, phase corev1.PodPhase) corev1.PodStatus {
+		t.Helper()
+		s := Compute(in)
+		if c := get(&s, corev1.AllContainersRestarting); c == nil || c.Status != coming || s.Phase != phase {
+			t.Errorf("%s: %s, %+v", what, s.Phase, c)
+		}
+		if c := get(&s, corev1.PodInitialized); c.Status != corev1.ConditionTrue {
+			t.Errorf("%s: %+v", what, c)
+		}
+		in.Pod.Status = s
+		return s
+	}
+	in.Observed.Containers = []observe.Container{running("app", 0), running("other", 0), exited("setup", 0, 0)}
+	check("before", corev1.ConditionFalse, corev1.PodRunning)
+	in.Observed.Containers[0] = exited("app", 0, 42)
+	check("asked for", corev1.ConditionTrue, corev1.PodRunning)
+	in.Observed.Containers[1] = exited("other", 0, 137)
+	in.Waiting = map[string]plan.Waiting{}
+	for _, name := range []string{"app", "other", "setup"} {
+		in.Waiting[name] = plan.Waiting{Reason: plan.RestartingAll}
+	}
+	s := check("all are down", corev1.ConditionTrue, corev1.PodRunning)
+	if other := s.ContainerStatuses[1]; other.State.Waiting == nil || other.LastTerminationState.Terminated.Reason != plan.RestartingAll {
+		t.Errorf("one that was stopped: %+v", other)
+	}
+	again := running("setup", 1)
+	again.Round = 1
+	in.Observed.Containers = append([]observe.Container{again}, in.Observed.Containers...)
+	delete(in.Waiting, "setup")
+	s = check("the first is back", corev1.ConditionFalse, corev1.PodRunning)
+	if app := s.ContainerStatuses[0]; app.LastTerminationState.Terminated.Reason != "Error" || app.LastTerminationState.Terminated.ExitCode != 42 {
+		t.Errorf("the one that asked for it: %+v", app)
+	}
+}

@@ -24,7 +24,7 @@ const (
 func Owned(t corev1.PodConditionType) bool {
 	switch t {
 	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
-		corev1.PodScheduled, corev1.PodResizePending, corev1.PodResizeInProgress:
+		corev1.PodScheduled, corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting:
 		return true
 	}
 	return false
@@ -54,6 +54,23 @@ func conditions(out *corev1.PodStatus, in In) {
 		set(out, in, corev1.DisruptionTarget, verdict{ok: true, reason: corev1.PodReasonTerminationByKubelet, message: in.Failure.Message})
 	}
 	set(out, in, corev1.PodScheduled, verdict{ok: true}) // it is here
+	if plan.CanRestartAll(in.Pod) {
+		set(out, in, corev1.AllContainersRestarting, restarting(in, out))
+	}
+}
+
+// restarting tells whether all containers are being stopped to begin anew (KEP-5532).
+func restarting(in In, out *corev1.PodStatus) verdict {
+	_, coming := plan.Round(in.Pod, in.Observed)
+	switch {
+	case out.Phase == corev1.PodSucceeded:
+		return verdict{reason: podCompleted}
+	case out.Phase == corev1.PodFailed:
+		return verdict{reason: podFailed}
+	case coming:
+		return verdict{ok: true, reason: "RestartAllContainersStarted", message: "container exited with restart policy rule"}
+	}
+	return verdict{}
 }
 
 // resize sets or takes away the two conditions of a change of resources.

@@ -13,7 +13,10 @@ import (
 	"keelson.dev/keelson/kubelet/plan"
 )
 
-type builder struct{ In }
+type builder struct {
+	In
+	round uint32
+}
 
 // statuses builds the list for one kind of container, in the order of the spec. Init stands for all init
 // containers, sidecars too.
@@ -57,8 +60,10 @@ func (b builder) status(c *corev1.Container, kind plan.Kind, old *corev1.Contain
 		s.Image = now.Image
 	}
 	s.State = b.state(now)
+	b.overtaken(s.State.Terminated, now, b.round)
 	if len(all) > 1 && all[1].State == observe.Exited {
 		s.LastTerminationState.Terminated = b.terminated(all[1])
+		b.overtaken(s.LastTerminationState.Terminated, all[1], now.Round)
 	} else if old != nil {
 		s.LastTerminationState = lastKnown(old, s.ContainerID) // the record before it is gone, its story is not
 	}
@@ -191,6 +196,13 @@ func (b builder) terminated(c observe.Container) *corev1.ContainerStateTerminate
 		t.Reason = "Error"
 	}
 	return t
+}
+
+// overtaken gives the reason for the end of a container that was stopped because all were to begin anew.
+func (b builder) overtaken(t *corev1.ContainerStateTerminated, c observe.Container, round uint32) {
+	if t != nil && c.Round < round && c.ExitCode != 0 && !plan.AsksAll(b.Pod, c) {
+		t.Reason = plan.RestartingAll
+	}
 }
 
 // flags sets started and ready.
