@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -89,6 +90,12 @@ func (k *kubelets) at(ctx context.Context, node string) (*url.URL, error) {
 		port = int(p)
 	}
 	return &url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(port))}, nil
+}
+
+// speaksWebSocket tells whether a node's kubelet takes WebSockets for what is done in pods.
+func (k *kubelets) speaksWebSocket(ctx context.Context, node string) bool {
+	n, err := k.objects.Node(ctx, node, false)
+	return err == nil && slices.Contains(n.Status.DeclaredFeatures, "ExtendWebSocketsToKubelet")
 }
 
 // nodeAddress prefers addresses over names: names of nodes are often in no DNS.

@@ -146,8 +146,8 @@ func (podStream) Destroy()                                            {}
 func (podStream) ConnectMethods() []string                            { return []string{http.MethodGet, http.MethodPost} }
 func (s podStream) NewConnectOptions() (runtime.Object, bool, string) { return s.options(), false, "" }
 
-// Connect returns the proxy to the kubelet. WebSocket clients are translated to the SPDY streams that a kubelet speaks
-// (exec, attach) or tunnelled (portforward); SPDY clients pass through.
+// Connect returns the proxy to the kubelet. WebSocket clients are translated to the SPDY streams that an older kubelet speaks
+// (exec, attach) or tunnelled (portforward), unless the node declares that it does that itself; SPDY clients pass through.
 func (s podStream) Connect(ctx context.Context, name string, options runtime.Object, r rest.Responder) (http.Handler, error) {
 	if err := s.mayCreate(ctx, name); err != nil {
 		return nil, err
@@ -172,6 +172,9 @@ func (s podStream) Connect(ctx context.Context, name string, options runtime.Obj
 		return nil, err
 	}
 	pass := utilproxy.NewUpgradeAwareHandler(location, s.kubelets.kubelet, false, true, utilproxy.NewErrorResponder(r))
+	if s.kubelets.speaksWebSocket(ctx, pod.Spec.NodeName) {
+		return pass, nil
+	}
 	if s.verb == "portForward" {
 		return proxy.NewTranslatingHandler(pass, proxy.NewTunnelingHandler(pass), wsstream.IsWebSocketRequestWithTunnelingProtocol), nil
 	}

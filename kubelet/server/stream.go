@@ -10,7 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	translator "k8s.io/apiserver/pkg/util/proxy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"keelson.dev/keelson/kubelet/criclient"
 	"keelson.dev/keelson/kubelet/observe"
@@ -82,7 +84,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	res, err := s.cfg.CRI.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
 		ContainerId: c.ID, Cmd: q["command"], Tty: want.tty, Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr,
 	})
-	s.pass(w, r, res.GetUrl(), err)
+	s.pass(w, r, res.GetUrl(), err, want.translated)
 }
 
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +100,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	res, err := s.cfg.CRI.Runtime.Attach(r.Context(), &runtimeapi.AttachRequest{
 		ContainerId: c.ID, Tty: want.tty, Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr,
 	})
-	s.pass(w, r, res.GetUrl(), err)
+	s.pass(w, r, res.GetUrl(), err, want.translated)
 }
 
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
@@ -122,12 +124,14 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	res, err := s.cfg.CRI.Runtime.PortForward(r.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: ports})
-	s.pass(w, r, res.GetUrl(), err)
+	s.pass(w, r, res.GetUrl(), err, tunnelled)
 }
 
 // pass hands the client's upgrade on to the runtime's streaming server. A redirect from there is not followed and a
 // connection whose upgrade failed is closed, not used again (HOSTILE ST2, ST3): the library sees to both.
-func (s *Server) pass(w http.ResponseWriter, r *http.Request, to string, err error) {
+//
+// The runtime speaks SPDY, a client that came straight through the API server may speak WebSocket: wrap is between the two.
+func (s *Server) pass(w http.ResponseWriter, r *http.Request, to string, err error, wrap wrapping) {
 	if err != nil {
 		http.Error(w, criclient.Message(err), http.StatusInternalServerError)
 		return
@@ -138,7 +142,26 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, to string, err err
 		http.Error(w, "the container runtime gave no usable stream address", http.StatusInternalServerError)
 		return
 	}
-	proxy.NewUpgradeAwareHandler(u, nil, false, true, responder{s}).ServeHTTP(w, r)
+	wrap(r, u, proxy.NewUpgradeAwareHandler(u, nil, false, true, responder{s})).ServeHTTP(w, r)
+}
+
+// wrapping makes of what passes a request on to the runtime's URL what the request needs.
+type wrapping func(*http.Request, *url.URL, http.Handler) http.Handler
+
+// translated turns a WebSocket's channels into the streams of exec and attach.
+func (s streams) translated(r *http.Request, u *url.URL, pass http.Handler) http.Handler {
+	if !wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
+		return pass
+	}
+	return translator.NewStreamTranslatorHandler(u, nil, 0, translator.Options{Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, Tty: s.tty})
+}
+
+// tunnelled takes port-forward's SPDY out of the WebSocket that it came through.
+func tunnelled(r *http.Request, _ *url.URL, pass http.Handler) http.Handler {
+	if !wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
+		return pass
+	}
+	return translator.NewTunnelingHandler(pass)
 }
 
 // responder answers a failed upgrade.

@@ -19,7 +19,7 @@ func TestHostile_ST3(t *testing.T) {
 	}))
 	t.Cleanup(runtime.Close)
 	s := &Server{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.pass(w, r, runtime.URL+"/exec/token", nil) }))
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.pass(w, r, runtime.URL+"/exec/token", nil, tunnelled) }))
 	t.Cleanup(front.Close)
 	for _, protocol := range []string{"SPDY/3.1", "websocket"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, front.URL, nil)
