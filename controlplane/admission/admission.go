@@ -109,6 +109,7 @@ func plugins(d Deps) []plugin {
 		ours("DefaultIngressClass", newDefaultIngressClass(c)),
 		ours("DenyServiceExternalIPs", newDenyExternalIPs(d.Authorizer)),
 		ours("PodTopologyLabels", newTopologyLabels(c)),
+		ours("NodeDeclaredFeatureValidator", newDeclaredFeatures(c)),
 		ours("PodResizeValidator", newPodResize(c)),
 		ours("MutatingAdmissionPolicy", newMutatingPolicy(c, d)),
 		ours("MutatingAdmissionWebhook", newMutatingWebhook(c, d)),

@@ -30,11 +30,9 @@ func newPodResize(c *cluster) admission.Interface {
 		if old, ok := a.GetOldObject().(*corev1.Pod); ok && old.Generation == pod.Generation {
 			return nil
 		}
-		node, err := c.client.CoreV1().Nodes().Get(ctx, pod.Spec.NodeName, metav1.GetOptions{ResourceVersion: "0"})
-		if apierrors.IsNotFound(err) {
-			return admission.NewForbidden(a, fmt.Errorf("node %q not found", pod.Spec.NodeName))
-		} else if err != nil {
-			return admission.NewForbidden(a, fmt.Errorf("failed to get node %q: %w", pod.Spec.NodeName, err))
+		node, err := c.node(ctx, a, pod.Spec.NodeName)
+		if err != nil {
+			return err
 		}
 		if system, ok := node.Labels[corev1.LabelOSStable]; ok && system != "linux" {
 			return because(a, causePlatform, fmt.Errorf("pod resize is only supported on linux nodes, node %q is %q", node.Name, system))

@@ -35,7 +35,7 @@ type Change uint8
 
 // The kinds of changes that can make a pod fit that did not.
 const (
-	NodesChanged   Change = 1 << iota // a node came or went, or its labels, taints or size changed
+	NodesChanged   Change = 1 << iota // a node came or went, or its labels, taints, features or size changed
 	RoomChanged                       // a bound pod ended, left or asks for less
 	PodsChanged                       // a bound pod came, left or changed its labels, or a namespace did
 	StorageChanged                    // a claim, a volume or a class
@@ -61,6 +61,7 @@ func filters() []filter {
 		{"VolumeBinding", NodesChanged | StorageChanged | RoomChanged, volumes},
 		{"PodTopologySpread", NodesChanged | PodsChanged | RoomChanged, topologySpread},
 		{"InterPodAffinity", NodesChanged | PodsChanged | RoomChanged, podAffinity},
+		{"NodeDeclaredFeatures", NodesChanged, declaredFeatures},
 	}
 }
 

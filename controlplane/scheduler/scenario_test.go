@@ -19,7 +19,7 @@ import (
 
 // story is a cluster that a file in testdata builds up line by line. Commands:
 //
-//	node NAME cpu= memory= labels=k=v,.. taint=k=v:Effect cordoned image=NAME  (of 500 MiB)
+//	node NAME cpu= memory= labels=k=v,.. taint=k=v:Effect cordoned image=NAME (of 500 MiB) features=NAME,..
 //	remove-node NAME
 //	pod NAME on=NODE [pod words]
 //	end POD                      a pod is gone
@@ -39,7 +39,7 @@ import (
 // Pod words: cpu= memory= labels= selector=k=v tolerates=KEY hostport= priority= never (preempts nobody) leaving (is being
 // deleted) owner=UID promised=NODE apart=TOPOLOGY near=TOPOLOGY nearapp=APP likes=TOPOLOGY:APP avoids=TOPOLOGY:APP,
 // prefers=k=v (a node), spread=TOPOLOGY:SKEW and soft=TOPOLOGY:SKEW over its own labels, with domains= (the fewest) taints=Honor
-// affinity=Ignore key=LABEL for both; claim=NAME image=NAME.
+// affinity=Ignore key=LABEL for both; claim=NAME image=NAME, restartsall (an end of its container restarts all).
 type story struct {
 	cluster *Cluster
 	budgets []*policyv1.PodDisruptionBudget
@@ -125,6 +125,9 @@ func makeNode(name string, args map[string]string) *corev1.Node {
 	n.Status.Allocatable = quantities(args)
 	n.Status.Allocatable[corev1.ResourcePods] = resource.MustParse("110")
 	_, n.Spec.Unschedulable = args["cordoned"]
+	if names := args["features"]; names != "" {
+		n.Status.DeclaredFeatures = strings.Split(names, ",")
+	}
 	if name := args["image"]; name != "" {
 		n.Status.Images = []corev1.ContainerImage{{Names: []string{name}, SizeBytes: 500 << 20}}
 	}
@@ -143,6 +146,9 @@ func makePod(name string, args map[string]string) *corev1.Pod {
 	c := corev1.Container{Name: "c", Image: args["image"], Resources: corev1.ResourceRequirements{Requests: quantities(args)}}
 	if port, err := strconv.Atoi(args["hostport"]); err == nil {
 		c.Ports = []corev1.ContainerPort{{HostPort: int32(port), ContainerPort: 80, Protocol: corev1.ProtocolTCP}}
+	}
+	if _, all := args["restartsall"]; all {
+		c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers}}
 	}
 	p.Spec.Containers = []corev1.Container{c}
 	if key := args["tolerates"]; key != "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -153,7 +154,8 @@ func (s *Scheduler) drainInbox(ctx context.Context) bool {
 func (s *Scheduler) nodeChanged(n *corev1.Node) {
 	old := s.cluster.Nodes[n.Name]
 	same := old != nil && maps.Equal(old.Labels, n.Labels) && old.Spec.Unschedulable == n.Spec.Unschedulable &&
-		equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) && equality.Semantic.DeepEqual(old.Status.Allocatable, n.Status.Allocatable)
+		equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) && equality.Semantic.DeepEqual(old.Status.Allocatable, n.Status.Allocatable) &&
+		slices.Equal(old.Status.DeclaredFeatures, n.Status.DeclaredFeatures)
 	s.cluster.SetNode(n)
 	if !same { // a heartbeat helps nobody
 		s.queue.changed(NodesChanged, time.Now())

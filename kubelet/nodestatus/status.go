@@ -17,6 +17,12 @@ import (
 	"keelson.dev/keelson/kubelet/device"
 )
 
+// Declared are the features that this kubelet has and that pods and clients may need of it (KEP-5328), sorted.
+var Declared = []string{
+	"ExtendWebSocketsToKubelet", "InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers",
+	"RestartAllContainersOnContainerExits",
+}
+
 // maxImages is how many images a node's status lists, the largest ones.
 const maxImages = 50
 
@@ -122,6 +128,7 @@ func (r *Reporter) status(n *corev1.Node, in snapshot, images bool) {
 	if r.deps.InUse != nil {
 		s.VolumesInUse = r.deps.InUse()
 	}
+	s.DeclaredFeatures = slices.Clone(Declared)
 	features(s, in.runtime)
 	conditions(s, in)
 }

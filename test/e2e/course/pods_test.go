@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -424,6 +425,92 @@ spec:
 	})
 	if c := p.Status.ContainerStatuses[0]; c.RestartCount != 1 || c.State.Terminated == nil || c.State.Terminated.ExitCode != 7 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestRestartAll: a container whose end makes all begin anew, in their order, in the same sandbox and volumes (KEP-5532); the node
+// declares that it can (KEP-5328), or the pod would have got no node.
+func TestRestartAll(t *testing.T) {
+	t.Parallel()
+	s := attend(t)
+	s.apply(`apiVersion: v1
+kind: Pod
+metadata: {name: anew}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 60
+  volumes: [{name: v, emptyDir: {}}]
+  initContainers:
+    - {name: setup, image: "busybox:1.28", volumeMounts: [{name: v, mountPath: /v}], command: [sh, -c, "echo setup >> /v/story"]}
+    - {name: side, image: "busybox:1.28", restartPolicy: Always, volumeMounts: [{name: v, mountPath: /v}], command: [sh, -c, "echo side >> /v/story; sleep 3600"]}
+  containers:
+    - {name: quick, image: "busybox:1.28", command: ["true"]}
+    - name: app
+      image: busybox:1.28
+      restartPolicy: Never
+      restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]
+      volumeMounts: [{name: v, mountPath: /v}]
+      command: ["sh", "-c", "sleep 2; test -e /v/again && exec sleep 3600; touch /v/again; exit 42"]
+`)
+	before := ""
+	p := s.until("anew", "all its containers have begun anew", func(p *corev1.Pod) string {
+		if before == "" {
+			before = p.Status.PodIP
+		}
+		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+			if c.RestartCount != 1 || c.LastTerminationState.Terminated == nil || c.State.Waiting != nil {
+				return fmt.Sprint(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+			}
+		}
+		return ""
+	})
+	why := func(c corev1.ContainerStatus) string {
+		return fmt.Sprintf("%s %d", c.LastTerminationState.Terminated.Reason, c.LastTerminationState.Terminated.ExitCode)
+	}
+	app, side := p.Status.ContainerStatuses[1], p.Status.InitContainerStatuses[1]
+	if p.Status.PodIP != before || why(app) != "Error 42" || why(side) != "RestartingAllContainers 137" {
+		t.Errorf("IP %s, was %s; ends: app %s, side %s", p.Status.PodIP, before, why(app), why(side))
+	}
+	if story := strings.Fields(s.kubectl("exec", "anew", "-c", "app", "--", "cat", "/v/story")); !slices.Equal(story, []string{"setup", "side", "setup", "side"}) {
+		t.Errorf("the containers began in this order: %v", story)
+	}
+	at := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.AllContainersRestarting })
+	if at < 0 || p.Status.Conditions[at].Status != corev1.ConditionFalse || p.Status.Phase != corev1.PodRunning {
+		t.Errorf("%s %+v", p.Status.Phase, p.Status.Conditions)
+	}
+}
+
+// TestResizeInit: an init container that runs gets other resources in place.
+func TestResizeInit(t *testing.T) {
+	t.Parallel()
+	s := attend(t)
+	s.apply(`apiVersion: v1
+kind: Pod
+metadata: {name: grown}
+spec:
+  terminationGracePeriodSeconds: 1
+  initContainers:
+    - {name: setup, image: "busybox:1.28", command: [sleep, "3600"], resources: {requests: {memory: 64Mi}, limits: {memory: 64Mi}}}
+  containers: [{name: c, image: "busybox:1.28", command: [sleep, "3600"]}]
+`)
+	running := func(p *corev1.Pod) string {
+		if len(p.Status.InitContainerStatuses) == 0 || p.Status.InitContainerStatuses[0].State.Running == nil {
+			return fmt.Sprint(p.Status.InitContainerStatuses)
+		}
+		return ""
+	}
+	s.until("grown", "its init container runs", running)
+	s.kubectl("patch", "pod", "grown", "--subresource", "resize", "-p",
+		`{"spec":{"initContainers":[{"name":"setup","resources":{"requests":{"memory":"96Mi"},"limits":{"memory":"96Mi"}}}]}}`)
+	s.eventually("the limit in the container", func() string {
+		out := s.kubectl("exec", "grown", "-c", "setup", "--", "sh", "-c", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true")
+		if strings.TrimSpace(out) != "100663296" {
+			return out
+		}
+		return ""
+	})
+	if p := s.until("grown", "its init container runs", running); p.Status.InitContainerStatuses[0].RestartCount != 0 {
+		t.Errorf("it was restarted: %+v", p.Status.InitContainerStatuses[0])
 	}
 }
 
