@@ -5,6 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apiserver/pkg/authentication/user"
 	apiquota "k8s.io/apiserver/pkg/quota/v1"
 	"k8s.io/client-go/discovery/cached/memory"
@@ -27,9 +29,18 @@ func (p *plane) quotas(d controller.Deps) (*controller.Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	devices := d.Informers.Resource().V1().DeviceClasses()
+	devices.Informer()
+	classes := func() []*resourcev1.DeviceClass {
+		list, err := devices.Lister().List(labels.Everything())
+		if err != nil {
+			return nil
+		}
+		return list
+	}
 	return resourcequota.New(resourcequota.Deps{Deps: d, Metadata: meter, Mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(finder)),
 		Measures: func(l apiquota.ListerForResourceFunc) []apiquota.Evaluator {
-			return quota.New(l, time.Now).Evaluators()
+			return quota.New(l, classes, time.Now).Evaluators()
 		}})
 }
 

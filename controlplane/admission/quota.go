@@ -1,8 +1,10 @@
 package admission
 
 import (
+	"context"
 	"time"
 
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
 
@@ -21,6 +23,15 @@ func (c *cluster) newQuota() (admission.Interface, error) {
 	q.SetDrainedNotification(c.deps.Stop)
 	q.SetExternalKubeClientSet(c.client)
 	q.SetExternalKubeInformerFactory(c.deps.Informers)
-	q.SetQuotaConfiguration(quota.New(nil, time.Now))
+	q.SetQuotaConfiguration(quota.New(nil, c.deviceClasses, time.Now))
 	return q, q.ValidateInitialization()
+}
+
+// deviceClasses are those that are known: a quota of devices that nobody can name yet is not charged.
+func (c *cluster) deviceClasses() []*resourcev1.DeviceClass {
+	list, err := c.devices.List(context.Background(), "")
+	if err != nil {
+		return nil
+	}
+	return list
 }

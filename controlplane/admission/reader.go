@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,6 +27,7 @@ type cluster struct {
 	storage    *reader[*storagev1.StorageClass]
 	runtimes   *reader[*nodev1.RuntimeClass]
 	ingresses  *reader[*networkingv1.IngressClass]
+	devices    *reader[*resourcev1.DeviceClass]
 	namespaces *reader[*corev1.Namespace]
 	extensions *configured
 }
@@ -90,6 +92,14 @@ func (c *cluster) addClasses(f informers.SharedInformerFactory, start func()) {
 		informer: func() cache.SharedIndexInformer { return f.Node().V1().RuntimeClasses().Informer() },
 		get: func(ctx context.Context, _, name string) (*nodev1.RuntimeClass, error) {
 			return client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})
+		},
+	}
+	c.devices = &reader[*resourcev1.DeviceClass]{
+		start:    start,
+		informer: func() cache.SharedIndexInformer { return f.Resource().V1().DeviceClasses().Informer() },
+		list: func(ctx context.Context, _ string) ([]*resourcev1.DeviceClass, error) {
+			l, err := client.ResourceV1().DeviceClasses().List(ctx, metav1.ListOptions{})
+			return pointers(l, err, func() []resourcev1.DeviceClass { return l.Items })
 		},
 	}
 	c.ingresses = &reader[*networkingv1.IngressClass]{

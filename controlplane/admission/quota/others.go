@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,7 +55,11 @@ const classSuffix = ".storageclass.storage.k8s.io/"
 func claims(list generic.ListFuncByNamespace) apiquota.Evaluator {
 	resources := []corev1.ResourceName{counted("persistentvolumeclaims"), corev1.ResourcePersistentVolumeClaims, corev1.ResourceRequestsStorage}
 	return evaluator[*corev1.PersistentVolumeClaim]{
-		resource: schema.GroupResource{Resource: "persistentvolumeclaims"}, handles: itself, list: list,
+		resource: schema.GroupResource{Resource: "persistentvolumeclaims"}, list: list,
+		handles: func(a admission.Attributes) bool {
+			// What was promised, and the attributes that are in force, are in the status.
+			return itself(a) || a.GetSubresource() == "status" && a.GetOperation() == admission.Update
+		},
 		matching: func(in []corev1.ResourceName) []corev1.ResourceName {
 			out := apiquota.Intersection(in, resources)
 			for _, name := range in {
@@ -69,7 +74,12 @@ func claims(list generic.ListFuncByNamespace) apiquota.Evaluator {
 			if s.ScopeName != corev1.ResourceQuotaScopeVolumeAttributesClass {
 				return false, nil
 			}
-			return selects(s, ptr.Deref(c.Spec.VolumeAttributesClassName, ""))
+			for _, class := range attributeClasses(c) {
+				if ok, err := selects(s, class); ok || err != nil {
+					return ok, err
+				}
+			}
+			return false, nil
 		},
 		usage: claimUsage,
 	}
@@ -90,12 +100,27 @@ func claimUsage(c *corev1.PersistentVolumeClaim) corev1.ResourceList {
 	return out
 }
 
-// requested is the larger of what is asked for and what was promised before a failed expansion was taken back.
+// attributeClasses are all that a claim has, has had till now or is on its way to; one of no name if there is none.
+func attributeClasses(c *corev1.PersistentVolumeClaim) []string {
+	out := []string{ptr.Deref(c.Spec.VolumeAttributesClassName, ""), ptr.Deref(c.Status.CurrentVolumeAttributesClassName, "")}
+	if m := c.Status.ModifyVolumeStatus; m != nil {
+		out = append(out, m.TargetVolumeAttributesClassName)
+	}
+	out = slices.DeleteFunc(out, func(s string) bool { return s == "" })
+	if len(out) == 0 {
+		return []string{""}
+	}
+	return out
+}
+
+// requested, in whole bytes, is the larger of what is asked for and what was promised before a failed expansion was taken back.
 func requested(c *corev1.PersistentVolumeClaim) (apiresource.Quantity, bool) {
 	size, ok := c.Spec.Resources.Requests[corev1.ResourceStorage]
 	if a, allocated := c.Status.AllocatedResources[corev1.ResourceStorage]; allocated && ok && a.Cmp(size) > 0 {
 		size = a
 	}
+	size = size.DeepCopy()
+	size.RoundUp(0)
 	return size, ok
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	apiquota "k8s.io/apiserver/pkg/quota/v1"
@@ -64,7 +65,7 @@ func matchingPod(in []corev1.ResourceName) []corev1.ResourceName {
 		case strings.HasPrefix(plain, corev1.ResourceHugePagesPrefix):
 			out = append(out, name)
 		// Extended resources are not overcommitted: their quota has requests only.
-		case requested && !resourcename.IsNative(name):
+		case requested && (!resourcename.IsNative(name) || strings.HasPrefix(plain, resourcev1.ResourceDeviceClassPrefix)):
 			out = append(out, name)
 		}
 	}
@@ -110,7 +111,7 @@ func compute(requests, limits corev1.ResourceList) corev1.ResourceList {
 	for name, q := range requests {
 		if resourcename.IsHugePage(name) {
 			out[name], out[corev1.DefaultResourceRequestsPrefix+name] = q, q
-		} else if resourcename.IsExtended(name) {
+		} else if resourcename.IsExtended(name) || strings.HasPrefix(string(name), resourcev1.ResourceDeviceClassPrefix) {
 			out[corev1.DefaultResourceRequestsPrefix+name] = q
 		}
 	}
@@ -122,7 +123,7 @@ func podUsage(pod *corev1.Pod, now time.Time) corev1.ResourceList {
 	if !charged(pod, now) {
 		return out
 	}
-	opts := resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
+	opts := resourcehelper.PodResourcesOptions{UseStatusResources: true}
 	return apiquota.Add(out, compute(resourcehelper.PodRequests(pod, opts), resourcehelper.PodLimits(pod, opts)))
 }
 
@@ -160,14 +161,18 @@ func terminating(pod *corev1.Pod) bool {
 	return pod.Spec.ActiveDeadlineSeconds != nil && *pod.Spec.ActiveDeadlineSeconds >= 0
 }
 
-// bestEffort: no container asks for, or is limited in, CPU or memory.
+// bestEffort: neither the pod as a whole nor, if it says nothing, any container asks for, or is limited in, CPU or memory.
 func bestEffort(pod *corev1.Pod) bool {
-	lists := []corev1.ResourceList{}
-	if r := pod.Spec.Resources; r != nil {
-		lists = append(lists, r.Requests, r.Limits)
+	if pod.Status.QOSClass != "" {
+		return pod.Status.QOSClass == corev1.PodQOSBestEffort
 	}
-	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
-		lists = append(lists, c.Resources.Requests, c.Resources.Limits)
+	lists := []corev1.ResourceList{}
+	if resourcehelper.IsPodLevelResourcesSet(pod) {
+		lists = append(lists, pod.Spec.Resources.Requests, pod.Spec.Resources.Limits)
+	} else {
+		for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
+			lists = append(lists, c.Resources.Requests, c.Resources.Limits)
+		}
 	}
 	for _, l := range lists {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {

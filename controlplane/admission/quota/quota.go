@@ -9,6 +9,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -19,14 +20,18 @@ import (
 	"k8s.io/apiserver/pkg/quota/v1/generic"
 )
 
+// Classes lists the cluster's device classes, which give devices names that a quota may count them by.
+type Classes func() []*resourcev1.DeviceClass
+
 // New returns the evaluators of all resources that quota measures in more than number. Lister is needed for UsageStats
 // only; admission gives nil.
-func New(lister apiquota.ListerForResourceFunc, now func() time.Time) apiquota.Configuration {
+func New(lister apiquota.ListerForResourceFunc, classes Classes, now func() time.Time) apiquota.Configuration {
 	list := func(resource string) generic.ListFuncByNamespace {
 		return generic.ListResourceUsingListerFunc(lister, corev1.SchemeGroupVersion.WithResource(resource))
 	}
 	evaluators := []apiquota.Evaluator{
 		pods(list("pods"), now), services(list("services")), claims(list("persistentvolumeclaims")),
+		devices(generic.ListResourceUsingListerFunc(lister, resourcev1.SchemeGroupVersion.WithResource("resourceclaims")), classes),
 	}
 	// Kinds that were counted under a name of their own before every kind could be, as count/<resource>.
 	for resource, alias := range map[string]corev1.ResourceName{

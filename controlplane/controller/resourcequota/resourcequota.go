@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -69,12 +70,15 @@ func New(d Deps) (*controller.Loop, error) {
 		kind := corev1.Resource(resource)
 		k.kinds.kept[kind] = cache.NewGenericLister(informer.GetIndexer(), kind)
 	}
+	devices := d.Informers.Resource().V1().ResourceClaims().Informer()
+	k.kinds.kept[resourcev1.Resource("resourceclaims")] = cache.NewGenericLister(devices.GetIndexer(), resourcev1.Resource("resourceclaims"))
 	k.measures = d.Measures(k.kinds.lister)
 	return loop, errors.Join(
 		controller.Watch(loop, k.quotas, k.quotaChanged),
 		watchUse(k, loop, pods, func(p *corev1.Pod) string { return p.Namespace }),
 		watchUse(k, loop, services, func(s *corev1.Service) string { return s.Namespace }),
-		watchUse(k, loop, claims, func(c *corev1.PersistentVolumeClaim) string { return c.Namespace }))
+		watchUse(k, loop, claims, func(c *corev1.PersistentVolumeClaim) string { return c.Namespace }),
+		watchUse(k, loop, devices, func(c *resourcev1.ResourceClaim) string { return c.Namespace }))
 }
 
 // quotaChanged: of a quota itself, a new one, another spec, a status that somebody wrote other limits into, or one less to count.
