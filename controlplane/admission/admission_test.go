@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,14 +163,28 @@ func TestServiceAccount(t *testing.T) {
 	c, _ := chain(t, nil,
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "pulls", Namespace: "ns"}, ImagePullSecrets: []corev1.LocalObjectReference{{Name: "reg"}},
 			AutomountServiceAccountToken: ptr.To(false)},
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "strict", Namespace: "ns", Annotations: map[string]string{mountableAnnotation: "true"}}})
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "strict", Namespace: "ns", Annotations: map[string]string{mountableAnnotation: "T"}}})
+	env := []corev1.EnvVar{{Name: "E", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}}}}}
+	const unlisted = ` secret.secretName="s" is not allowed because service account strict does not reference that secret`
+	strict := func(change func(*corev1.PodSpec)) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.ServiceAccountName = "strict"
+			change(&p.Spec)
+		}
+	}
 	for name, edit := range map[string]struct {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		"unknown account": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" }, `error looking up service account ns/nobody: serviceaccounts "nobody" not found`},
-		"unlisted secret": {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "strict"; secret(p) }, `volume "v" with secret.secretName="s" is not allowed because service account strict does not reference that secret`},
-		"any secret":      {secret, ""},
+		"unknown account":           {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" }, `error looking up service account ns/nobody: serviceaccount "nobody" not found`},
+		"unlisted secret":           {func(p *corev1.Pod) { p.Spec.ServiceAccountName = "strict"; secret(p) }, "volume with" + unlisted},
+		"secret in the environment": {strict(func(s *corev1.PodSpec) { s.Containers[0].Env = env }), "container c with envVar E referencing" + unlisted},
+		"secret in an init container's": {strict(func(s *corev1.PodSpec) {
+			s.InitContainers = []corev1.Container{{Name: "i", EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}}}}}}
+		}), "init container i with envFrom referencing" + unlisted},
+		"unlisted pull secret": {strict(func(s *corev1.PodSpec) { s.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "s"}} }),
+			`imagePullSecrets[0].name="s" is not allowed because service account strict does not reference that imagePullSecret`},
+		"any secret": {secret, ""},
 		"mirror with account": {func(p *corev1.Pod) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 			p.Spec.ServiceAccountName = "default"
@@ -193,6 +208,16 @@ func TestServiceAccount(t *testing.T) {
 	if len(p.Spec.Volumes) != 0 || len(p.Spec.ImagePullSecrets) != 1 || p.Spec.ImagePullSecrets[0].Name != "reg" {
 		t.Errorf("volumes %v, pull secrets %v", p.Spec.Volumes, p.Spec.ImagePullSecrets)
 	}
+	p = newPod() // copied from one that ran
+	p.Spec.Volumes = []corev1.Volume{{Name: "kube-api-access-x"}}
+	if err := admit(t, c, write{resource: "pods", obj: p}); err != nil || len(p.Spec.Volumes) != 1 || p.Spec.Containers[0].VolumeMounts[0].Name != "kube-api-access-x" {
+		t.Errorf("%v: volumes %v, mounts %v", err, p.Spec.Volumes, p.Spec.Containers[0].VolumeMounts)
+	}
+	p.Spec.ServiceAccountName = ""
+	refused(t, admit(t, c, write{op: admission.Update, resource: "pods", sub: "ephemeralcontainers", obj: p, old: p}), "no service account specified for pod ns/p")
+	p.Spec.ServiceAccountName = "strict"
+	p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Env: env}}}
+	refused(t, admit(t, c, write{op: admission.Update, resource: "pods", sub: "ephemeralcontainers", obj: p, old: p}), "ephemeral container e with envVar E referencing"+unlisted)
 }
 
 // The default account of a namespace just made comes a moment later: the pod waits for it.
@@ -250,10 +275,11 @@ func TestLimitRange(t *testing.T) {
 	q := apiresource.MustParse
 	c, _ := chain(t, nil, &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "l", Namespace: "ns"}, Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{
 		{Type: corev1.LimitTypeContainer,
-			Default:        corev1.ResourceList{"cpu": q("500m")},
+			Default:        corev1.ResourceList{"cpu": q("500m"), "memory": q("64Mi")},
 			DefaultRequest: corev1.ResourceList{"cpu": q("100m"), "memory": q("64Mi")},
 			Min:            corev1.ResourceList{"cpu": q("50m")},
 			Max:            corev1.ResourceList{"cpu": q("1")}},
+		{Type: corev1.LimitTypePod, Max: corev1.ResourceList{"memory": q("128Mi")}},
 		{Type: corev1.LimitTypePersistentVolumeClaim, Max: corev1.ResourceList{"storage": q("1Gi")}},
 	}}})
 	p := newPod()
@@ -264,7 +290,7 @@ func TestLimitRange(t *testing.T) {
 	if r.Requests.Cpu().String() != "100m" || r.Requests.Memory().String() != "64Mi" || r.Limits.Cpu().String() != "500m" {
 		t.Errorf("resources %v", r)
 	}
-	if want := "LimitRanger plugin set: cpu, memory request for container c; cpu limit for container c"; p.Annotations[limitsAnnotation] != want {
+	if want := "LimitRanger plugin set: cpu, memory request for container c; cpu, memory limit for container c"; p.Annotations[limitsAnnotation] != want {
 		t.Errorf("annotation %q, want %q", p.Annotations[limitsAnnotation], want)
 	}
 	big := newPod()
@@ -273,6 +299,13 @@ func TestLimitRange(t *testing.T) {
 	small := newPod()
 	small.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": q("10m")}
 	refused(t, admit(t, c, write{resource: "pods", obj: small}), "minimum cpu usage per Container is 50m, but request is 10m")
+	heavy := newPod()
+	heavy.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"memory": q("256Mi")}
+	refused(t, admit(t, c, write{resource: "pods", obj: heavy}), "maximum memory usage per Pod is 128Mi, but limit is 256Mi")
+	if err := podWithin(&corev1.Pod{Spec: corev1.PodSpec{Containers: p.Spec.Containers, Overhead: corev1.ResourceList{"memory": q("1Gi")}}},
+		&corev1.LimitRange{Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypePod, Max: corev1.ResourceList{"memory": q("128Mi")}}}}}); err != nil {
+		t.Errorf("a pod's overhead is bounded: %v", err)
+	}
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "d", Namespace: "ns"}}
 	claim.Spec.Resources.Requests = corev1.ResourceList{"storage": q("2Gi")}
 	refused(t, admit(t, c, write{resource: "persistentvolumeclaims", obj: claim}), "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi")
@@ -313,16 +346,25 @@ func TestClasses(t *testing.T) {
 	c, _ := chain(t, nil,
 		&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "vm"}, Handler: "vm",
 			Overhead:   &nodev1.Overhead{PodFixed: corev1.ResourceList{"memory": apiresource.MustParse("64Mi")}},
-			Scheduling: &nodev1.Scheduling{NodeSelector: map[string]string{"vm": "yes"}}},
+			Scheduling: &nodev1.Scheduling{NodeSelector: map[string]string{"vm": "yes"}, Tolerations: []corev1.Toleration{{Key: "vm", Operator: corev1.TolerationOpExists}}}},
 		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{networkingv1.AnnotationIsDefaultIngressClass: "true"}}},
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{corev1.LabelTopologyZone: "z", "x": "y"}}})
 	p := newPod()
 	p.Spec.RuntimeClassName = ptr.To("vm")
+	p.Spec.Tolerations = []corev1.Toleration{{Key: "vm", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}, {Key: "x", Operator: corev1.TolerationOpExists}}
 	if err := admit(t, c, write{resource: "pods", obj: p}); err != nil {
 		t.Fatal(err)
 	}
 	if p.Spec.Overhead.Memory().String() != "64Mi" || p.Spec.NodeSelector["vm"] != "yes" {
 		t.Errorf("overhead %v, selector %v", p.Spec.Overhead, p.Spec.NodeSelector)
+	}
+	if got := p.Spec.Tolerations; len(got) != 4 || slices.ContainsFunc(got, func(t corev1.Toleration) bool { return t.Key == "vm" && t.Effect != "" }) {
+		t.Errorf("the class's toleration covers the pod's, but: %v", got)
+	}
+	p = newPod()
+	p.Spec.NodeName, p.Labels = "n", map[string]string{corev1.LabelTopologyZone: "other"}
+	if err := admit(t, c, write{resource: "pods", obj: p}); err != nil || p.Labels[corev1.LabelTopologyZone] != "z" {
+		t.Errorf("labels of a pod that comes with its node: %v, %v", p.Labels, err)
 	}
 	p = newPod()
 	p.Spec.RuntimeClassName = ptr.To("none")
@@ -334,6 +376,10 @@ func TestClasses(t *testing.T) {
 	i := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "i", Namespace: "ns"}}
 	if err := admit(t, c, write{resource: "networking.k8s.io/ingresses", obj: i}); err != nil || ptr.Deref(i.Spec.IngressClassName, "") != "web" {
 		t.Errorf("ingress class %v, %v", i.Spec.IngressClassName, err)
+	}
+	i = &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "i", Namespace: "ns", Annotations: map[string]string{ingressAnnotation: ""}}}
+	if err := admit(t, c, write{resource: "networking.k8s.io/ingresses", obj: i}); err != nil || i.Spec.IngressClassName != nil {
+		t.Errorf("an ingress with the old annotation got the class %v, %v", i.Spec.IngressClassName, err)
 	}
 	b := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns"}, Target: corev1.ObjectReference{Kind: "Node", Name: "n"}}
 	if err := admit(t, c, write{resource: "pods", sub: "binding", obj: b}); err != nil || len(b.Labels) != 1 || b.Labels[corev1.LabelTopologyZone] != "z" {

@@ -50,7 +50,7 @@ func newRuntimeClass(c *cluster) admission.Interface {
 				if !equality.Semantic.DeepEqual(class.Overhead.PodFixed, pod.Spec.Overhead) {
 					return admission.NewForbidden(a, errors.New("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
 				}
-			case len(pod.Spec.Overhead) > 0:
+			case pod.Spec.Overhead != nil:
 				return admission.NewForbidden(a, errors.New("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
 			}
 			return nil
@@ -94,12 +94,41 @@ func addPlacement(pod *corev1.Pod, class *nodev1.RuntimeClass) error {
 		}
 		pod.Spec.NodeSelector[k] = v
 	}
-	for _, t := range class.Scheduling.Tolerations {
-		if !slices.ContainsFunc(pod.Spec.Tolerations, func(own corev1.Toleration) bool { return equality.Semantic.DeepEqual(own, t) }) {
-			pod.Spec.Tolerations = append(pod.Spec.Tolerations, *t.DeepCopy())
+	pod.Spec.Tolerations = merged(slices.Concat(pod.Spec.Tolerations, class.Scheduling.DeepCopy().Tolerations))
+	return nil
+}
+
+// merged leaves out tolerations that others of the list cover; of equal ones the first stays.
+func merged(all []corev1.Toleration) []corev1.Toleration {
+	var out []corev1.Toleration
+	for i, t := range all {
+		covered := slices.ContainsFunc(out, func(other corev1.Toleration) bool { return covers(other, t) }) ||
+			slices.ContainsFunc(all[i+1:], func(other corev1.Toleration) bool {
+				return !equality.Semantic.DeepEqual(other, t) && covers(other, t)
+			})
+		if !covered {
+			out = append(out, t)
 		}
 	}
-	return nil
+	return out
+}
+
+// covers tells whether a tolerates all that b does.
+func covers(a, b corev1.Toleration) bool {
+	switch {
+	case equality.Semantic.DeepEqual(a, b):
+		return true
+	case a.Key != b.Key && (a.Key != "" || a.Operator != corev1.TolerationOpExists),
+		a.Effect != b.Effect && a.Effect != "":
+		return false
+	case a.Effect == corev1.TaintEffectNoExecute && a.TolerationSeconds != nil && (b.TolerationSeconds == nil || *b.TolerationSeconds > *a.TolerationSeconds):
+		return false
+	}
+	switch a.Operator {
+	case corev1.TolerationOpEqual, "":
+		return b.Operator == corev1.TolerationOpEqual && a.Value == b.Value
+	}
+	return a.Operator == corev1.TolerationOpExists
 }
 
 const ingressAnnotation = "kubernetes.io/ingress.class"
@@ -110,7 +139,10 @@ var ingresses = schema.GroupResource{Group: networkingv1.GroupName, Resource: "i
 func newDefaultIngressClass(c *cluster) admission.Interface {
 	return admitter{admission.NewHandler(admission.Create), func(ctx context.Context, a admission.Attributes) error {
 		ingress, ok := object[*networkingv1.Ingress](a, ingresses)
-		if !ok || ingress.Spec.IngressClassName != nil || ingress.Annotations[ingressAnnotation] != "" {
+		if !ok || ingress.Spec.IngressClassName != nil {
+			return nil
+		}
+		if _, old := ingress.Annotations[ingressAnnotation]; old {
 			return nil
 		}
 		list, err := c.ingresses.List(ctx, "")
@@ -128,28 +160,39 @@ func newDefaultIngressClass(c *cluster) admission.Interface {
 	}}
 }
 
-// newTopologyLabels writes a node's zone and region onto the binding of a pod to it, from where they become the pod's labels.
+// newTopologyLabels writes a node's zone and region onto the binding of a pod to it, from where they become the pod's labels, or onto
+// a pod that comes with its node.
 func newTopologyLabels(c *cluster) admission.Interface {
 	return admitter{admission.NewHandler(admission.Create), func(ctx context.Context, a admission.Attributes) error {
-		binding, ok := a.GetObject().(*corev1.Binding)
-		if !ok || a.GetResource().GroupResource() != pods || a.GetSubresource() != "binding" || binding.Target.Name == "" {
+		if a.GetResource().GroupResource() != pods {
 			return nil
 		}
-		if binding.Target.Kind != "" && binding.Target.Kind != "Node" {
-			return nil
-		}
-		node, err := c.client.CoreV1().Nodes().Get(ctx, binding.Target.Name, metav1.GetOptions{ResourceVersion: "0"})
-		if err != nil {
-			return nil // binding to a node that is not there fails or not by its own rules
-		}
-		for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelTopologyRegion} {
-			if v, ok := node.Labels[key]; ok {
-				if binding.Labels == nil {
-					binding.Labels = map[string]string{}
-				}
-				binding.Labels[key] = v
+		switch o := a.GetObject().(type) {
+		case *corev1.Binding:
+			if a.GetSubresource() == "binding" && o.Target.Kind == "Node" {
+				return c.locate(ctx, &o.ObjectMeta, o.Target.Name)
+			}
+		case *corev1.Pod:
+			if a.GetSubresource() == "" && o.Spec.NodeName != "" {
+				return c.locate(ctx, &o.ObjectMeta, o.Spec.NodeName)
 			}
 		}
 		return nil
 	}}
+}
+
+func (c *cluster) locate(ctx context.Context, m *metav1.ObjectMeta, name string) error {
+	node, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{ResourceVersion: "0"})
+	if err != nil {
+		if notFound(err) {
+			return nil // what becomes of a pod whose node is not there is for others to say
+		}
+		return err
+	}
+	for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelTopologyRegion} {
+		if v, ok := node.Labels[key]; ok {
+			metav1.SetMetaDataLabel(m, key, v)
+		}
+	}
+	return nil
 }

@@ -136,8 +136,8 @@ func podWithin(pod *corev1.Pod, l *corev1.LimitRange) error {
 				errs = append(errs, bounds(item, ct.Resources.Requests, ct.Resources.Limits)...)
 			}
 		case corev1.LimitTypePod:
-			errs = append(errs, bounds(item, resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}),
-				resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{}))...)
+			bare := resourcehelper.PodResourcesOptions{ExcludeOverhead: true} // what a sandbox takes is not the user's to bound
+			errs = append(errs, bounds(item, resourcehelper.PodRequests(pod, bare), resourcehelper.PodLimits(pod, bare))...)
 		}
 	}
 	return utilerrors.NewAggregate(errs)

@@ -54,7 +54,10 @@ func (c *cluster) admitPriority(ctx context.Context, a admission.Attributes) err
 		return admission.NewForbidden(a, fmt.Errorf("the string value of PreemptionPolicy (%s) must not be provided in pod spec; priority admission controller computed %s from the given PriorityClass name", *p, *class.PreemptionPolicy))
 	}
 	pod.Spec.PriorityClassName = class.Name
-	pod.Spec.Priority, pod.Spec.PreemptionPolicy = ptr.To(class.Value), class.PreemptionPolicy
+	pod.Spec.Priority = ptr.To(class.Value)
+	if class.PreemptionPolicy != nil {
+		pod.Spec.PreemptionPolicy = class.PreemptionPolicy
+	}
 	return nil
 }
 

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
@@ -63,8 +67,12 @@ func (c *cluster) admitAccount(ctx context.Context, a admission.Attributes) erro
 // account waits a moment for the default account, which a controller makes soon after its namespace.
 func (c *cluster) account(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
 	account, err := c.accounts.Get(ctx, namespace, name)
-	if name != defaultAccount || !notFound(err) {
+	if !notFound(err) {
 		return account, err
+	}
+	err = apierrors.NewNotFound(corev1.Resource("serviceaccount"), name)
+	if name != defaultAccount {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountPatience)
 	defer cancel()
@@ -100,7 +108,13 @@ func automounts(account *corev1.ServiceAccount, pod *corev1.Pod) bool {
 
 // mountToken mounts token, CA and namespace into every container that has nothing at that path yet.
 func mountToken(pod *corev1.Pod) {
-	mount := corev1.VolumeMount{Name: names.SimpleNameGenerator.GenerateName(tokenVolume), ReadOnly: true, MountPath: tokenPath}
+	mount := corev1.VolumeMount{ReadOnly: true, MountPath: tokenPath}
+	at := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return strings.HasPrefix(v.Name, tokenVolume) })
+	if at >= 0 { // as in a pod copied from one that ran
+		mount.Name = pod.Spec.Volumes[at].Name
+	} else {
+		mount.Name = names.SimpleNameGenerator.GenerateName(tokenVolume)
+	}
 	needed := false
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
@@ -110,7 +124,7 @@ func mountToken(pod *corev1.Pod) {
 			}
 		}
 	}
-	if needed {
+	if needed && at < 0 {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
 			Name: mount.Name, VolumeSource: corev1.VolumeSource{Projected: tokenSources()},
 		})
@@ -164,10 +178,8 @@ func (c *cluster) validateAccount(ctx context.Context, a admission.Attributes) e
 	if err != nil {
 		return admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", a.GetNamespace(), pod.Spec.ServiceAccountName, err))
 	}
-	if account.Annotations[mountableAnnotation] == "true" {
-		if err := onlyListed(account, pod); err != nil {
-			return admission.NewForbidden(a, err)
-		}
+	if err := onlyListed(account, secretsMounted(pod)); err != nil {
+		return admission.NewForbidden(a, err)
 	}
 	return nil
 }
@@ -195,35 +207,74 @@ func validateMirror(a admission.Attributes, pod *corev1.Pod) error {
 
 func (c *cluster) validateEphemeral(ctx context.Context, a admission.Attributes, pod *corev1.Pod) error {
 	if pod.Spec.ServiceAccountName == "" {
-		return nil
+		return admission.NewForbidden(a, fmt.Errorf("no service account specified for pod %s/%s", a.GetNamespace(), pod.Name))
 	}
 	account, err := c.account(ctx, a.GetNamespace(), pod.Spec.ServiceAccountName)
 	if err != nil {
 		return admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", a.GetNamespace(), pod.Spec.ServiceAccountName, err))
 	}
-	if account.Annotations[mountableAnnotation] == "true" {
-		if err := onlyListed(account, pod); err != nil {
-			return admission.NewForbidden(a, err)
-		}
+	var refs []secretRef
+	for _, e := range pod.Spec.EphemeralContainers {
+		refs = append(refs, secretsRead("ephemeral container "+e.Name, e.Env, e.EnvFrom)...)
+	}
+	if err := onlyListed(account, refs); err != nil {
+		return admission.NewForbidden(a, err)
 	}
 	return nil
 }
 
-// onlyListed holds a pod to the secrets that its account lists.
-func onlyListed(account *corev1.ServiceAccount, pod *corev1.Pod) error {
-	mountable, pullable := map[string]bool{}, map[string]bool{}
-	for _, s := range account.Secrets {
-		mountable[s.Name] = true
+// secretRef is a secret's name, where it is referred to, and whether it is one to pull images with.
+type secretRef struct {
+	where, name string
+	pulls       bool
+}
+
+// secretsMounted are those that an account's list holds a new pod to.
+func secretsMounted(pod *corev1.Pod) []secretRef {
+	var refs []secretRef
+	for _, v := range pod.Spec.Volumes {
+		if v.Secret != nil {
+			refs = append(refs, secretRef{where: "volume with", name: v.Secret.SecretName})
+		}
 	}
-	for _, s := range account.ImagePullSecrets {
-		pullable[s.Name] = true
+	for _, c := range pod.Spec.InitContainers {
+		refs = append(refs, secretsRead("init container "+c.Name, c.Env, c.EnvFrom)...)
 	}
-	for where, name := range secretsOf(pod) {
+	for _, c := range pod.Spec.Containers {
+		refs = append(refs, secretsRead("container "+c.Name, c.Env, c.EnvFrom)...)
+	}
+	for i, s := range pod.Spec.ImagePullSecrets {
+		refs = append(refs, secretRef{where: fmt.Sprintf("imagePullSecrets[%d]", i), name: s.Name, pulls: true})
+	}
+	return refs
+}
+
+func secretsRead(who string, env []corev1.EnvVar, from []corev1.EnvFromSource) []secretRef {
+	var refs []secretRef
+	for _, e := range env {
+		if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+			refs = append(refs, secretRef{where: who + " with envVar " + e.Name + " referencing", name: e.ValueFrom.SecretKeyRef.Name})
+		}
+	}
+	for _, f := range from {
+		if f.SecretRef != nil {
+			refs = append(refs, secretRef{where: who + " with envFrom referencing", name: f.SecretRef.Name})
+		}
+	}
+	return refs
+}
+
+// onlyListed holds a pod to the secrets that its account lists, if the account asks for that.
+func onlyListed(account *corev1.ServiceAccount, refs []secretRef) error {
+	if enforced, err := strconv.ParseBool(account.Annotations[mountableAnnotation]); err != nil || !enforced {
+		return nil
+	}
+	for _, ref := range refs {
 		switch {
-		case where == "imagePullSecret" && !pullable[name]:
-			return fmt.Errorf("imagePullSecret is not permitted because serviceAccount %q does not reference that imagePullSecret: %q", account.Name, name)
-		case where != "imagePullSecret" && !mountable[name]:
-			return fmt.Errorf("%s with secret.secretName=%q is not allowed because service account %s does not reference that secret", where, name, account.Name)
+		case ref.pulls && !slices.Contains(account.ImagePullSecrets, corev1.LocalObjectReference{Name: ref.name}):
+			return fmt.Errorf("%s.name=%q is not allowed because service account %s does not reference that imagePullSecret", ref.where, ref.name, account.Name)
+		case !ref.pulls && !slices.ContainsFunc(account.Secrets, func(s corev1.ObjectReference) bool { return s.Name == ref.name }):
+			return fmt.Errorf("%s secret.secretName=%q is not allowed because service account %s does not reference that secret", ref.where, ref.name, account.Name)
 		}
 	}
 	return nil
