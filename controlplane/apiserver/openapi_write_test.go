@@ -23,7 +23,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"keelson.dev/keelson/controlplane/apiserver/openapi"
-	"keelson.dev/keelson/controlplane/apiserver/openapi/definitions"
+	generated "keelson.dev/keelson/controlplane/apiserver/openapi/definitions"
 )
 
 // TestWriteOpenAPI is not a test but the last step of openapi/generate.sh.
@@ -34,9 +34,9 @@ func TestWriteOpenAPI(t *testing.T) {
 	}
 	defer s.Close()
 	names := namer.NewDefinitionNamer(s.codecs.scheme)
-	c3 := genericapiserver.DefaultOpenAPIV3Config(definitions.GetOpenAPIDefinitions, names)
+	c3 := genericapiserver.DefaultOpenAPIV3Config(generated.GetOpenAPIDefinitions, names)
 	c3.Info.Title, c3.Info.Version = "Kubernetes", "v1.37.2"
-	c2 := genericapiserver.DefaultOpenAPIConfig(definitions.GetOpenAPIDefinitions, names)
+	c2 := genericapiserver.DefaultOpenAPIConfig(generated.GetOpenAPIDefinitions, names)
 	c2.Info.Title, c2.Info.Version = "Kubernetes", "v1.37.2"
 	const unauthorized = "Unauthorized"
 	c3.CommonResponses = map[int]*spec3.Response{http.StatusUnauthorized: {ResponseProps: spec3.ResponseProps{Description: unauthorized}}}

@@ -21,9 +21,3 @@ go tool openapi-gen --go-header-file "$defs/header.txt" --output-dir "$defs" --o
 	k8s.io/metrics/pkg/apis/metrics/v1beta1
 cd ..
 go test -tags openapigen -count=1 -run '^TestWriteOpenAPI$' .
-# The binary carries them as they are: a slower compressor saves 5 %.
-if command -v zopfli >/dev/null; then
-	for f in "$here"/spec/*.gz; do
-		gzip -d "$f" && zopfli --i15 "${f%.gz}" && rm "${f%.gz}"
-	done
-fi

@@ -1,19 +1,18 @@
 package openapi
 
 import (
-	"bytes"
 	"compress/gzip"
 	"crypto/sha512"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/munnerz/goautoneg"
 	"k8s.io/kube-openapi/pkg/aggregator"
 	"k8s.io/kube-openapi/pkg/handler"
@@ -111,7 +110,17 @@ func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	write(w, r, document{json: b}, "application/json", nil)
+	write(w, r, b, "application/json", nil)
+}
+
+// delegated tells whether the delegate has a document at path: asked for any other it would answer with nothing.
+func (d *Documents) delegated(r *http.Request, path string) bool {
+	var in Index
+	if b := d.ask(r, "/openapi/v3"); b == nil || json.Unmarshal(b, &in) != nil {
+		return false
+	}
+	_, ok := in.Paths[path]
+	return ok
 }
 
 func (d *Documents) serveV3(w http.ResponseWriter, r *http.Request) {
@@ -121,13 +130,17 @@ func (d *Documents) serveV3(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	if !known && d.delegate != nil {
+	if !known && d.delegated(r, path) {
 		d.delegate.ServeHTTP(w, r)
 		return
 	}
-	b, err := files.ReadFile("spec/" + fileName(path))
-	if !known || err != nil {
+	if !known {
 		http.NotFound(w, r)
+		return
+	}
+	b, err := embedded(fileName(path))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	_, own, _ := strings.Cut(e.URL, "hash=")
@@ -141,16 +154,15 @@ func (d *Documents) serveV3(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Expires", time.Now().AddDate(1, 0, 0).Format(time.RFC1123))
 	}
 	w.Header().Set("Etag", `"`+own+`"`)
-	negotiate(w, r, document{gzip: b}, []string{"application/json", v3Proto, v3ProtoAt}, handler3.ToV3ProtoBinary)
+	negotiate(w, r, b, []string{"application/json", v3Proto, v3ProtoAt}, handler3.ToV3ProtoBinary)
 }
 
 func (d *Documents) serveV2(w http.ResponseWriter, r *http.Request) {
-	b, err := files.ReadFile("spec/v2.json.gz")
+	doc, err := embedded("v2.json.zst")
 	if err != nil {
-		http.NotFound(w, r)
+		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	doc := document{gzip: b}
 	if more := d.ask(r, "/openapi/v2"); more != nil {
 		if doc, err = merge(doc, more); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -165,40 +177,48 @@ func (d *Documents) serveV2(w http.ResponseWriter, r *http.Request) {
 }
 
 // merge adds the delegate's document to the built-in one.
-func merge(own document, more []byte) (document, error) {
-	b, err := own.plain()
-	if err != nil {
-		return own, err
-	}
+func merge(own, more []byte) ([]byte, error) {
 	var dest, source spec.Swagger
-	if err := errors.Join(json.Unmarshal(b, &dest), json.Unmarshal(more, &source)); err != nil {
+	if err := errors.Join(json.Unmarshal(own, &dest), json.Unmarshal(more, &source)); err != nil {
 		return own, fmt.Errorf("merge OpenAPI documents: %w", err)
 	}
 	if err := aggregator.MergeSpecsIgnorePathConflictRenamingDefinitionsAndParameters(&dest, &source); err != nil {
 		return own, fmt.Errorf("merge OpenAPI documents: %w", err)
 	}
-	merged, err := json.Marshal(&dest)
-	return document{json: merged}, err
+	return json.Marshal(&dest)
 }
 
 // fileName of a path's document under spec.
-func fileName(path string) string { return strings.ReplaceAll(path, "/", "_") + ".json.gz" }
+func fileName(path string) string { return strings.ReplaceAll(path, "/", "_") + ".json.zst" }
 
-// document is JSON, plain or compressed.
-type document struct{ json, gzip []byte }
+// dictionary is the document that all others are compressed by: every group has its metadata, several its pods.
+const dictionary = "api_v1.json.zst"
 
-func (d document) plain() ([]byte, error) {
-	if d.json != nil {
-		return d.json, nil
+// embedded reads a document. It keeps nothing: who asks for one asks once, and remembers it by its hash.
+func embedded(name string) ([]byte, error) {
+	read := func(name string, options ...zstd.DOption) ([]byte, error) {
+		b, err := files.ReadFile("spec/" + name)
+		if err != nil {
+			return nil, err
+		}
+		z, err := zstd.NewReader(nil, append(options, zstd.WithDecoderConcurrency(1))...)
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		return z.DecodeAll(b, nil)
 	}
-	r, err := gzip.NewReader(bytes.NewReader(d.gzip))
-	if err != nil {
-		return nil, err
+	shared, err := read(dictionary)
+	if err != nil || name == dictionary {
+		return shared, err
 	}
-	return io.ReadAll(r)
+	return read(name, zstd.WithDecoderDictRaw(dictionaryID, shared))
 }
 
-func negotiate(w http.ResponseWriter, r *http.Request, doc document, offers []string, toProto func([]byte) ([]byte, error)) {
+// dictionaryID is any number: files and reader agree on it.
+const dictionaryID = 1
+
+func negotiate(w http.ResponseWriter, r *http.Request, doc []byte, offers []string, toProto func([]byte) ([]byte, error)) {
 	accept := r.Header.Get("Accept")
 	if accept == "" {
 		accept = "*/*"
@@ -213,22 +233,23 @@ func negotiate(w http.ResponseWriter, r *http.Request, doc document, offers []st
 	}
 }
 
-// write sends a document, compressed as it is if the client takes that.
-func write(w http.ResponseWriter, r *http.Request, doc document, mediaType string, convert func([]byte) ([]byte, error)) {
+// write sends a document, compressed if the client takes that.
+func write(w http.ResponseWriter, r *http.Request, doc []byte, mediaType string, convert func([]byte) ([]byte, error)) {
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Vary", "Accept, Accept-Encoding")
-	if convert == nil && doc.gzip != nil && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(doc.gzip)
+	if convert != nil {
+		var err error
+		if doc, err = convert(doc); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		_, _ = w.Write(doc)
 		return
 	}
-	b, err := doc.plain()
-	if err == nil && convert != nil {
-		b, err = convert(b)
-	}
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	_, _ = w.Write(b)
+	w.Header().Set("Content-Encoding", "gzip")
+	z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // fails for no such level
+	_, _ = z.Write(doc)
+	_ = z.Close()
 }

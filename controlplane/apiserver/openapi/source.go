@@ -126,7 +126,7 @@ func (d *Documents) source(path string) http.Handler {
 }
 
 // withSources merges the sources' documents into dest: their own paths only, and the definitions that these use.
-func (d *Documents) withSources(r *http.Request, doc document) (document, error) {
+func (d *Documents) withSources(r *http.Request, doc []byte) ([]byte, error) {
 	sources, bodies := d.fromSources(r, "/openapi/v2")
 	for i, s := range sources {
 		var in spec.Swagger

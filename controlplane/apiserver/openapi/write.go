@@ -1,12 +1,12 @@
 package openapi
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // Write replaces the documents in dir (spec/ of this package): v3 by path, and v2.
@@ -18,14 +18,23 @@ func Write(dir string, v3 map[string][]byte, v2 []byte) error {
 		return err
 	}
 	in := Index{Paths: map[string]Entry{}}
+	documents := map[string][]byte{"v2.json.zst": v2}
 	for path, doc := range v3 {
 		in.Paths[path] = entry(path, doc)
-		if err := writeGzip(filepath.Join(dir, fileName(path)), doc); err != nil {
+		documents[fileName(path)] = doc
+	}
+	for name, doc := range documents {
+		options := []zstd.EOption{zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1)}
+		if name != dictionary {
+			options = append(options, zstd.WithEncoderDictRaw(dictionaryID, documents[dictionary]))
+		}
+		z, err := zstd.NewWriter(nil, options...)
+		if err != nil {
 			return err
 		}
-	}
-	if err := writeGzip(filepath.Join(dir, "v2.json.gz"), v2); err != nil {
-		return err
+		if err := os.WriteFile(filepath.Join(dir, name), z.EncodeAll(doc, nil), 0o644); err != nil {
+			return fmt.Errorf("write OpenAPI document: %w", err)
+		}
 	}
 	b, err := json.MarshalIndent(in, "", " ")
 	if err != nil {
@@ -34,21 +43,5 @@ func Write(dir string, v3 map[string][]byte, v2 []byte) error {
 	return os.WriteFile(filepath.Join(dir, "index.json"), b, 0o644)
 }
 
-// writeGzip writes no time and no name, so that the same document is the same file.
-func writeGzip(path string, doc []byte) error {
-	var b bytes.Buffer
-	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
-	if _, err := z.Write(doc); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
-		return fmt.Errorf("write OpenAPI document: %w", err)
-	}
-	return nil
-}
+// window has room for the dictionary and a document.
+const window = 8 << 20
