@@ -18,7 +18,8 @@ import (
 // Attach connects streams to a running container until it ends, ctx ends, or
 // an output fails. It sees what the container writes from now on. If the
 // container was created with StdinOnce, the end of s.Stdin is the end of the
-// container's.
+// container's; if not, it is the end of the attachment, as clients expect
+// that leave a container's input open (kubectl run --leave-stdin-open).
 func (m *Manager) Attach(ctx context.Context, id string, s Streams) error {
 	c, err := m.get(id)
 	if err != nil {
@@ -59,8 +60,13 @@ func (m *Manager) attach(ctx context.Context, c *container, s Streams) error {
 		copies.Go(func() { _, _ = io.Copy(out.sinks[i], f) })
 	}
 	go func() { copies.Wait(); close(copied) }() // ends when out is closed at the latest
+	let := make(chan struct{}) // closed when the client lets go
 	if s.Stdin != nil && r.Stdin {
-		go m.feed(c, r, input, s.Stdin) // ends with the caller's reader, or with input
+		go func() { // ends with the caller's reader, or with input
+			if m.feed(c, r, input, s.Stdin) {
+				close(let)
+			}
+		}()
 	}
 	if s.Resize != nil && r.TTY {
 		x := &execIO{console: input, done: out.done}
@@ -71,6 +77,7 @@ func (m *Manager) attach(ctx context.Context, c *container, s Streams) error {
 	}
 	select {
 	case <-copied:
+	case <-let:
 	case <-c.ended:
 		if copied != nil {
 			<-copied
@@ -141,11 +148,12 @@ func (c *container) closeInput(f *os.File) {
 }
 
 // feed copies into the container. With StdinOnce its end is the end of the
-// container's stdin, whoever else is attached to it.
-func (m *Manager) feed(c *container, r record, to *os.File, from io.Reader) {
+// container's stdin, whoever else is attached to it. It tells whether the
+// client has nothing more to say to a container that goes on.
+func (m *Manager) feed(c *container, r record, to *os.File, from io.Reader) bool {
 	_, err := io.Copy(onlyWriter{to}, from)
 	if err != nil || !r.StdinOnce || r.TTY {
-		return
+		return err == nil
 	}
 	c.mu.Lock()
 	if c.handles.stdin != nil {
@@ -159,4 +167,5 @@ func (m *Manager) feed(c *container, r record, to *os.File, from io.Reader) {
 	if err := m.link.ask(m.ctx, keeper.OpCloseStdin, keeper.Target{ID: c.id}, nil); err != nil {
 		m.cfg.Log.Warn("close stdin", "container", c.id, "err", err)
 	}
+	return false
 }

@@ -208,6 +208,34 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// A client that has no more to say lets go of a container whose input stays open.
+func TestAttachLeavesStdinOpen(t *testing.T) {
+	n := New(t)
+	cfg := n.Sh("a", "while read line; do echo \"$line\"; done; echo closed")
+	cfg.Stdin = true
+	n.Run(cfg)
+	for _, word := range []string{"one", "two"} {
+		stdin, typed := io.Pipe()
+		out := newWatcher()
+		done := make(chan error, 1)
+		go func() { done <- n.Attach(t.Context(), "a", container.Streams{Stdin: stdin, Stdout: out}) }()
+		fmt.Fprintln(typed, word)
+		out.await(t, word+"\n")
+		typed.Close()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("still attached after the end of the client's input")
+		}
+	}
+	if got := n.Output("a", "stdout"); strings.Contains(got, "closed") {
+		t.Errorf("the container's input was closed: %q", got)
+	}
+}
+
 func TestAttachTTY(t *testing.T) {
 	n := New(t)
 	cfg := n.Config("t", "sh")
