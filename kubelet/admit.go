@@ -9,14 +9,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/version"
-	ndf "k8s.io/component-helpers/nodedeclaredfeatures"
 	helpers "k8s.io/component-helpers/resource"
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 
-	"keelson.dev/keelson/kubelet/nodestatus"
 	"keelson.dev/keelson/kubelet/plan"
 	"keelson.dev/keelson/kubelet/podworker"
 	"keelson.dev/keelson/kubelet/qos"
@@ -69,10 +66,6 @@ func (k *Kubelet) judge(pod *corev1.Pod, rec *podRecord, started bool) *plan.End
 		k.parts.exec.Event(pod, corev1.EventTypeWarning, "SysctlForbidden", "%s", why)
 		return &plan.Ending{Since: time.Now(), Reason: "SysctlForbidden", Message: "Pod was rejected: " + why}
 	}
-	if why := Lacks(pod); why != "" {
-		k.parts.exec.Event(pod, corev1.EventTypeWarning, "PodFeatureUnsupported", "%s", why)
-		return &plan.Ending{Since: time.Now(), Reason: "PodFeatureUnsupported", Message: "Pod was rejected: " + why}
-	}
 	if reason, message := Fits(pod, node, others); reason != "" {
 		k.parts.exec.Event(pod, corev1.EventTypeWarning, reason, "%s", message)
 		return &plan.Ending{Since: time.Now(), Reason: reason, Message: "Pod was rejected: " + message}
@@ -86,23 +79,6 @@ func (k *Kubelet) isAdmitted(uid types.UID) (yes bool) {
 		rec.with(func() { yes = rec.admitted })
 	}
 	return yes
-}
-
-// Lacks tells which features a pod needs that this kubelet does not have, "" for none.
-func Lacks(pod *corev1.Pod) string {
-	features := ndf.DefaultFramework
-	need, err := features.InferForPodScheduling(&ndf.PodInfo{Spec: &pod.Spec}, version.MajorMinor(1, 37))
-	if err != nil {
-		return fmt.Sprintf("Failed to infer pod's feature requirements: %v", err)
-	}
-	match, err := features.MatchNodeFeatureSet(need, features.TryMap(nodestatus.Declared))
-	switch {
-	case err != nil:
-		return fmt.Sprintf("Failed to match pod's feature requirements against the node: %v", err)
-	case !match.IsMatch:
-		return "Pod requires node features that are not available: " + strings.Join(match.UnsatisfiedRequirements, ", ")
-	}
-	return ""
 }
 
 // Fits tells why a node cannot take a pod beside the others that it has; reason is "" when it can. It is pure.

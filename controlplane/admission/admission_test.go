@@ -256,6 +256,7 @@ func TestPriority(t *testing.T) {
 		{"", nil, 3, ""},
 		{"system-node-critical", nil, 2000001000, ""},
 		{"none", nil, 0, "no PriorityClass with name none was found"},
+		{"/x", nil, 0, "no PriorityClass with name /x was found"},
 		{"high", ptr.To[int32](9), 0, "the integer value of priority (9) must not be provided in pod spec; priority admission controller computed 7 from the given PriorityClass name"},
 	} {
 		p := newPod()

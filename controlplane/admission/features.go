@@ -3,14 +3,15 @@ package admission
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apiserver/pkg/admission"
-	ndf "k8s.io/component-helpers/nodedeclaredfeatures"
+	"k8s.io/utils/ptr"
 )
 
 // newDeclaredFeatures refuses an update of a pod that its node's kubelet cannot follow: one from before the feature would leave
@@ -26,28 +27,36 @@ func newDeclaredFeatures(c *cluster) admission.Interface {
 		if !ok || !has || pod.Spec.NodeName == "" || old.Generation == pod.Generation {
 			return nil
 		}
-		features := ndf.DefaultFramework
-		need, err := features.InferForPodUpdate(&ndf.PodInfo{Spec: &old.Spec}, &ndf.PodInfo{Spec: &pod.Spec}, version.MajorMinor(1, 37))
-		if err != nil {
-			return admission.NewForbidden(a, fmt.Errorf("failed to infer pod capability requirements: %w", err))
-		}
-		if need.IsEmpty() {
+		need := updateNeeds(&pod.Spec, &old.Spec)
+		if len(need) == 0 {
 			return nil
 		}
 		node, err := c.node(ctx, a, pod.Spec.NodeName)
 		if err != nil {
 			return err
 		}
-		match, err := features.MatchNode(need, node)
-		if err != nil {
-			return admission.NewForbidden(a, fmt.Errorf("failed to match pod requirements against node %q: %w", node.Name, err))
-		}
-		if !match.IsMatch {
+		lacks := slices.DeleteFunc(need, func(feature string) bool { return slices.Contains(node.Status.DeclaredFeatures, feature) })
+		if len(lacks) > 0 {
 			return admission.NewForbidden(a, fmt.Errorf("pod update requires features %s which are not available on node %q",
-				strings.Join(match.UnsatisfiedRequirements, ", "), node.Name))
+				strings.Join(lacks, ", "), node.Name))
 		}
 		return nil
 	}}
+}
+
+// updateNeeds are the features that a kubelet needs to follow a change of a running pod, sorted.
+func updateNeeds(spec, old *corev1.PodSpec) []string {
+	var out []string
+	if !equality.Semantic.DeepEqual(spec.Resources, old.Resources) {
+		out = append(out, "InPlacePodLevelResourcesVerticalScaling")
+	}
+	for i := range old.InitContainers {
+		sidecar := ptr.Deref(old.InitContainers[i].RestartPolicy, "") == corev1.ContainerRestartPolicyAlways
+		if !sidecar && i < len(spec.InitContainers) && !equality.Semantic.DeepEqual(old.InitContainers[i].Resources, spec.InitContainers[i].Resources) {
+			return append(out, "InPlacePodVerticalScalingInitContainers")
+		}
+	}
+	return out
 }
 
 // node reads a pod's node for who judges by it.

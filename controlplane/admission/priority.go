@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/utils/ptr"
@@ -71,6 +73,9 @@ func (c *cluster) priorityOf(ctx context.Context, pod *corev1.Pod) (*schedulingv
 		}
 	}
 	if name != "" {
+		if len(path.IsValidPathSegmentName(name)) > 0 { // no class has such a name, nor could one be asked for
+			return nil, apierrors.NewNotFound(priorityClasses, name)
+		}
 		return c.priorities.Get(ctx, "", name)
 	}
 	class, err := c.defaultPriority(ctx)

@@ -3,7 +3,6 @@ package scheduler
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	ndf "k8s.io/component-helpers/nodedeclaredfeatures"
 	resourcehelper "k8s.io/component-helpers/resource"
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
 )
@@ -31,14 +30,13 @@ type Node struct {
 	Allocatable Resources
 	Requested   Resources
 	images      map[string]int64 // sizes in bytes, by every name that a pod may give an image
-	features    ndf.FeatureSet   // that its kubelet declares
 }
 
 // Pod is a pod with what a decision needs of it worked out once.
 type Pod struct {
 	*corev1.Pod
 	Requests Resources
-	needs    ndf.FeatureSet // of its node's kubelet
+	needs    []string // features of its node's kubelet
 }
 
 // NewCluster returns an empty picture.
@@ -51,7 +49,7 @@ func NewCluster() *Cluster {
 func NewPod(pod *corev1.Pod) *Pod {
 	requests := amounts(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}))
 	requests[corev1.ResourcePods] = 1
-	return &Pod{Pod: pod, Requests: requests, needs: needs(pod)}
+	return &Pod{Pod: pod, Requests: requests, needs: needs(&pod.Spec)}
 }
 
 // SetNode adds or replaces a node. Pods that were seen before their node are attached now.
@@ -62,7 +60,6 @@ func (c *Cluster) SetNode(node *corev1.Node) {
 		c.Nodes[node.Name] = n
 	}
 	n.Node, n.Allocatable, n.images = node, amounts(node.Status.Allocatable), imageSizes(node.Status.Images)
-	n.features = ndf.DefaultFramework.TryMap(node.Status.DeclaredFeatures)
 	if known {
 		return
 	}

@@ -2,14 +2,12 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/version"
-	ndf "k8s.io/component-helpers/nodedeclaredfeatures"
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
@@ -70,26 +68,29 @@ func nodeAffinity(_ *Cluster, pod *Pod, node *Node) []Refusal {
 	return refuse(true, "node(s) didn't match Pod's node affinity/selector", detail)
 }
 
-// needs are the features that a pod needs of its node's kubelet (KEP-5328).
-func needs(pod *corev1.Pod) ndf.FeatureSet {
-	set, err := ndf.DefaultFramework.InferForPodScheduling(&ndf.PodInfo{Spec: &pod.Spec}, version.MajorMinor(1, 37))
-	if err != nil { // never: it asks for a version, and has one
-		return ndf.DefaultFramework.NewFeatureSet()
+// needs are the features that a pod needs of its node's kubelet (KEP-5328). Of all that kubelets declare only this one matters to
+// where a pod can run.
+func needs(spec *corev1.PodSpec) []string {
+	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range list {
+			for _, rule := range list[i].RestartPolicyRules {
+				if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+					return []string{"RestartAllContainersOnContainerExits"}
+				}
+			}
+		}
 	}
-	return set
+	return nil
 }
 
 // declaredFeatures refuses a node whose kubelet does not declare all of them.
 func declaredFeatures(_ *Cluster, pod *Pod, node *Node) []Refusal {
-	match, err := ndf.DefaultFramework.MatchNodeFeatureSet(pod.needs, node.features)
-	if err == nil && match.IsMatch {
-		return nil
+	for _, feature := range pod.needs {
+		if !slices.Contains(node.Status.DeclaredFeatures, feature) {
+			return refuse(true, "node(s) didn't match Pod's required features", "lacks "+feature)
+		}
 	}
-	detail := ""
-	if err == nil {
-		detail = "lacks " + strings.Join(match.UnsatisfiedRequirements, ", ")
-	}
-	return refuse(true, "node(s) didn't match Pod's required features", detail)
+	return nil
 }
 
 // hostPort is a port claimed on the node itself.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -74,6 +75,9 @@ func TestRegisterWithoutRoles(t *testing.T) {
 		}
 		if n.Status.DaemonEndpoints.KubeletEndpoint.Port != 10250 || n.Status.NodeInfo.ContainerRuntimeVersion != "keelson://0.0.1" {
 			t.Errorf("status = %+v", n.Status)
+		}
+		if f := n.Status.DeclaredFeatures; !slices.IsSorted(f) || !slices.Contains(f, "RestartAllContainersOnContainerExits") {
+			t.Errorf("declared features = %v", f)
 		}
 		if p := n.Status.Capacity[corev1.ResourcePods]; p.Value() != 5 {
 			t.Errorf("capacity = %v", n.Status.Capacity)

@@ -11,6 +11,9 @@
 //
 //	containers stop together -> sidecars stop in reverse order, one by one -> sandbox stops -> finished
 //
+// A container's end may ask that all begin anew: whatever lives of that round stops, and the way begins again at the init
+// containers. Every container carries its round.
+//
 // Invariants: an action is asked for again as long as its effect is not observed and it is not remembered as under
 // way or as failed and not yet due; so a plan may be dropped at any point. No container starts before the volumes
 // are mounted, its sandbox is ready and all that must come before it has come.

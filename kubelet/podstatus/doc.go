@@ -4,5 +4,6 @@
 //
 // Invariants: a terminal phase never changes back; transition times move only when the condition's status does;
 // conditions of others (readiness gates, DisruptionTarget) are carried over untouched. Sources: API
-// documentation of PodStatus, KEP-753 (sidecars), KEP-3085 (PodReadyToStartContainers), KEP-580 (readiness gates).
+// documentation of PodStatus, KEP-753 (sidecars), KEP-3085 (PodReadyToStartContainers), KEP-580 (readiness gates),
+// KEP-5532 (all containers begin anew).
 package podstatus

@@ -41,3 +41,42 @@ func TestHostile_ST3(t *testing.T) {
 		t.Error("the redirect was followed")
 	}
 }
+
+// A WebSocket that came straight to the kubelet is translated or taken out of its tunnel: the runtime is asked in SPDY. One of an
+// older protocol is the runtime's matter.
+func TestWebSocket(t *testing.T) {
+	asked := make(chan string, 1)
+	runtime := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Header.Get("Upgrade")
+		http.Error(w, "enough", http.StatusForbidden)
+	}))
+	t.Cleanup(runtime.Close)
+	s := &Server{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+	for _, c := range []struct {
+		protocol, want string
+		wrap           wrapping
+	}{
+		{"v5.channel.k8s.io", "SPDY/3.1", streams{stdout: true}.translated},
+		{"v4.channel.k8s.io", "websocket", streams{stdout: true}.translated},
+		{"SPDY/3.1+portforward.k8s.io", "SPDY/3.1", tunnelled},
+	} {
+		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.pass(w, r, runtime.URL+"/token", nil, c.wrap) }))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, front.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+			"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": c.protocol} {
+			req.Header.Set(k, v)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := <-asked; got != c.want {
+			t.Errorf("%s: the runtime is asked for %q, want %q", c.protocol, got, c.want)
+		}
+		resp.Body.Close()
+		front.Close()
+	}
+}
