@@ -62,7 +62,7 @@ func container(s *runtimeapi.ContainerStatus, sandboxID string) Container {
 		CreatedAt: instant(s.GetCreatedAt()), StartedAt: instant(s.GetStartedAt()), FinishedAt: instant(s.GetFinishedAt()),
 		ExitCode: s.GetExitCode(), Reason: s.GetReason(), Message: s.GetMessage(),
 		Image: image, ImageID: id,
-		Hash: s.GetAnnotations()[AnnotationHash], LogPath: s.GetLogPath(),
+		Hash: s.GetAnnotations()[AnnotationHash], Details: Details{LogPath: s.GetLogPath()},
 		CPUShares: lin.GetCpuShares(), CPUQuota: lin.GetCpuQuota(), CPUPeriod: lin.GetCpuPeriod(),
 		MemoryLimit: lin.GetMemoryLimitInBytes(),
 	}

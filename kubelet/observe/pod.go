@@ -53,15 +53,15 @@ type Container struct {
 	Reason, Message                  string // of the exit; Message includes the termination message
 	Image, ImageID                   string // as asked for; as the runtime resolved it
 	// Hash is the fingerprint of the container's spec at creation (annotation io.kubernetes.container.hash).
-	Hash    string
-	LogPath string
+	Hash string
 	// CPUShares, CPUQuota, CPUPeriod and MemoryLimit (bytes) are what is in force, zero when not reported.
 	CPUShares, CPUQuota, CPUPeriod, MemoryLimit int64
 	Details
 }
 
-// Details are told in the pod's status and decide nothing.
+// Details are told, in the pod's status and elsewhere, and decide nothing.
 type Details struct {
+	LogPath string
 	// User is whom the first process began as; nil when the runtime does not say.
 	User *User
 	// Recursive are the paths in the container at which a mount and all below it is read-only.
