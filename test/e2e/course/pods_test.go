@@ -457,7 +457,11 @@ spec:
 		if before == "" {
 			before = p.Status.PodIP
 		}
-		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		all := slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+		if len(all) != 4 {
+			return "they are not told yet"
+		}
+		for _, c := range all {
 			if c.RestartCount != 1 || c.LastTerminationState.Terminated == nil || c.State.Waiting != nil {
 				return fmt.Sprint(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
 			}
