@@ -49,6 +49,9 @@ func corpus() ([]map[string]any, error) {
 		}
 		raw = truths.ReplaceAll(raw, []byte(`$1"$2"$3`))
 		raw = bytes.ReplaceAll(raw, []byte("CSRREQUEST"), []byte(base64.StdEncoding.EncodeToString(request)))
+		if stub, _ := pem.Decode(request); stub != nil {
+			raw = bytes.ReplaceAll(raw, []byte("STUBREQUEST"), []byte(base64.StdEncoding.EncodeToString(stub.Bytes)))
+		}
 		raw = bytes.ReplaceAll(raw, []byte("BUNDLE"), []byte(strconv.Quote(string(bundle))))
 		docs := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(raw), 4096)
 		for {

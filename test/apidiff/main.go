@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 func main() {
@@ -250,6 +251,10 @@ func (c *comparison) object(ctx context.Context, object map[string]any) *report 
 	if status, ok := object["status"]; ok && res.subs["status"] {
 		raw, _ := json.Marshal(map[string]any{"status": status})
 		c.compare(ctx, r, "base", "status", request{method: "PATCH", path: one + "/status", contentType: "application/merge-patch+json", body: raw})
+	}
+	switch object["kind"] {
+	case "CustomResourceDefinition", "FlowSchema":
+		time.Sleep(3 * time.Second) // until the servers have written what they think of it into its status
 	}
 	ours, peer, err := c.both(ctx, request{method: "GET", path: one})
 	if err != nil || ours.code != 200 || peer.code != 200 {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -122,6 +123,9 @@ func validatingPolicy(c Checks) resource.Kind {
 			return c.kind(ctx, errs, p.Spec.ParamKind, old.Spec.ParamKind)
 		},
 		Warnings: func(_ context.Context, p, old *policy) []string { return nameWarnings(p.Name, old != nil) },
+		PrepareStatusUpdate: func(_ context.Context, p, old *policy) {
+			metav1.ResetObjectMetaForStatus(&p.ObjectMeta, &old.ObjectMeta)
+		},
 		ValidateStatusUpdate: func(_ context.Context, p, _ *policy) field.ErrorList {
 			return validateStatus(&p.Status, field.NewPath("status"))
 		},
@@ -218,7 +222,7 @@ func bindingColumns[T runtime.Object](of func(T) (string, *admissionv1.ParamRef)
 	return []resource.Column{
 		resource.Col("PolicyName", "string", "PolicyName indicates the policy definition which the policy binding binded to", 0,
 			func(o T) any { name, _ := of(o); return name }),
-		resource.Col("ParamRef", "string", "ParamRef indicates the param resource which sets the configration param", 0, func(o T) any {
+		resource.Col("ParamRef", "string", "ParamRef indicates the param resource which sets the configuration param", 0, func(o T) any {
 			_, p := of(o)
 			switch {
 			case p == nil:

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/cel/environment"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource/check"
 )
@@ -353,7 +354,7 @@ func validateParamRef(p *admissionv1.ParamRef, at *field.Path) field.ErrorList {
 	} else if p.Name == "" {
 		errs = append(errs, field.Required(at, "one of name or selector must be specified"))
 	}
-	if p.ParameterNotFoundAction == nil {
+	if ptr.Deref(p.ParameterNotFoundAction, "") == "" {
 		return append(errs, field.Required(at.Child("parameterNotFoundAction"), ""))
 	}
 	return append(errs, check.OneOf(*p.ParameterNotFoundAction, at.Child("parameterNotFoundAction"), admissionv1.DenyAction, admissionv1.AllowAction)...)
@@ -374,7 +375,7 @@ func validateValidatingBinding(s *admissionv1.ValidatingAdmissionPolicyBindingSp
 		errs = append(errs, field.Invalid(actions, s.ValidationActions, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"))
 	}
 	if len(s.ValidationActions) == 0 {
-		errs = append(errs, field.Required(actions, "at least one validation action is required"))
+		errs = append(errs, field.Required(actions, ""))
 	}
 	return errs
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration"
@@ -45,6 +46,9 @@ func apiService() resource.Kind {
 		PrepareForUpdate: func(_ context.Context, s, _ *apiregistrationv1.APIService) { localIsAvailable(s) },
 		Validate: func(ctx context.Context, s *apiregistrationv1.APIService) field.ErrorList {
 			return checked(s, func(in *apiregistration.APIService) field.ErrorList { return validation.ValidateAPIService(ctx, in) })
+		},
+		PrepareStatusUpdate: func(_ context.Context, s, old *apiregistrationv1.APIService) {
+			metav1.ResetObjectMetaForStatus(&s.ObjectMeta, &old.ObjectMeta)
 		},
 		ValidateStatusUpdate: func(ctx context.Context, s, old *apiregistrationv1.APIService) field.ErrorList {
 			return checked(s, func(in *apiregistration.APIService) field.ErrorList {

@@ -97,7 +97,7 @@ func (t tokenReview) Create(ctx context.Context, obj runtime.Object, validate re
 	req := (&http.Request{Header: http.Header{"Authorization": {"Bearer " + review.Spec.Token}}}).
 		WithContext(authenticator.WithAudiences(context.Background(), audiences))
 	resp, ok, err := t.who().AuthenticateRequest(req)
-	review.Status = authenticationv1.TokenReviewStatus{Authenticated: ok && err == nil}
+	review.Status = authenticationv1.TokenReviewStatus{Authenticated: ok && err == nil, Audiences: review.Status.Audiences}
 	if err != nil {
 		review.Status.Error = err.Error()
 	}

@@ -4,42 +4,77 @@ import (
 	"fmt"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 func validate(s authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
-	errs := validateAttributes(s.ResourceAttributes, s.NonResourceAttributes)
+	errs := validateUnion(s.ResourceAttributes, s.NonResourceAttributes)
 	if s.User == "" && len(s.Groups) == 0 {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "user"), s.User, "at least one of user or group must be specified"))
+	}
+	return append(errs, validateSelectors(s.ResourceAttributes)...)
+}
+
+func validateUnion(r *authorizationv1.ResourceAttributes, n *authorizationv1.NonResourceAttributes) field.ErrorList {
+	if (r == nil) != (n == nil) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("spec"), check.Plain(n), "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+}
+
+// validateSelectors lets operators through that it does not know: a newer client may.
+func validateSelectors(r *authorizationv1.ResourceAttributes) field.ErrorList {
+	if r == nil {
+		return nil
+	}
+	path := field.NewPath("spec", "resourceAttributes")
+	var errs field.ErrorList
+	if f := r.FieldSelector; f != nil {
+		at := path.Child("fieldSelector")
+		errs = append(errs, oneForm(at, f.RawSelector, len(f.Requirements))...)
+		for i, q := range f.Requirements {
+			errs = append(errs, metavalidation.ValidateFieldSelectorRequirement(q,
+				metavalidation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
+		}
+	}
+	if l := r.LabelSelector; l != nil {
+		at := path.Child("labelSelector")
+		errs = append(errs, oneForm(at, l.RawSelector, len(l.Requirements))...)
+		for i, q := range l.Requirements {
+			errs = append(errs, metavalidation.ValidateLabelSelectorRequirement(q,
+				metavalidation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
+		}
 	}
 	return errs
 }
 
-func validateAttributes(r *authorizationv1.ResourceAttributes, n *authorizationv1.NonResourceAttributes) field.ErrorList {
-	path := field.NewPath("spec")
-	switch {
-	case r != nil && n != nil:
-		return field.ErrorList{field.Invalid(path.Child("nonResourceAttributes"), n, "cannot be specified in combination with resourceAttributes")}
-	case r == nil && n == nil:
-		return field.ErrorList{field.Invalid(path.Child("resourceAttributes"), r, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
-	}
-	if r == nil {
+// validateMeta: a question is not an object, so it has no metadata.
+func validateMeta(m metav1.ObjectMeta, words string) field.ErrorList {
+	given := m
+	m.ManagedFields = nil
+	if check.Same(m, metav1.ObjectMeta{}) {
 		return nil
 	}
-	var errs field.ErrorList
-	if f := r.FieldSelector; f != nil {
-		errs = append(errs, oneForm(path.Child("resourceAttributes", "fieldSelector"), f.RawSelector, len(f.Requirements))...)
+	return field.ErrorList{field.Invalid(field.NewPath("metadata"), given, words)}
+}
+
+// invalid names no kind, as upstream does not.
+func invalid(errs field.ErrorList) error {
+	if len(errs) == 0 {
+		return nil
 	}
-	if l := r.LabelSelector; l != nil {
-		errs = append(errs, oneForm(path.Child("resourceAttributes", "labelSelector"), l.RawSelector, len(l.Requirements))...)
-	}
-	return errs
+	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName}, "", errs)
 }
 
 func oneForm(path *field.Path, raw string, requirements int) field.ErrorList {
@@ -95,9 +130,6 @@ func fieldRequirements(f *authorizationv1.FieldSelectorAttributes) (fields.Requi
 			err = fmt.Errorf("fieldSelector requirement %q %s of %d values is not supported", r.Key, r.Operator, len(r.Values))
 		}
 	}
-	if len(out) > 0 {
-		err = nil
-	}
 	return out, err
 }
 
@@ -123,9 +155,6 @@ func labelRequirements(l *authorizationv1.LabelSelectorAttributes) (labels.Requi
 			continue
 		}
 		out = append(out, *req)
-	}
-	if len(out) > 0 {
-		last = nil
 	}
 	return out, last
 }

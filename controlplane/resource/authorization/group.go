@@ -3,6 +3,7 @@ package authorization
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 // Deps are what the reviews ask, per request.
@@ -78,38 +80,35 @@ func (r review[T]) Create(ctx context.Context, obj runtime.Object, validate rest
 }
 
 func (d Deps) subject(ctx context.Context, r *authorizationv1.SubjectAccessReview) error {
-	errs := validate(r.Spec)
-	if len(r.Namespace) > 0 || len(r.Name) > 0 {
-		errs = append(errs, field.Invalid(field.NewPath("metadata"), r.ObjectMeta, "must be empty"))
-	}
-	if len(errs) > 0 {
-		return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind("SubjectAccessReview").GroupKind(), "", errs)
+	if err := invalid(append(validate(r.Spec), validateMeta(r.ObjectMeta, "must be empty")...)); err != nil {
+		return err
 	}
 	r.Status = d.decide(ctx, attributes(spec(r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
 	return nil
 }
 
 func (d Deps) local(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) error {
-	errs := validate(r.Spec)
+	meta := r.ObjectMeta
+	meta.Namespace = ""
+	errs := append(validate(r.Spec), validateMeta(meta, "must be empty except for namespace")...)
 	ns, _ := apirequest.NamespaceFrom(ctx)
-	path := field.NewPath("spec", "resourceAttributes", "namespace")
 	if a := r.Spec.ResourceAttributes; a != nil && a.Namespace != ns {
-		errs = append(errs, field.Invalid(path, a.Namespace, "must match metadata.namespace"))
+		errs = append(errs, field.Invalid(field.NewPath("spec", "resourceAttributes", "namespace"), a.Namespace, "must match metadata.namespace"))
 	}
-	if r.Spec.NonResourceAttributes != nil {
-		errs = append(errs, field.Invalid(field.NewPath("spec", "nonResourceAttributes"), r.Spec.NonResourceAttributes, "disallowed on this kind of request"))
+	if n := r.Spec.NonResourceAttributes; n != nil {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "nonResourceAttributes"), check.Plain(n), "disallowed on this kind of request"))
 	}
-	if len(errs) > 0 {
-		return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind("LocalSubjectAccessReview").GroupKind(), "", errs)
+	if err := invalid(errs); err != nil {
+		return err
 	}
 	r.Status = d.decide(ctx, attributes(spec(r.Spec), r.Spec.ResourceAttributes, nil))
 	return nil
 }
 
 func (d Deps) self(ctx context.Context, r *authorizationv1.SelfSubjectAccessReview) error {
-	errs := validateAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
-	if len(errs) > 0 {
-		return apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind("SelfSubjectAccessReview").GroupKind(), "", errs)
+	errs := append(validateUnion(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes), validateSelectors(r.Spec.ResourceAttributes)...)
+	if err := invalid(append(errs, validateMeta(r.ObjectMeta, "must be empty")...)); err != nil {
+		return err
 	}
 	u, ok := apirequest.UserFrom(ctx)
 	if !ok {
@@ -119,15 +118,36 @@ func (d Deps) self(ctx context.Context, r *authorizationv1.SelfSubjectAccessRevi
 	return nil
 }
 
-func (d Deps) decide(ctx context.Context, a authorizer.Attributes) authorizationv1.SubjectAccessReviewStatus {
+func (d Deps) decide(ctx context.Context, a authorizer.AttributesRecord) authorizationv1.SubjectAccessReviewStatus {
 	decision, reason, err := d.Authorizer().Authorize(ctx, a)
-	s := authorizationv1.SubjectAccessReviewStatus{
+	return authorizationv1.SubjectAccessReviewStatus{
 		Allowed: decision == authorizer.DecisionAllow, Denied: decision == authorizer.DecisionDeny, Reason: reason,
+		EvaluationError: evaluationError(err, a),
 	}
+}
+
+// evaluationError says what went wrong with the answer, and which selectors of the question it does not answer.
+func evaluationError(err error, a authorizer.AttributesRecord) string {
+	var out []string
 	if err != nil {
-		s.EvaluationError = err.Error()
+		out = append(out, err.Error())
 	}
-	return s
+	for _, s := range []struct {
+		name string
+		read int
+		err  error
+	}{
+		{"fieldSelector", len(a.FieldSelectorRequirements), a.FieldSelectorParsingErr},
+		{"labelSelector", len(a.LabelSelectorRequirements), a.LabelSelectorParsingErr},
+	} {
+		switch {
+		case s.err != nil && s.read > 0:
+			out = append(out, "spec.resourceAttributes."+s.name+" partially ignored due to parse error")
+		case s.err != nil:
+			out = append(out, "spec.resourceAttributes."+s.name+" ignored due to parse error")
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 func (d Deps) rules(ctx context.Context, r *authorizationv1.SelfSubjectRulesReview) error {
@@ -139,6 +159,7 @@ func (d Deps) rules(ctx context.Context, r *authorizationv1.SelfSubjectRulesRevi
 		return apierrors.NewBadRequest("no namespace on request")
 	}
 	resources, urls, incomplete, err := d.Rules().RulesFor(ctx, u, r.Spec.Namespace)
+	*r = authorizationv1.SelfSubjectRulesReview{} // the answer does not repeat the question
 	r.Status = authorizationv1.SubjectRulesReviewStatus{
 		ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}, Incomplete: incomplete,
 	}

@@ -25,12 +25,9 @@ func trustBundle() resource.Kind {
 	type bundle = certificatesv1.ClusterTrustBundle
 	return resource.Of(resource.Kind{
 		Kind: "ClusterTrustBundle", Plural: "clustertrustbundles", ForbidUnconditionalUpdate: true, NoAge: true,
-		// The name begins with the signer's, in which colons stand for slashes: validateBundle checks it against the spec.
-		ValidateName: func(name string, prefix bool) []string {
-			return apivalidation.NameIsDNSSubdomain(name[strings.LastIndex(name, ":")+1:], prefix)
-		},
-		New:     func() runtime.Object { return &bundle{} },
-		NewList: func() runtime.Object { return &certificatesv1.ClusterTrustBundleList{} },
+		ValidateName: func(string, bool) []string { return nil }, // validateBundle checks it against the spec
+		New:          func() runtime.Object { return &bundle{} },
+		NewList:      func() runtime.Object { return &certificatesv1.ClusterTrustBundleList{} },
 		Columns: []resource.Column{
 			cell.Name(),
 			resource.Col("SignerName", "string", certificatesv1.ClusterTrustBundleSpec{}.SwaggerDoc()["signerName"], 0,
@@ -51,16 +48,30 @@ func validateBundle(b *certificatesv1.ClusterTrustBundle, anchors bool) field.Er
 	name := field.NewPath("metadata", "name")
 	if signer := b.Spec.SignerName; signer != "" {
 		errs = append(errs, podspec.ValidateSignerName(signer, field.NewPath("spec", "signerName"))...)
-		if prefix := strings.ReplaceAll(signer, "/", ":") + ":"; !strings.HasPrefix(b.Name, prefix) {
-			errs = append(errs, field.Invalid(name, b.Name, fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", signer, prefix)))
-		}
-	} else if strings.Contains(b.Name, ":") {
-		errs = append(errs, field.Invalid(name, b.Name, `ClusterTrustBundle without signer name must not have ":" in its name`))
+	}
+	if b.Name != "" {
+		errs = append(errs, check.Strings(bundleName(b.Name, b.Spec.SignerName), name, b.Name)...)
 	}
 	if anchors {
 		errs = append(errs, validateAnchors(b.Spec.TrustBundle, field.NewPath("spec", "trustBundle"))...)
 	}
 	return errs
+}
+
+// bundleName: the name begins with the signer's, in which colons stand for slashes.
+func bundleName(name, signer string) []string {
+	prefix := ""
+	if signer != "" {
+		prefix = strings.ReplaceAll(signer, "/", ":") + ":"
+	}
+	rest, ok := strings.CutPrefix(name, prefix)
+	switch {
+	case !ok:
+		return []string{fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", signer, prefix)}
+	case signer == "" && strings.Contains(name, ":"):
+		return []string{`ClusterTrustBundle without signer name must not have ":" in its name`}
+	}
+	return apivalidation.NameIsDNSSubdomain(rest, false)
 }
 
 func validateAnchors(text string, path *field.Path) field.ErrorList {

@@ -83,7 +83,7 @@ func TestValidateRequest(t *testing.T) {
 	}{
 		{func(*csr) {}, nil},
 		{func(r *csr) { r.Spec.Request = []byte("x") }, []string{"PEM block type must be CERTIFICATE REQUEST"}},
-		{func(r *csr) { r.Spec.Usages = nil }, []string{"spec.usages: Required value: usages must be provided"}},
+		{func(r *csr) { r.Spec.Usages = nil }, []string{"spec.usages: Required value"}},
 		{func(r *csr) { r.Spec.Usages = []certificatesv1.KeyUsage{"magic"} }, []string{`spec.usages[0]: Unsupported value: "magic"`}},
 		{func(r *csr) { r.Spec.SignerName = legacySigner }, []string{"the legacy signerName is not allowed via this API version"}},
 		{func(r *csr) { r.Spec.ExpirationSeconds = ptr.To[int32](5) }, []string{"spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 600 seconds (10 minutes)"}},
@@ -113,7 +113,16 @@ func TestEachEndpointChangesItsOwnPart(t *testing.T) {
 	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), old, issued), "updates may not modify existing certificate content")
 	both := approved.DeepCopy()
 	both.Status.Conditions = append(both.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{Type: "Denied", Status: "True"})
-	resourcetest.CheckErrors(t, approve.ValidateUpdate(t.Context(), both, approved), "Approved and Denied conditions are mutually exclusive")
+	resourcetest.CheckErrors(t, approve.ValidateUpdate(t.Context(), both, approved), "must specify at most one of: `conditions[{")
+
+	odd := old.DeepCopy()
+	odd.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: "Mine", Status: "Perhaps"}}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), odd, old), `status.conditions[0].status: Unsupported value: "Perhaps": supported values: "False", "True", "Unknown"`)
+	reworded := approved.DeepCopy()
+	reworded.Status.Conditions[0].Message = "by the signer"
+	if k.PrepareStatusUpdate(t.Context(), reworded, approved); reworded.Status.Conditions[0].Message != "" {
+		t.Error("a signer rewords an approval")
+	}
 
 	smuggled := approved.DeepCopy()
 	smuggled.Spec.SignerName, smuggled.Status.Certificate = "other.com/s", []byte("x")
@@ -154,7 +163,7 @@ func TestValidatePodRequest(t *testing.T) {
 	bad := r.DeepCopy()
 	bad.Spec.PodUID, bad.Spec.MaxExpirationSeconds, bad.Spec.StubPKCS10Request = "", ptr.To[int32](60), []byte("x")
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), bad),
-		"spec.podUID: Required value", "spec.maxExpirationSeconds: Invalid value: 60: must be in the range [3600, 7862400]", "spec.stubPKCS10Request: Invalid value")
+		`spec.podUID: Invalid value: "": must not be empty`, "spec.maxExpirationSeconds: Invalid value: 60: must be in the range [3600, 7862400]", "spec.stubPKCS10Request: Invalid value")
 	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), bad, r), "spec: Invalid value")
 	denied := r.DeepCopy()
 	denied.Status.Conditions = []metav1.Condition{{Type: "Denied", Status: "True", Reason: "No", LastTransitionTime: metav1.Unix(1, 0)}}

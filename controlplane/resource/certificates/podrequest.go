@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -60,6 +61,10 @@ func podRequest() resource.Kind {
 				}
 				return "Pending"
 			}),
+			col("UnverifiedUserAnnotations", "unverifiedUserAnnotations",
+				func(s *certificatesv1.PodCertificateRequestSpec) string {
+					return labels.FormatLabels(s.UnverifiedUserAnnotations)
+				}),
 		},
 	}, resource.Rules[*podCertificate]{
 		Default: func(r *podCertificate) {
@@ -72,7 +77,13 @@ func podRequest() resource.Kind {
 			return validatePodRequest(&r.Spec, field.NewPath("spec"))
 		},
 		ValidateUpdate: func(_ context.Context, r, old *podCertificate) field.ErrorList {
-			return check.Immutable(r.Spec, old.Spec, field.NewPath("spec"))
+			if check.Same(r.Spec, old.Spec) {
+				return nil
+			}
+			return field.ErrorList{field.Invalid(field.NewPath("spec"), check.Plain(r.Spec), apivalidation.FieldImmutableErrorMsg)}
+		},
+		PrepareStatusUpdate: func(_ context.Context, r, old *podCertificate) {
+			metav1.ResetObjectMetaForStatus(&r.ObjectMeta, &old.ObjectMeta)
 		},
 		ValidateStatusUpdate: func(_ context.Context, r, old *podCertificate) field.ErrorList {
 			return validatePodStatus(r, old, time.Now(), field.NewPath("status"))
@@ -111,7 +122,7 @@ func validatePodRequest(s *certificatesv1.PodCertificateRequestSpec, path *field
 		at := path.Child(f.name)
 		switch {
 		case f.isUID && f.value == "":
-			errs = append(errs, field.Required(at, "must not be empty"))
+			errs = append(errs, field.Invalid(at, f.value, "must not be empty"))
 		case f.isUID && len(f.value) > maxUIDLength:
 			errs = append(errs, field.TooLong(at, f.value, maxUIDLength))
 		case !f.isUID:
@@ -136,13 +147,17 @@ func validatePodRequest(s *certificatesv1.PodCertificateRequestSpec, path *field
 	}
 	errs = append(errs, apivalidation.ValidateAnnotations(s.UnverifiedUserAnnotations, annotations)...)
 	stub := path.Child("stubPKCS10Request")
+	if len(s.StubPKCS10Request) == 0 {
+		return append(errs, field.Invalid(path, field.OmitValueType{}, "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set"))
+	}
 	r, err := x509.ParseCertificateRequest(s.StubPKCS10Request)
+	detail := "must be a valid PKCS#10 CSR"
 	if err == nil {
-		err = r.CheckSignature()
+		err, detail = r.CheckSignature(), "invalid signature"
 	}
 	if err != nil {
 		// The signature proves that who asks holds the key.
-		return append(errs, field.Invalid(stub, field.OmitValueType{}, err.Error()))
+		return append(errs, field.Invalid(stub, field.OmitValueType{}, detail))
 	}
 	return append(errs, validateKey(r.PublicKey, stub)...)
 }
@@ -153,7 +168,7 @@ func validateKey(key any, path *field.Path) field.ErrorList {
 	case ed25519.PublicKey:
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() && k.Curve != elliptic.P384() && k.Curve != elliptic.P521() {
-			return field.ErrorList{field.Invalid(path, "curve "+k.Curve.Params().Name, "elliptic public keys must use curve P256, P384 or P521")}
+			return field.ErrorList{field.Invalid(path, "curve "+k.Curve.Params().Name, "elliptic public keys must use curve P256, P384, or P521")}
 		}
 	case *rsa.PublicKey:
 		if n := k.Size() * 8; n != 3072 && n != 4096 {

@@ -2,11 +2,12 @@ package certificates
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -45,6 +46,7 @@ func signingRequest() resource.Kind {
 			return append(validateRequest(r, leniencyFor(r, old)), validateChange(r, old, mayChange{})...)
 		},
 		PrepareStatusUpdate: func(_ context.Context, r, old *csr) {
+			keepDecisions(&r.Status, &old.Status)
 			stampConditions(&r.Status, &old.Status, metav1.Now())
 		},
 		ValidateStatusUpdate: func(_ context.Context, r, old *csr) field.ErrorList {
@@ -70,6 +72,18 @@ func setRequester(ctx context.Context, s *certificatesv1.CertificateSigningReque
 	}
 }
 
+// keepDecisions writes approvals and denials as they were over what a signer sends back of them. If their number has
+// changed, validation says so.
+func keepDecisions(s, old *certificatesv1.CertificateSigningRequestStatus) {
+	for _, t := range []certificatesv1.RequestConditionType{certificatesv1.CertificateApproved, certificatesv1.CertificateDenied} {
+		is := func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == t }
+		now, was := slices.IndexFunc(s.Conditions, is), slices.IndexFunc(old.Conditions, is)
+		if now >= 0 && was >= 0 {
+			s.Conditions[now] = old.Conditions[was]
+		}
+	}
+}
+
 // stampConditions fills in when conditions were first seen and last changed.
 func stampConditions(s, old *certificatesv1.CertificateSigningRequestStatus, now metav1.Time) {
 	was := map[certificatesv1.RequestConditionType]*certificatesv1.CertificateSigningRequestCondition{}
@@ -91,7 +105,7 @@ func stampConditions(s, old *certificatesv1.CertificateSigningRequestStatus, now
 }
 
 func requestColumns() []resource.Column {
-	doc := certificatesv1.CertificateSigningRequestSpec{}.SwaggerDoc()
+	doc := certificatesv1beta1.CertificateSigningRequestSpec{}.SwaggerDoc() // columns are described in the words of old
 	return []resource.Column{
 		cell.Name(),
 		cell.Age(),
@@ -103,7 +117,7 @@ func requestColumns() []resource.Column {
 			}
 			return duration.HumanDuration(time.Duration(*r.Spec.ExpirationSeconds) * time.Second)
 		}),
-		resource.Col("Condition", "string", certificatesv1.CertificateSigningRequestStatus{}.SwaggerDoc()["conditions"], 0,
+		resource.Col("Condition", "string", certificatesv1beta1.CertificateSigningRequestStatus{}.SwaggerDoc()["conditions"], 0,
 			func(r *csr) any { return requestState(r) }),
 	}
 }
@@ -134,9 +148,4 @@ func requestState(r *csr) string {
 		state = append(state, "Issued")
 	}
 	return strings.Join(state, ",")
-}
-
-// isTrue is the only status that approval, denial and failure can have: they are never taken back.
-func isTrue(c certificatesv1.CertificateSigningRequestCondition) bool {
-	return c.Status == corev1.ConditionTrue
 }

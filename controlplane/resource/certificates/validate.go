@@ -57,7 +57,7 @@ func validateRequest(r *csr, keep leniency) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("request"), r.Spec.Request, err.Error()))
 	}
 	if len(r.Spec.Usages) == 0 {
-		errs = append(errs, field.Required(path.Child("usages"), "usages must be provided"))
+		errs = append(errs, field.Required(path.Child("usages"), ""))
 	}
 	if !keep.usages {
 		seen := map[certificatesv1.KeyUsage]bool{}
@@ -114,16 +114,19 @@ func validateConditions(list []certificatesv1.CertificateSigningRequestCondition
 		switch {
 		case c.Status == "":
 			errs = append(errs, field.Required(at.Child("status"), ""))
-		case isDecision(c.Type) && !isTrue(c):
-			errs = append(errs, field.NotSupported(at.Child("status"), c.Status, []corev1.ConditionStatus{corev1.ConditionTrue}))
+		case isDecision(c.Type):
+			errs = append(errs, check.OneOf(c.Status, at.Child("status"), corev1.ConditionTrue)...)
+		default:
+			errs = append(errs, check.OneOf(c.Status, at.Child("status"), corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown)...)
 		}
 		if seen[c.Type] {
 			errs = append(errs, field.Duplicate(at.Child("type"), c.Type))
 		}
 		seen[c.Type] = true
-		if isDecision(c.Type) && seen[certificatesv1.CertificateApproved] && seen[certificatesv1.CertificateDenied] {
-			errs = append(errs, field.Invalid(at.Child("type"), c.Type, "Approved and Denied conditions are mutually exclusive"))
-		}
+	}
+	if seen[certificatesv1.CertificateApproved] && seen[certificatesv1.CertificateDenied] {
+		const approved, denied = `conditions[{"type": "Approved"}]`, `conditions[{"type": "Denied"}]`
+		errs = append(errs, field.Invalid(path, "{"+approved+", "+denied+"}", "must specify at most one of: `"+approved+"`, `"+denied+"`"))
 	}
 	return errs
 }

@@ -50,6 +50,11 @@ func plainFields(b *bytes.Buffer, v reflect.Value) {
 			plainFields(b, v.Field(i))
 			continue
 		}
+		if f.Anonymous { // metadata, whose fields come among the others with their tags
+			raw, _ := json.Marshal(v.Field(i).Interface())
+			b.Write(raw[1 : len(raw)-1])
+			continue
+		}
 		if !strings.HasSuffix(b.String(), "{") {
 			b.WriteByte(',')
 		}

@@ -23,16 +23,14 @@ var AccessModes = []corev1.PersistentVolumeAccessMode{
 // ValidateTemplate checks the template of a claim that is made for a pod's volume.
 func ValidateTemplate(t *corev1.PersistentVolumeClaimTemplate, path *field.Path) field.ErrorList {
 	meta := path.Child("metadata")
-	errs := apivalidation.ValidateAnnotations(t.Annotations, meta.Child("annotations"))
-	errs = append(errs, metav1validation.ValidateLabels(t.Labels, meta.Child("labels"))...)
-	errs = append(errs, onlyLabels(t.ObjectMeta, meta)...)
-	return append(errs, ValidateSpec(&t.Spec, path.Child("spec"))...)
+	return append(ValidateTemplateMeta(t.ObjectMeta, meta), ValidateSpec(&t.Spec, path.Child("spec"))...)
 }
 
-// onlyLabels refuses what a made claim gets from its pod: name, owner and the like.
-func onlyLabels(m metav1.ObjectMeta, path *field.Path) field.ErrorList {
+// ValidateTemplateMeta refuses what a made claim gets from its pod: name, owner and the like.
+func ValidateTemplateMeta(m metav1.ObjectMeta, path *field.Path) field.ErrorList {
+	errs := apivalidation.ValidateAnnotations(m.Annotations, path.Child("annotations"))
+	errs = append(errs, metav1validation.ValidateLabels(m.Labels, path.Child("labels"))...)
 	m.Labels, m.Annotations = nil, nil
-	var errs field.ErrorList
 	v := reflect.ValueOf(m)
 	for i := range v.NumField() {
 		if f := v.Type().Field(i); !v.Field(i).IsZero() {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	rbacv1beta1 "k8s.io/api/rbac/v1beta1" // whose words columns are described in
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -19,7 +20,7 @@ func roleBinding() resource.Kind {
 		ValidateName: validName,
 		New:          func() runtime.Object { return &rbacv1.RoleBinding{} },
 		NewList:      func() runtime.Object { return &rbacv1.RoleBindingList{} },
-		Columns: bindingColumns(rbacv1.RoleBinding{}.SwaggerDoc()["roleRef"], "roleBinding",
+		Columns: bindingColumns(rbacv1beta1.RoleBinding{}.SwaggerDoc()["roleRef"], "roleBinding",
 			func(b *rbacv1.RoleBinding) rbacv1.RoleRef { return b.RoleRef },
 			func(b *rbacv1.RoleBinding) []rbacv1.Subject { return b.Subjects }),
 	}, resource.Rules[*rbacv1.RoleBinding]{
@@ -39,7 +40,7 @@ func clusterRoleBinding() resource.Kind {
 		ValidateName: validName,
 		New:          func() runtime.Object { return &rbacv1.ClusterRoleBinding{} },
 		NewList:      func() runtime.Object { return &rbacv1.ClusterRoleBindingList{} },
-		Columns: bindingColumns(rbacv1.ClusterRoleBinding{}.SwaggerDoc()["roleRef"], "clusterRoleBinding",
+		Columns: bindingColumns(rbacv1beta1.ClusterRoleBinding{}.SwaggerDoc()["roleRef"], "clusterRoleBinding",
 			func(b *rbacv1.ClusterRoleBinding) rbacv1.RoleRef { return b.RoleRef },
 			func(b *rbacv1.ClusterRoleBinding) []rbacv1.Subject { return b.Subjects }),
 	}, resource.Rules[*rbacv1.ClusterRoleBinding]{
@@ -113,7 +114,7 @@ func sameRole(ref, old rbacv1.RoleRef) field.ErrorList {
 	if ref == old {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), ref, "cannot change roleRef")}
+	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), check.Plain(ref), apivalidation.FieldImmutableErrorMsg)}
 }
 
 func subjectNames(subjects []rbacv1.Subject, kind string) string {

@@ -64,7 +64,7 @@ func TestValidate(t *testing.T) {
 		return &rbacv1.RoleBinding{RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}}
 	}
 	resourcetest.CheckErrors(t, resourcetest.Kind(t, g, "RoleBinding").ValidateUpdate(t.Context(), ref("a"), ref("b")),
-		"cannot change roleRef")
+		"field is immutable")
 }
 
 type rights struct {

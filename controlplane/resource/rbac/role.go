@@ -97,7 +97,7 @@ func validateAggregation(a, old *rbacv1.AggregationRule) field.ErrorList {
 		s := &a.ClusterRoleSelectors[i]
 		errs = append(errs, check.SelectorUpdate(s, weak, path.Index(i))...)
 		if _, err := metav1.LabelSelectorAsSelector(s); err != nil {
-			errs = append(errs, field.Invalid(path.Index(i), s, "invalid label selector."))
+			errs = append(errs, field.Invalid(path.Index(i), nil, "invalid label selector."))
 		}
 	}
 	return errs

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -41,20 +42,35 @@ func volumeAttachment() resource.Kind {
 				func(a *attachment) any { return a.Status.Attached }),
 		},
 	}, resource.Rules[*attachment]{
-		Validate: func(_ context.Context, a *attachment) field.ErrorList { return validateAttachment(a) },
+		Validate: func(_ context.Context, a *attachment) field.ErrorList { return validateAttachment(a, newAttacher) },
 		ValidateUpdate: func(_ context.Context, a, old *attachment) field.ErrorList {
-			return append(validateAttachment(a), immutable(check.Same(a.Spec, old.Spec), field.NewPath("spec"))...)
+			return append(validateAttachment(a, validateDriverName), immutable(check.Same(a.Spec, old.Spec), field.NewPath("spec"))...)
 		},
 		PrepareStatusUpdate: func(_ context.Context, a, old *attachment) {
 			metav1.ResetObjectMetaForStatus(&a.ObjectMeta, &old.ObjectMeta)
 		},
-		ValidateStatusUpdate: func(_ context.Context, a, _ *attachment) field.ErrorList { return validateAttachment(a) },
+		ValidateStatusUpdate: func(_ context.Context, a, _ *attachment) field.ErrorList { return validateAttachment(a, newAttacher) },
 	})
 }
 
-func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
+// attacherRule checks the name of an attacher.
+type attacherRule func(name string, path *field.Path) field.ErrorList
+
+// newAttacher has upstream's words for a new attachment, which are not those for one that changes what it may not.
+func newAttacher(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > maxDriverName {
+		errs = append(errs, field.TooLongCharacters(path, name, maxDriverName))
+	}
+	return append(errs, check.Strings(content.IsDNS1123SubdomainCaseless(name), path, name)...)
+}
+
+func validateAttachment(a *storagev1.VolumeAttachment, attacher attacherRule) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := validateDriverName(a.Spec.Attacher, path.Child("attacher"))
+	errs := attacher(a.Spec.Attacher, path.Child("attacher"))
 	source := path.Child("source")
 	switch s := a.Spec.Source; {
 	case s.InlineVolumeSpec == nil && s.PersistentVolumeName == nil:

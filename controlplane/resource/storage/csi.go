@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	storagev1 "k8s.io/api/storage/v1"
@@ -76,7 +75,7 @@ func csiDriver() resource.Kind {
 			errs := validateDriver(&d.Spec, path)
 			// Upstream's spelling of the path.
 			errs = append(errs, check.Immutable(d.Spec.AttachRequired, old.Spec.AttachRequired, path.Child("attachedRequired"))...)
-			return append(errs, immutable(slices.Equal(d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes), path.Child("volumeLifecycleModes"))...)
+			return append(errs, check.Immutable(d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes, path.Child("volumeLifecycleModes"))...)
 		},
 	})
 }
@@ -217,7 +216,7 @@ func validateNodeDrivers(drivers []storagev1.CSINodeDriver, path *field.Path) fi
 				errs = append(errs, field.Duplicate(at, k))
 			}
 			keys[k] = true
-			errs = append(errs, check.Strings(validation.IsQualifiedName(k), at, d.TopologyKeys)...)
+			errs = append(errs, check.Strings(validation.IsQualifiedName(k), at, k)...)
 		}
 	}
 	return errs
