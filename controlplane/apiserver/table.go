@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -61,6 +62,9 @@ func (t table) ConvertToTable(_ context.Context, object, options runtime.Object)
 	if meta.IsListType(object) {
 		if err := meta.EachListItem(object, row); err != nil {
 			return nil, err
+		}
+		if t.kind.Order != nil {
+			slices.SortStableFunc(out.Rows, func(a, b metav1.TableRow) int { return t.kind.Order(a.Object.Object, b.Object.Object) })
 		}
 	} else if err := row(object); err != nil {
 		return nil, err

@@ -91,6 +91,8 @@ type Kind struct {
 	Columns []Column
 	// NoAge leaves out the generic last column AGE (a kind that prints it elsewhere adds it as a Column).
 	NoAge bool
+	// Order is the order of a table's rows; nil: that of names.
+	Order func(a, b runtime.Object) int
 	// Fields are the selectable fields beside metadata.name and metadata.namespace.
 	Fields func(obj runtime.Object) fields.Set
 	// FieldAliases are further names of selectable fields (spec.host of a pod is spec.nodeName).

@@ -1,6 +1,7 @@
 package flowcontrol
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -58,6 +59,10 @@ func flowSchema() resource.Kind {
 	doc := flowcontrolv1.FlowSchemaSpec{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
 		Kind: "FlowSchema", Plural: "flowschemas", HasStatus: true, HasGeneration: true, NoAge: true,
+		Order: func(a, b runtime.Object) int { // in which requests are matched
+			x, y := a.(*schema), b.(*schema)
+			return cmp.Or(cmp.Compare(x.Spec.MatchingPrecedence, y.Spec.MatchingPrecedence), cmp.Compare(x.Name, y.Name))
+		},
 		New:     func() runtime.Object { return &schema{} },
 		NewList: func() runtime.Object { return &flowcontrolv1.FlowSchemaList{} },
 		Columns: []resource.Column{

@@ -127,6 +127,11 @@ func TestColumns(t *testing.T) {
 	if names != "Name|PriorityLevel|MatchingPrecedence|DistinguisherMethod|Age|MissingPL" || cells[1] != "exempt" || cells[5] != "?" {
 		t.Errorf("columns %s, cells %v", names, cells)
 	}
+	first, last := &flowcontrolv1.FlowSchema{}, &flowcontrolv1.FlowSchema{}
+	first.Name, last.Name, last.Spec.MatchingPrecedence = "z", "a", 1
+	if resourcetest.Kind(t, Group(), "FlowSchema").Order(first, last) >= 0 {
+		t.Error("rows are not in the order in which requests are matched")
+	}
 	names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "PriorityLevelConfiguration"), levels[0])
 	if names != "Type|NominalConcurrencyShares|Queues|HandSize|QueueLengthLimit|Age" || cells[0] != "Limited" || cells[1] != int64(5) || cells[2] != "<none>" {
 		t.Errorf("columns %s, cells %v", names, cells)

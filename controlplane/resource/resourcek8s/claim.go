@@ -3,22 +3,22 @@ package resourcek8s
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/operation"
+	"k8s.io/apimachinery/pkg/api/validate"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource/check"
 	"keelson.dev/keelson/controlplane/resource/podspec"
-	"keelson.dev/keelson/controlplane/resource/resourcename"
 )
 
 func most(n, limit int, path *field.Path) field.ErrorList {
@@ -40,10 +40,7 @@ func validateClass(s, old *resourcev1.DeviceClassSpec, path *field.Path) field.E
 	for i, c := range s.Config {
 		errs = append(errs, validateOpaque(c.Opaque, config.Index(i))...)
 	}
-	if n := s.ExtendedResourceName; n != nil && !resourcename.IsExtended(coreName(*n)) {
-		errs = append(errs, field.Invalid(path.Child("extendedResourceName"), *n, "must be a valid extended resource name"))
-	}
-	return errs
+	return append(errs, validate.ExtendedResourceName(context.Background(), operation.Operation{}, path.Child("extendedResourceName"), s.ExtendedResourceName, nil)...)
 }
 
 // validateSelectors checks a list, of which some expressions may be known from the stored object.
@@ -54,8 +51,6 @@ func validateSelectors(list []resourcev1.DeviceSelector, known []string, path *f
 		switch {
 		case s.CEL == nil:
 			errs = append(errs, field.Required(at, ""))
-		case s.CEL.Expression == "":
-			errs = append(errs, field.Required(at.Child("expression"), ""))
 		case len(s.CEL.Expression) > resourcev1.CELSelectorExpressionMaxLength:
 			errs = append(errs, field.TooLong(at.Child("expression"), "", resourcev1.CELSelectorExpressionMaxLength))
 		default:
@@ -70,7 +65,7 @@ func validateOpaque(o *resourcev1.OpaqueDeviceConfiguration, path *field.Path) f
 	if o == nil {
 		return field.ErrorList{field.Required(at, "")}
 	}
-	return append(validateDriver(o.Driver, at.Child("driver")), validateRaw(o.Parameters, resourcev1.OpaqueParametersMaxLength, at.Child("parameters"))...)
+	return append(validateDeclaredDriver(o.Driver, at.Child("driver")), validateRaw(o.Parameters, resourcev1.OpaqueParametersMaxLength, at.Child("parameters"))...)
 }
 
 func validateRaw(raw runtime.RawExtension, limit int, path *field.Path) field.ErrorList {
@@ -100,10 +95,19 @@ func validateDriver(name string, path *field.Path) field.ErrorList {
 	return append(errs, check.Strings(validation.IsDNS1123Subdomain(strings.ToLower(name)), path, name)...)
 }
 
-func validateLabel(name string, path *field.Path) field.ErrorList {
+// validateDeclaredDriver is validateDriver in the words that upstream has where the rule stands with the type.
+func validateDeclaredDriver(name string, path *field.Path) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(path, "")}
 	}
+	var errs field.ErrorList
+	if len(name) > resourcev1.DriverNameMaxLength {
+		errs = append(errs, field.TooLongCharacters(path, name, resourcev1.DriverNameMaxLength))
+	}
+	return append(errs, check.Strings(content.IsDNS1123SubdomainCaseless(name), path, name)...)
+}
+
+func validateLabel(name string, path *field.Path) field.ErrorList {
 	return check.Strings(validation.IsDNS1123Label(name), path, name)
 }
 
@@ -115,7 +119,7 @@ func validateClaim(d *resourcev1.DeviceClaim, path *field.Path) field.ErrorList 
 		r := &d.Requests[i]
 		at := requests.Index(i)
 		if known[r.Name] {
-			errs = append(errs, field.Duplicate(at.Child("name"), r.Name))
+			errs = append(errs, field.Duplicate(at, *r))
 		}
 		known[r.Name] = true
 		errs = append(errs, validateRequest(r, known, at)...)
@@ -138,12 +142,24 @@ func validateClaim(d *resourcev1.DeviceClaim, path *field.Path) field.ErrorList 
 func validateNames(list []string, known map[string]bool, path *field.Path) field.ErrorList {
 	errs := most(len(list), resourcev1.DeviceRequestsMaxSize, path)
 	for i, n := range list {
-		if !known[n] {
-			errs = append(errs, field.Invalid(path.Index(i), n, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
-		}
+		errs = append(errs, validateRef(n, known, path.Index(i))...)
 		if slices.Index(list, n) != i {
 			errs = append(errs, field.Duplicate(path.Index(i), n))
 		}
+	}
+	return errs
+}
+
+// validateRef checks the name of a request, or of a request and one of its subrequests.
+func validateRef(name string, known map[string]bool, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if parts := strings.Split(name, "/"); len(parts) <= 2 {
+		for _, p := range parts {
+			errs = append(errs, validateLabel(p, path)...)
+		}
+	}
+	if !known[name] {
+		errs = append(errs, field.Invalid(path, name, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
 	}
 	return errs
 }
@@ -158,7 +174,7 @@ func validateConstraint(c resourcev1.DeviceConstraint, known map[string]bool, pa
 	case distinct != nil:
 		errs = append(errs, validateFullName(string(*distinct), path.Child("distinctAttribute"))...)
 	default:
-		errs = append(errs, field.Required(path.Child("matchAttribute"), ""))
+		errs = append(errs, field.Required(path, `exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`)) // upstream's words
 	}
 	return errs
 }
@@ -169,7 +185,7 @@ func validateRequest(r *resourcev1.DeviceRequest, known map[string]bool, path *f
 	case r.Exactly == nil && len(r.FirstAvailable) == 0:
 		return append(errs, field.Required(path, "exactly one of `exactly` or `firstAvailable` is required"))
 	case r.Exactly != nil && len(r.FirstAvailable) > 0:
-		return append(errs, field.Invalid(path, field.OmitValueType{}, "exactly one of `exactly` or `firstAvailable` is required"))
+		return append(errs, field.Invalid(path, nil, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"))
 	case r.Exactly != nil:
 		e := r.Exactly
 		return append(errs, asked{e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations}.validate(path.Child("exactly"))...)
@@ -180,7 +196,7 @@ func validateRequest(r *resourcev1.DeviceRequest, known map[string]bool, path *f
 		s := &r.FirstAvailable[i]
 		full := r.Name + "/" + s.Name
 		if known[full] {
-			errs = append(errs, field.Duplicate(at.Index(i).Child("name"), s.Name))
+			errs = append(errs, field.Duplicate(at.Index(i), *s))
 		}
 		known[full] = true
 		errs = append(errs, validateLabel(s.Name, at.Index(i).Child("name"))...)
@@ -231,8 +247,6 @@ func validateToleration(t resourcev1.DeviceToleration, path *field.Path) field.E
 	var errs field.ErrorList
 	if t.Key != "" {
 		errs = append(errs, metavalidation.ValidateLabelName(t.Key, path.Child("key"))...)
-	} else if t.Operator != resourcev1.DeviceTolerationOpExists {
-		errs = append(errs, field.Invalid(path.Child("operator"), t.Operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""))
 	}
 	switch t.Operator {
 	case resourcev1.DeviceTolerationOpExists:
@@ -275,7 +289,7 @@ func validateClaimStatus(_ context.Context, c, old *resourcev1.ResourceClaim) fi
 		if s.Allocation == nil {
 			errs = append(errs, field.Forbidden(reserved, "may not be specified when `allocated` is not set"))
 		} else if c.DeletionTimestamp != nil && added(s.ReservedFor, was.ReservedFor) {
-			errs = append(errs, field.Forbidden(reserved, "new entries may not be added while `deletionTimestamp` is set"))
+			errs = append(errs, field.Forbidden(reserved, "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"))
 		}
 	}
 	if s.Allocation != nil && was.Allocation != nil {
@@ -303,10 +317,8 @@ func validateAllocation(a *resourcev1.AllocationResult, d *resourcev1.DeviceClai
 	errs := most(len(a.Devices.Results), resourcev1.AllocationResultsMaxSize, results)
 	for i, r := range a.Devices.Results {
 		at := results.Index(i)
-		if !known[r.Request] {
-			errs = append(errs, field.Invalid(at.Child("request"), r.Request, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
-		}
-		errs = append(errs, validateDriver(r.Driver, at.Child("driver"))...)
+		errs = append(errs, validateRef(r.Request, known, at.Child("request"))...)
+		errs = append(errs, validateDeclaredDriver(r.Driver, at.Child("driver"))...)
 		errs = append(errs, validatePool(r.Pool, at.Child("pool"))...)
 		errs = append(errs, validateLabel(r.Device, at.Child("device"))...)
 		errs = append(errs, validateBinding(r.BindingConditions, r.BindingFailureConditions, at)...)
@@ -320,7 +332,11 @@ func validateAllocation(a *resourcev1.AllocationResult, d *resourcev1.DeviceClai
 	config := path.Child("devices", "config")
 	errs = append(errs, most(len(a.Devices.Config), 2*resourcev1.DeviceConfigMaxSize, config)...)
 	for i, c := range a.Devices.Config {
-		errs = append(errs, check.OneOf(c.Source, config.Index(i).Child("source"), resourcev1.AllocationConfigSourceClaim, resourcev1.AllocationConfigSourceClass)...)
+		if at := config.Index(i).Child("source"); c.Source == "" {
+			errs = append(errs, field.Required(at, ""))
+		} else {
+			errs = append(errs, check.OneOf(c.Source, at, resourcev1.AllocationConfigSourceClaim, resourcev1.AllocationConfigSourceClass)...)
+		}
 		errs = append(errs, validateNames(c.Requests, known, config.Index(i).Child("requests"))...)
 		errs = append(errs, validateOpaque(c.Opaque, config.Index(i))...)
 	}
@@ -338,7 +354,7 @@ func validateTaintRule(s *resourcev1.DeviceTaintRuleSpec, path *field.Path) fiel
 			errs = append(errs, validatePool(*d.Pool, at.Child("pool"))...)
 		}
 		if d.Device != nil {
-			errs = append(errs, validateLabel(ptr.Deref(d.Device, ""), at.Child("device"))...)
+			errs = append(errs, validateLabel(*d.Device, at.Child("device"))...)
 		}
 	}
 	return append(errs, validateTaint(s.Taint, path.Child("taint"))...)
@@ -373,34 +389,24 @@ func validatePool(name string, path *field.Path) field.ErrorList {
 
 // validateFullName checks an attribute's name with its domain.
 func validateFullName(name string, path *field.Path) field.ErrorList {
-	domain, id, ok := strings.Cut(name, "/")
-	if !ok {
-		return field.ErrorList{field.Invalid(path, name, "must include a domain")}
+	errs := validateName(name, path)
+	if !strings.Contains(name, "/") {
+		errs = append(errs, field.Invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash"))
 	}
-	return append(validateDomain(domain, path), validateID(id, path)...)
+	return errs
 }
 
 func validateDomain(domain string, path *field.Path) field.ErrorList {
 	if domain == "" {
 		return field.ErrorList{field.Invalid(path, "", "the domain must not be empty")}
 	}
-	var errs field.ErrorList
-	if len(domain) > resourcev1.DeviceMaxDomainLength {
-		errs = append(errs, field.TooLong(path, domain, resourcev1.DeviceMaxDomainLength))
-	}
-	return append(errs, check.Strings(validation.IsDNS1123Subdomain(domain), path, domain)...)
+	return validateDriver(domain, path)
 }
 
 func validateID(id string, path *field.Path) field.ErrorList {
-	if id == "" {
-		return field.ErrorList{field.Required(path, "the name must not be empty")}
-	}
 	var errs field.ErrorList
 	if len(id) > resourcev1.DeviceMaxIDLength {
 		errs = append(errs, field.TooLong(path, id, resourcev1.DeviceMaxIDLength))
 	}
-	if msgs := validation.IsCIdentifier(id); len(msgs) > 0 {
-		errs = append(errs, field.Invalid(path, id, fmt.Sprint(msgs[0])))
-	}
-	return errs
+	return append(errs, check.Strings(content.IsCIdentifier(id), path, id)...)
 }

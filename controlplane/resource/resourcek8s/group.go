@@ -2,18 +2,26 @@ package resourcek8s
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/check"
+	volumeclaim "keelson.dev/keelson/controlplane/resource/claim"
 )
 
 // Group is resource.k8s.io.
@@ -28,9 +36,10 @@ func Group() resource.Group {
 
 func deviceClass() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "DeviceClass", Plural: "deviceclasses", HasGeneration: true,
-		New:     func() runtime.Object { return &resourcev1.DeviceClass{} },
-		NewList: func() runtime.Object { return &resourcev1.DeviceClassList{} },
+		Kind: "DeviceClass", Plural: "deviceclasses", HasGeneration: true, Install: answersWithObject,
+		ValidateName: className,
+		New:          func() runtime.Object { return &resourcev1.DeviceClass{} },
+		NewList:      func() runtime.Object { return &resourcev1.DeviceClassList{} },
 	}, resource.Rules[*resourcev1.DeviceClass]{
 		Validate: func(_ context.Context, c *resourcev1.DeviceClass) field.ErrorList {
 			return validateClass(&c.Spec, nil, field.NewPath("spec"))
@@ -41,9 +50,17 @@ func deviceClass() resource.Kind {
 	})
 }
 
+// className is the rule of most names in the words of those that stand with the type.
+func className(name string, prefix bool) []string {
+	if prefix {
+		return apivalidation.NameIsDNSSubdomain(name, prefix)
+	}
+	return content.IsDNS1123Subdomain(name)
+}
+
 func claim() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "ResourceClaim", Plural: "resourceclaims", Namespaced: true, HasStatus: true,
+		Kind: "ResourceClaim", Plural: "resourceclaims", Namespaced: true, HasStatus: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &resourcev1.ResourceClaim{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimList{} },
 		Columns: []resource.Column{
@@ -56,27 +73,32 @@ func claim() resource.Kind {
 			return validateClaim(&c.Spec.Devices, field.NewPath("spec", "devices"))
 		},
 		ValidateUpdate: func(_ context.Context, c, old *resourcev1.ResourceClaim) field.ErrorList {
-			return check.Immutable(c.Spec, old.Spec, field.NewPath("spec"))
+			return sameSpec(c.Spec, old.Spec)
 		},
-		PrepareStatusUpdate:  func(_ context.Context, c, old *resourcev1.ResourceClaim) { dropGivenBack(c, old) },
+		PrepareForCreate: func(_ context.Context, c *resourcev1.ResourceClaim) { dropDerived(&c.Spec) },
+		PrepareStatusUpdate: func(_ context.Context, c, old *resourcev1.ResourceClaim) {
+			metav1.ResetObjectMetaForStatus(&c.ObjectMeta, &old.ObjectMeta)
+			dropGivenBack(c, old)
+		},
 		ValidateStatusUpdate: validateClaimStatus,
 	})
 }
 
 func claimTemplate() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Namespaced: true,
+		Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Namespaced: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &resourcev1.ResourceClaimTemplate{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimTemplateList{} },
 	}, resource.Rules[*resourcev1.ResourceClaimTemplate]{
-		Default: func(t *resourcev1.ResourceClaimTemplate) { defaultRequests(&t.Spec.Spec) },
+		Default:          func(t *resourcev1.ResourceClaimTemplate) { defaultRequests(&t.Spec.Spec) },
+		PrepareForCreate: func(_ context.Context, t *resourcev1.ResourceClaimTemplate) { dropDerived(&t.Spec.Spec) },
 		Validate: func(_ context.Context, t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 			path := field.NewPath("spec")
-			errs := metavalidation.ValidateLabels(t.Spec.Labels, path.Child("metadata", "labels"))
+			errs := volumeclaim.ValidateTemplateMeta(t.Spec.ObjectMeta, path.Child("metadata"))
 			return append(errs, validateClaim(&t.Spec.Spec.Devices, path.Child("spec", "devices"))...)
 		},
 		ValidateUpdate: func(_ context.Context, t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
-			return check.Immutable(t.Spec, old.Spec, field.NewPath("spec"))
+			return sameSpec(t.Spec, old.Spec)
 		},
 	})
 }
@@ -84,7 +106,7 @@ func claimTemplate() resource.Kind {
 func slice() resource.Kind {
 	doc := resourcev1.ResourceSliceSpec{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
-		Kind: "ResourceSlice", Plural: "resourceslices", HasGeneration: true,
+		Kind: "ResourceSlice", Plural: "resourceslices", HasGeneration: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &resourcev1.ResourceSlice{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceSliceList{} },
 		Columns: []resource.Column{
@@ -93,8 +115,20 @@ func slice() resource.Kind {
 			resource.Col("Pool", "string", resourcev1.ResourcePool{}.SwaggerDoc()["name"], 0, func(s *resourcev1.ResourceSlice) any { return s.Spec.Pool.Name }),
 		},
 	}, resource.Rules[*resourcev1.ResourceSlice]{
-		PrepareForCreate: func(_ context.Context, s *resourcev1.ResourceSlice) { stampSlice(s) },
-		PrepareForUpdate: func(_ context.Context, s, _ *resourcev1.ResourceSlice) { stampSlice(s) },
+		PrepareForCreate: func(_ context.Context, s *resourcev1.ResourceSlice) {
+			dropOff(&s.Spec, &resourcev1.ResourceSliceSpec{})
+			stampSlice(s)
+		},
+		PrepareForUpdate: func(_ context.Context, s, old *resourcev1.ResourceSlice) {
+			dropOff(&s.Spec, &old.Spec)
+			stampSlice(s)
+		},
+		Warnings: func(_ context.Context, s, _ *resourcev1.ResourceSlice) []string {
+			if d := s.Spec.Driver; d != strings.ToLower(d) {
+				return []string{fmt.Sprintf("spec.driver: driver names should be lowercase; %q contains uppercase characters", d)}
+			}
+			return nil
+		},
 		Validate: func(_ context.Context, s *resourcev1.ResourceSlice) field.ErrorList {
 			return validateSlice(&s.Spec, field.NewPath("spec"))
 		},
@@ -118,7 +152,7 @@ func taintRule() resource.Kind {
 		return resource.Col(name, "string", doc[documented], 0, func(r *resourcev1.DeviceTaintRule) any { return value(&r.Spec.Taint) })
 	}
 	return resource.Of(resource.Kind{
-		Kind: "DeviceTaintRule", Plural: "devicetaintrules", HasStatus: true, HasGeneration: true,
+		Kind: "DeviceTaintRule", Plural: "devicetaintrules", HasStatus: true, HasGeneration: true, Install: answersWithObject,
 		New:     func() runtime.Object { return &resourcev1.DeviceTaintRule{} },
 		NewList: func() runtime.Object { return &resourcev1.DeviceTaintRuleList{} },
 		Columns: []resource.Column{
@@ -141,6 +175,9 @@ func taintRule() resource.Kind {
 			}
 			stamp(&r.Spec.Taint)
 		},
+		PrepareStatusUpdate: func(_ context.Context, r, old *resourcev1.DeviceTaintRule) {
+			metav1.ResetObjectMetaForStatus(&r.ObjectMeta, &old.ObjectMeta)
+		},
 		Validate: func(_ context.Context, r *resourcev1.DeviceTaintRule) field.ErrorList {
 			return validateTaintRule(&r.Spec, field.NewPath("spec"))
 		},
@@ -153,6 +190,56 @@ func taintRule() resource.Kind {
 			return errs
 		},
 	})
+}
+
+// answersWithObject is the Install of the group's kinds: their deletion answers with the object.
+func answersWithObject(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
+	store.ReturnDeletedObject = true
+	return nil, nil
+}
+
+// dropDerived drops derived attributes, which are off by default.
+func dropDerived(s *resourcev1.ResourceClaimSpec) {
+	for i := range s.Devices.Requests {
+		r := &s.Devices.Requests[i]
+		if r.Exactly != nil {
+			r.Exactly.DerivedAttributes = nil
+		}
+		for j := range r.FirstAvailable {
+			r.FirstAvailable[j].DerivedAttributes = nil
+		}
+	}
+}
+
+// dropOff drops what is off by default from a slice, unless it was there.
+func dropOff(s, old *resourcev1.ResourceSliceSpec) {
+	if old.SkipNodeOperations == nil {
+		s.SkipNodeOperations = nil
+	}
+	if old.PartitionTypeAttribute == nil {
+		s.PartitionTypeAttribute = nil
+	}
+	if !slices.ContainsFunc(old.Devices, func(d resourcev1.Device) bool { return d.NodeAllocatableResources != nil }) {
+		for i := range s.Devices {
+			s.Devices[i].NodeAllocatableResources = nil
+		}
+	}
+	if slices.ContainsFunc(old.Devices, hasLists) {
+		return
+	}
+	for i := range s.Devices {
+		for name, a := range s.Devices[i].Attributes {
+			a.IntValues, a.BoolValues, a.StringValues, a.VersionValues = nil, nil, nil, nil
+			s.Devices[i].Attributes[name] = a
+		}
+	}
+}
+
+func sameSpec(spec, old any) field.ErrorList {
+	if check.Same(spec, old) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("spec"), check.Plain(spec), apivalidation.FieldImmutableErrorMsg)}
 }
 
 // defaultRequests: a request that does not say how many devices means one.

@@ -5,9 +5,11 @@ import (
 	"testing"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource/resourcetest"
@@ -53,10 +55,10 @@ func TestValidateClaim(t *testing.T) {
 		{func(d *resourcev1.DeviceClaim) {
 			d.Requests[0].Exactly.AllocationMode, d.Requests[0].Exactly.Count = "All", 2
 		}, []string{"must not be specified when allocationMode is 'All'"}},
-		{func(d *resourcev1.DeviceClaim) { d.Requests = append(d.Requests, d.Requests[0]) }, []string{`spec.devices.requests[1].name: Duplicate value: "gpu"`}},
+		{func(d *resourcev1.DeviceClaim) { d.Requests = append(d.Requests, d.Requests[0]) }, []string{`spec.devices.requests[1]: Duplicate value: {"name":"gpu"`}},
 		{func(d *resourcev1.DeviceClaim) {
 			d.Constraints = []resourcev1.DeviceConstraint{{Requests: []string{"cpu"}, MatchAttribute: ptr.To(resourcev1.FullyQualifiedName("numa"))}}
-		}, []string{"spec.devices.constraints[0].requests[0]: Invalid value: \"cpu\": must be the name of a request in the claim", "must include a domain"}},
+		}, []string{"spec.devices.constraints[0].requests[0]: Invalid value: \"cpu\": must be the name of a request in the claim", "a fully qualified name must be a domain and a name separated by a slash"}},
 		{func(d *resourcev1.DeviceClaim) { d.Config = []resourcev1.DeviceClaimConfiguration{{}} }, []string{"spec.devices.config[0].opaque: Required value"}},
 	} {
 		resourcetest.CheckErrors(t, k.Validate(t.Context(), newClaim(t, c.edit)), c.want...)
@@ -84,7 +86,7 @@ func TestValidateClaimStatus(t *testing.T) {
 	going := allocated.DeepCopy()
 	going.DeletionTimestamp = &metav1.Time{}
 	going.Status.ReservedFor = append(going.Status.ReservedFor, resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: "q", UID: "v"})
-	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), going, allocated), "new entries may not be added while `deletionTimestamp` is set")
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), going, allocated), "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set")
 	told := allocated.DeepCopy()
 	told.Status.Devices = []resourcev1.AllocatedDeviceStatus{{Driver: "d.example.com", Pool: "n1/p", Device: "d0",
 		NetworkData: &resourcev1.NetworkDeviceData{InterfaceName: "eth1", IPs: []string{"10.0.0.1/8"}}}}
@@ -128,12 +130,17 @@ func TestValidateSlice(t *testing.T) {
 		{func(*resourcev1.ResourceSliceSpec) {}, nil},
 		{func(s *resourcev1.ResourceSliceSpec) { s.NodeName = nil }, []string{"spec: Required value: exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"}},
 		{func(s *resourcev1.ResourceSliceSpec) { s.AllNodes = ptr.To(true) }, []string{"but multiple fields are set"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.NodeName, s.AllNodes = nil, ptr.To(false) }, []string{
+			"spec.allNodes: Invalid value: false: must be either unset or set to true", "spec: Required value: exactly one of"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.SharedCounters = []resourcev1.CounterSet{} }, []string{"only one of `sharedCounters` or `devices` is allowed"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].AllNodes = ptr.To(true) }, []string{
+			"spec.devices[0]: Invalid value: null: `nodeName`, `nodeSelector` and `allNodes` can only be set if"}},
 		{func(s *resourcev1.ResourceSliceSpec) { s.Pool.ResourceSliceCount = 0 }, []string{"spec.pool.resourceSliceCount: Invalid value: 0: must be greater than zero"}},
 		{func(s *resourcev1.ResourceSliceSpec) { s.Devices = append(s.Devices, s.Devices[0]) }, []string{`spec.devices[1].name: Duplicate value: "d0"`}},
 		{func(s *resourcev1.ResourceSliceSpec) {
 			s.Devices[0].Attributes["v"] = resourcev1.DeviceAttribute{VersionValue: ptr.To("one")}
 		}, []string{"must be a string compatible with semver.org spec 2.0.0"}},
-		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].Attributes["v"] = resourcev1.DeviceAttribute{} }, []string{"spec.devices[0].attributes[v]: Required value: exactly one value must be specified"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].Attributes["v"] = resourcev1.DeviceAttribute{} }, []string{`spec.devices[0].attributes[v]: Invalid value: "": must specify one of: ` + "`int`"}},
 		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].NodeName = ptr.To("n") }, []string{"nodeName field may only be set if perDeviceNodeSelection is true"}},
 	} {
 		resourcetest.CheckErrors(t, k.Validate(t.Context(), slice(c.edit)), c.want...)
@@ -198,4 +205,59 @@ func TestValidateExpressions(t *testing.T) {
 		Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "c", AllocationMode: resourcev1.DeviceAllocationModeAll, Selectors: class("1").Spec.Selectors}}}}}}
 	resourcetest.CheckErrors(t, resourcetest.Kind(t, Group(), "ResourceClaim").Validate(t.Context(), claim),
 		"spec.devices.requests[0].exactly.selectors[0].cel.expression: Invalid value: \"1\": must evaluate to bool")
+}
+
+func TestWhatIsOffIsDropped(t *testing.T) {
+	claims := resourcetest.Kind(t, Group(), "ResourceClaim")
+	c := newClaim(t, func(d *resourcev1.DeviceClaim) {
+		d.Requests[0].Exactly.DerivedAttributes = []resourcev1.DeviceDerivedAttribute{{}}
+	})
+	if claims.PrepareForCreate(t.Context(), c); c.Spec.Devices.Requests[0].Exactly.DerivedAttributes != nil {
+		t.Error("derived attributes are kept")
+	}
+	slices := resourcetest.Kind(t, Group(), "ResourceSlice")
+	s := &resourcev1.ResourceSlice{Spec: resourcev1.ResourceSliceSpec{Driver: "D.example.com", SkipNodeOperations: []resourcev1.SkipNodeOperation{"*"}}}
+	if slices.PrepareForUpdate(t.Context(), s, s.DeepCopy()); s.Spec.SkipNodeOperations == nil {
+		t.Error("an update dropped what was there")
+	}
+	s.Spec.Devices = []resourcev1.Device{{Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"a": {IntValues: []int64{1}}}}}
+	if slices.PrepareForCreate(t.Context(), s); s.Spec.SkipNodeOperations != nil || s.Spec.Devices[0].Attributes["a"].IntValues != nil {
+		t.Error("skipped operations or lists are kept")
+	}
+	if w := slices.Warnings(t.Context(), s, nil); len(w) != 1 {
+		t.Errorf("of a driver in capitals: %q", w)
+	}
+}
+
+func TestTemplateMetadata(t *testing.T) {
+	tpl := &resourcev1.ResourceClaimTemplate{Spec: resourcev1.ResourceClaimTemplateSpec{ObjectMeta: metav1.ObjectMeta{Name: "x"}}}
+	k := resourcetest.Kind(t, Group(), "ResourceClaimTemplate")
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), tpl), "spec.metadata.name: Forbidden: cannot be set")
+	old := tpl.DeepCopy()
+	old.Spec.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{"a": "b"}}
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), tpl, old),
+		`spec: Invalid value: {"name":"x","Spec":{"Devices":{"Requests":null,"Constraints":null,"Config":null}}}: field is immutable`)
+}
+
+func TestValidatePolicy(t *testing.T) {
+	q := func(s string) *resource.Quantity { return ptr.To(resource.MustParse(s)) }
+	for _, c := range []struct {
+		policy resourcev1.CapacityRequestPolicy
+		want   []string
+	}{
+		{resourcev1.CapacityRequestPolicy{}, nil},
+		{resourcev1.CapacityRequestPolicy{ValidRange: &resourcev1.CapacityRequestPolicyRange{}}, []string{"p.default: Required value: required when validRange is defined"}},
+		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("1")}}, nil},
+		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("0")}}, []string{
+			`p.validRange.step: Invalid value: "0": must be greater than zero`}},
+		{resourcev1.CapacityRequestPolicy{Default: q("1500m"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("1")}}, []string{
+			`p.validRange.step: Invalid value: "1500m": value is not a multiple of a given step (1) from (1)`}},
+		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("2"), Max: q("20")}}, []string{
+			`p.validRange.default: Invalid value: "1": default is less than min: 2`, `p.validRange.max: Invalid value: "20": max is larger than capacity value: 10`}},
+		{resourcev1.CapacityRequestPolicy{Default: q("3"), ValidValues: []resource.Quantity{*q("2"), *q("1")}}, []string{
+			`p.validValues[1]: Invalid value: "1": values must be sorted in ascending order`,
+			`p.validValues: Invalid value: "3": default value is not valid according to the requestPolicy`}},
+	} {
+		resourcetest.CheckErrors(t, validatePolicy(*q("10"), &c.policy, field.NewPath("p")), c.want...)
+	}
 }

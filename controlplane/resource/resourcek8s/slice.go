@@ -1,21 +1,21 @@
 package resourcek8s
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/podspec"
 )
-
-func coreName(n string) corev1.ResourceName { return corev1.ResourceName(n) }
 
 // semver is a semantic version 2.0.0.
 var semver = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
@@ -24,20 +24,19 @@ func validateSlice(s *resourcev1.ResourceSliceSpec, path *field.Path) field.Erro
 	errs := validateDriver(s.Driver, path.Child("driver"))
 	pool := path.Child("pool")
 	errs = append(errs, validatePool(s.Pool.Name, pool.Child("name"))...)
-	errs = append(errs, check.NonNegative(s.Pool.Generation, pool.Child("generation"))...)
+	if s.Pool.Generation < 0 {
+		errs = append(errs, field.Invalid(pool.Child("generation"), s.Pool.Generation, "must be greater than or equal to zero"))
+	}
 	if s.Pool.ResourceSliceCount <= 0 {
 		errs = append(errs, field.Invalid(pool.Child("resourceSliceCount"), s.Pool.ResourceSliceCount, "must be greater than zero"))
 	}
-	if s.NodeName != nil {
-		errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(*s.NodeName, false), path.Child("nodeName"), *s.NodeName)...)
+	errs = append(errs, validatePlace(s, path)...)
+	if s.SharedCounters != nil && s.Devices != nil {
+		errs = append(errs, field.Invalid(path, "", "only one of `sharedCounters` or `devices` is allowed"))
 	}
-	errs = append(errs, exactlyOne(path, "`nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection`", map[string]bool{
-		"nodeName": s.NodeName != nil, "nodeSelector": s.NodeSelector != nil, "allNodes": ptr.Deref(s.AllNodes, false),
-		"perDeviceNodeSelection": ptr.Deref(s.PerDeviceNodeSelection, false),
-	})...)
 	devices := path.Child("devices")
 	limit := resourcev1.ResourceSliceMaxDevices
-	if slices.ContainsFunc(s.Devices, func(d resourcev1.Device) bool { return len(d.Taints)+len(d.ConsumesCounters) > 0 }) {
+	if slices.ContainsFunc(s.Devices, isAdvanced) {
 		limit = resourcev1.ResourceSliceMaxDevicesWithAdvancedFeatures
 	}
 	errs = append(errs, most(len(s.Devices), limit, devices)...)
@@ -45,7 +44,7 @@ func validateSlice(s *resourcev1.ResourceSliceSpec, path *field.Path) field.Erro
 	for i := range s.Devices {
 		d := &s.Devices[i]
 		if seen[d.Name] {
-			errs = append(errs, field.Duplicate(devices.Index(i).Child("name"), d.Name))
+			errs = append(errs, field.Duplicate(devices.Index(i), d.Name))
 		}
 		seen[d.Name] = true
 		errs = append(errs, validateDevice(d, ptr.Deref(s.PerDeviceNodeSelection, false), devices.Index(i))...)
@@ -53,38 +52,94 @@ func validateSlice(s *resourcev1.ResourceSliceSpec, path *field.Path) field.Erro
 	return append(errs, validateCounters(s.SharedCounters, path.Child("sharedCounters"))...)
 }
 
-// exactlyOne checks that one of several fields is set. Names are for the message.
-func exactlyOne(path *field.Path, names string, set map[string]bool) field.ErrorList {
+// isAdvanced: a device of which a slice holds fewer.
+func isAdvanced(d resourcev1.Device) bool {
+	return hasLists(d) || len(d.Taints)+len(d.ConsumesCounters) > 0
+}
+
+func hasLists(d resourcev1.Device) bool {
+	for _, a := range d.Attributes {
+		if a.BoolValues != nil || a.IntValues != nil || a.StringValues != nil || a.VersionValues != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// validatePlace checks where a slice's devices are: in one way.
+func validatePlace(s *resourcev1.ResourceSliceSpec, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if n := s.NodeName; n != nil {
+		if *n == "" {
+			errs = append(errs, field.Invalid(path.Child("nodeName"), *n, "must be either unset or set to a non-empty string"))
+		} else {
+			errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(*n, false), path.Child("nodeName"), *n)...)
+		}
+	}
+	if n := s.NodeSelector; n != nil {
+		at := path.Child("nodeSelector")
+		errs = append(errs, podspec.ValidateNodeSelector(n, at)...)
+		if len(n.NodeSelectorTerms) != 1 {
+			errs = append(errs, field.Invalid(at.Child("nodeSelectorTerms"), check.Plain(n.NodeSelectorTerms), "must have exactly one node selector term"))
+		}
+	}
+	errs = append(errs, setOrTrue(s.AllNodes, path.Child("allNodes"))...)
+	errs = append(errs, setOrTrue(s.PerDeviceNodeSelection, path.Child("perDeviceNodeSelection"))...)
+	const one = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"
+	return append(errs, exactlyOne(path, one, one+", but multiple fields are set", []way{
+		{"nodeName", ptr.Deref(s.NodeName, "") != ""}, {"nodeSelector", s.NodeSelector != nil}, {"allNodes", ptr.Deref(s.AllNodes, false)},
+		{"perDeviceNodeSelection", ptr.Deref(s.PerDeviceNodeSelection, false)},
+	})...)
+}
+
+func setOrTrue(v *bool, path *field.Path) field.ErrorList {
+	if v == nil || *v {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, false, "must be either unset or set to true")}
+}
+
+// way is one of several fields of which one is set.
+type way struct {
+	name string
+	set  bool
+}
+
+func exactlyOne(path *field.Path, none, many string, ways []way) field.ErrorList {
 	var found []string
-	for _, name := range slices.Sorted(maps.Keys(set)) {
-		if set[name] {
-			found = append(found, "`"+name+"`")
+	for _, w := range ways {
+		if w.set {
+			found = append(found, "`"+w.name+"`")
 		}
 	}
 	switch len(found) {
 	case 0:
-		return field.ErrorList{field.Required(path, "exactly one of "+names+" is required")}
+		return field.ErrorList{field.Required(path, none)}
 	case 1:
 		return nil
 	}
-	return field.ErrorList{field.Invalid(path, "{"+strings.Join(found, ", ")+"}", "exactly one of "+names+" is required, but multiple fields are set")}
+	return field.ErrorList{field.Invalid(path, "{"+strings.Join(found, ", ")+"}", many)}
 }
 
 func validateDevice(d *resourcev1.Device, perDevice bool, path *field.Path) field.ErrorList {
 	errs := validateLabel(d.Name, path.Child("name"))
 	if n := len(d.Attributes) + len(d.Capacity); n > resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice {
-		errs = append(errs, field.TooMany(path, n, resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice))
+		errs = append(errs, field.Invalid(path, n, fmt.Sprintf("the total number of attributes and capacities must not exceed %d", resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice)))
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Attributes)) {
 		at := path.Child("attributes").Key(string(name))
-		errs = append(errs, validateName(string(name), at)...)
+		errs = append(errs, validateName(string(name), path.Child("attributes"))...)
 		errs = append(errs, validateAttribute(d.Attributes[name], at)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Capacity)) {
 		at := path.Child("capacity").Key(string(name))
-		errs = append(errs, validateName(string(name), at)...)
-		if v := d.Capacity[name].Value; v.Sign() < 0 {
-			errs = append(errs, field.Invalid(at.Child("value"), v.String(), apivalidation.IsNegativeErrorMsg))
+		errs = append(errs, validateName(string(name), path.Child("capacity"))...)
+		switch c, policy := d.Capacity[name], at.Child("requestPolicy"); {
+		case c.RequestPolicy == nil:
+		case ptr.Deref(d.AllowMultipleAllocations, false):
+			errs = append(errs, validatePolicy(c.Value, c.RequestPolicy, policy)...)
+		default:
+			errs = append(errs, field.Forbidden(policy, "allowMultipleAllocations must be true"))
 		}
 	}
 	taints := path.Child("taints")
@@ -95,48 +150,78 @@ func validateDevice(d *resourcev1.Device, perDevice bool, path *field.Path) fiel
 	counters := path.Child("consumesCounters")
 	errs = append(errs, most(len(d.ConsumesCounters), resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, counters)...)
 	for i, c := range d.ConsumesCounters {
-		errs = append(errs, validateLabel(c.CounterSet, counters.Index(i).Child("counterSet"))...)
+		errs = append(errs, validateCounterName(c.CounterSet, counters.Index(i).Child("counterSet"))...)
 		if len(c.Counters) == 0 {
 			errs = append(errs, field.Required(counters.Index(i).Child("counters"), ""))
 		}
 	}
-	own := map[string]bool{"nodeName": d.NodeName != nil, "nodeSelector": d.NodeSelector != nil, "allNodes": ptr.Deref(d.AllNodes, false)}
-	if perDevice {
-		return append(errs, exactlyOne(path, "`nodeName`, `nodeSelector`, `allNodes`", own)...)
+	errs = append(errs, validateBinding(d.BindingConditions, d.BindingFailureConditions, path)...)
+	return append(errs, validateDevicePlace(d, perDevice, path)...)
+}
+
+// validateDevicePlace checks where a device is, if its slice leaves that to it.
+func validateDevicePlace(d *resourcev1.Device, perDevice bool, path *field.Path) field.ErrorList {
+	if !perDevice {
+		if d.NodeName == nil && d.NodeSelector == nil && d.AllNodes == nil {
+			return nil
+		}
+		return field.ErrorList{field.Invalid(path, nil, "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec")}
 	}
-	for _, name := range slices.Sorted(maps.Keys(own)) {
-		if own[name] {
-			errs = append(errs, field.Invalid(path.Child(name), field.OmitValueType{}, name+" field may only be set if perDeviceNodeSelection is true"))
+	var errs field.ErrorList
+	if n := d.NodeName; n != nil {
+		if *n == "" {
+			errs = append(errs, field.Invalid(path.Child("nodeName"), *n, "must not be empty"))
+		} else {
+			errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(*n, false), path.Child("nodeName"), *n)...)
 		}
 	}
-	return errs
+	if d.NodeSelector != nil {
+		errs = append(errs, podspec.ValidateNodeSelector(d.NodeSelector, path.Child("nodeSelector"))...)
+	}
+	errs = append(errs, setOrTrue(d.AllNodes, path.Child("allNodes"))...)
+	const one = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec"
+	return append(errs, exactlyOne(path, one, one, []way{
+		{"nodeName", ptr.Deref(d.NodeName, "") != ""}, {"nodeSelector", d.NodeSelector != nil}, {"allNodes", ptr.Deref(d.AllNodes, false)},
+	})...)
 }
 
 // validateName checks an attribute's or capacity's name, whose domain may be left out.
 func validateName(name string, path *field.Path) field.ErrorList {
-	if name == "" {
-		return field.ErrorList{field.Required(path, "name required")}
+	switch parts := strings.Split(name, "/"); len(parts) {
+	case 1:
+		return validateID(name, path)
+	case 2:
+		errs := validateDomain(parts[0], path)
+		if parts[1] == "" {
+			return append(errs, field.Invalid(path, "", "the name must not be empty"))
+		}
+		return append(errs, validateID(parts[1], path)...)
 	}
-	if strings.Contains(name, "/") {
-		return validateFullName(name, path)
-	}
-	return validateID(name, path)
+	return nil // which upstream lets through
 }
 
+// attributeKinds are what an attribute's value can be.
+const attributeKinds = "`int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`"
+
 func validateAttribute(a resourcev1.DeviceAttribute, path *field.Path) field.ErrorList {
-	n := 0
-	for _, set := range []bool{a.IntValue != nil, a.BoolValue != nil, a.StringValue != nil, a.VersionValue != nil,
-		a.IntValues != nil, a.BoolValues != nil, a.StringValues != nil, a.VersionValues != nil} {
-		if set {
-			n++
+	var found []string
+	for _, w := range []way{{"int", a.IntValue != nil}, {"bool", a.BoolValue != nil}, {"string", a.StringValue != nil}, {"version", a.VersionValue != nil},
+		{"ints", a.IntValues != nil}, {"bools", a.BoolValues != nil}, {"strings", a.StringValues != nil}, {"versions", a.VersionValues != nil}} {
+		if w.set {
+			found = append(found, w.name)
 		}
 	}
-	switch {
-	case n == 0:
-		return field.ErrorList{field.Required(path, "exactly one value must be specified")}
-	case n > 1:
-		return field.ErrorList{field.Invalid(path, a, "exactly one value must be specified")}
+	switch len(found) {
+	case 0:
+		return field.ErrorList{field.Invalid(path, "", "must specify one of: "+attributeKinds)}
+	case 1:
+		return validateText(a, path)
 	}
+	return append(validateText(a, path), field.Invalid(path, "{"+strings.Join(found, ", ")+"}", "must specify exactly one of: "+attributeKinds))
+}
+
+// validateText checks an attribute's strings and versions.
+func validateText(a resourcev1.DeviceAttribute, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	text := func(v string, version bool, at *field.Path) {
 		if len(v) > resourcev1.DeviceAttributeMaxValueLength {
@@ -161,14 +246,21 @@ func validateAttribute(a resourcev1.DeviceAttribute, path *field.Path) field.Err
 	return errs
 }
 
+func validateCounterName(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	return check.Strings(content.IsDNS1123Label(name), path, name)
+}
+
 func validateCounters(sets []resourcev1.CounterSet, path *field.Path) field.ErrorList {
 	errs := most(len(sets), resourcev1.ResourceSliceMaxCounterSets, path)
 	seen := map[string]bool{}
 	for i, s := range sets {
 		at := path.Index(i)
-		errs = append(errs, validateLabel(s.Name, at.Child("name"))...)
+		errs = append(errs, validateCounterName(s.Name, at.Child("name"))...)
 		if seen[s.Name] {
-			errs = append(errs, field.Duplicate(at.Child("name"), s.Name))
+			errs = append(errs, field.Duplicate(at, s))
 		}
 		seen[s.Name] = true
 		if len(s.Counters) == 0 {
@@ -176,10 +268,7 @@ func validateCounters(sets []resourcev1.CounterSet, path *field.Path) field.Erro
 		}
 		errs = append(errs, most(len(s.Counters), resourcev1.ResourceSliceMaxCountersPerCounterSet, at.Child("counters"))...)
 		for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
-			errs = append(errs, validateLabel(name, at.Child("counters").Key(name))...)
-			if v := s.Counters[name].Value; v.Sign() < 0 {
-				errs = append(errs, field.Invalid(at.Child("counters").Key(name), v.String(), apivalidation.IsNegativeErrorMsg))
-			}
+			errs = append(errs, check.Strings(content.IsDNS1123Label(name), at.Child("counters"), name)...)
 		}
 	}
 	return errs

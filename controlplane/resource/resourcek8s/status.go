@@ -9,8 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
-
-	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 // deviceName names an allocated device as messages do.
@@ -114,7 +112,7 @@ func validateBinding(ok, failed []string, path *field.Path) field.ErrorList {
 		at := path.Child(l.name)
 		errs = append(errs, most(len(l.list), l.most, at)...)
 		for i, c := range l.list {
-			errs = append(errs, check.Strings(validation.IsQualifiedName(c), at.Index(i), c)...)
+			errs = append(errs, metavalidation.ValidateLabelName(c, at.Index(i))...)
 			if slices.Contains(l.list[:i], c) {
 				errs = append(errs, field.Duplicate(at.Index(i), c))
 			}
