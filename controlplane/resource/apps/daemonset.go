@@ -58,6 +58,10 @@ func defaultDaemonSet(d *appsv1.DaemonSet) {
 		set(&u.RollingUpdate.MaxUnavailable, intstr.FromInt32(1))
 		set(&u.RollingUpdate.MaxSurge, intstr.FromInt32(0))
 	}
+	if r := u.RollingUpdate; r != nil { // with another type it does nothing, but reads back whole
+		set(&r.MaxUnavailable, intstr.FromInt32(0))
+		set(&r.MaxSurge, intstr.FromInt32(0))
+	}
 	set(&d.Spec.RevisionHistoryLimit, 10)
 }
 

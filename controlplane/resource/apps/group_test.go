@@ -106,6 +106,12 @@ func TestDefaults(t *testing.T) {
 	if s := w["DaemonSet"].(*appsv1.DaemonSet).Spec; s.UpdateStrategy.RollingUpdate.MaxUnavailable.IntVal != 1 {
 		t.Errorf("daemonset: %+v", s)
 	}
+	ondelete := &appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{UpdateStrategy: appsv1.DaemonSetUpdateStrategy{
+		Type: appsv1.OnDeleteDaemonSetStrategyType, RollingUpdate: &appsv1.RollingUpdateDaemonSet{}}}}
+	resourcetest.Kind(t, Group(), "DaemonSet").Default(ondelete)
+	if r := ondelete.Spec.UpdateStrategy.RollingUpdate; r.MaxUnavailable == nil || r.MaxUnavailable.IntVal != 0 || r.MaxSurge == nil {
+		t.Errorf("an OnDelete daemonset's rollingUpdate is %+v", r)
+	}
 	recreate := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}}}
 	resourcetest.Kind(t, Group(), "Deployment").Default(recreate)
 	if recreate.Spec.Strategy.RollingUpdate != nil {

@@ -152,6 +152,13 @@ func TestValidateStatus(t *testing.T) {
 	running.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobSuspended, Status: "True"}}
 	moved.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobSuspended, Status: "False"}}
 	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), moved, running))
+	// Of a failed job that loses its target nothing is said but that.
+	lost := made(t, nil)
+	lost.Status.StartTime = &at
+	lost.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailureTarget, Status: "True"}, {Type: batchv1.JobFailed, Status: "True"}}
+	bare := lost.DeepCopy()
+	bare.Status.Conditions = bare.Status.Conditions[1:]
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), bare, lost), "cannot disable the terminal FailureTarget=True condition")
 	// A suspended job of nothing is done without having started.
 	idle := made(t, func(j *batchv1.Job) { j.Spec.Suspend, j.Spec.Completions = ptr.To(true), ptr.To[int32](0) })
 	idle.Status = batchv1.JobStatus{CompletionTime: &at, Conditions: done.Status.Conditions}

@@ -18,11 +18,11 @@ import (
 func validateJobStatusUpdate(j, old *batchv1.Job) field.ErrorList {
 	path := field.NewPath("status")
 	known := map[string]bool{}
-	for _, e := range slices.Concat(validateConditions(old, path), validateFinished(old, path), validateIndexLists(old, path)) {
+	for _, e := range slices.Concat(validateFinished(old, path), validateIndexLists(old, path)) {
 		known[e.Error()] = true
 	}
-	errs := validateCounters(&j.Status, path)
-	for _, e := range slices.Concat(validateConditions(j, path), validateFinished(j, path), validateIndexLists(j, path)) {
+	errs := append(validateCounters(&j.Status, path), validateConditions(j, old, path.Child("conditions"))...)
+	for _, e := range slices.Concat(validateFinished(j, path), validateIndexLists(j, path)) {
 		if !known[e.Error()] {
 			errs = append(errs, e)
 		}
@@ -57,8 +57,12 @@ func validateCounters(s *batchv1.JobStatus, path *field.Path) field.ErrorList {
 	return errs
 }
 
-// validateConditions checks which conditions go together.
-func validateConditions(j *batchv1.Job, path *field.Path) field.ErrorList {
+// validateConditions checks which conditions go together, as far as the update changes one of them.
+func validateConditions(j, old *batchv1.Job, path *field.Path) field.ErrorList {
+	changed := func(conditions ...batchv1.JobConditionType) bool {
+		return slices.ContainsFunc(conditions, func(c batchv1.JobConditionType) bool { return is(j, c) != is(old, c) })
+	}
+	indexes := !ptr.Equal(j.Status.FailedIndexes, old.Status.FailedIndexes)
 	complete, failed := is(j, batchv1.JobComplete), is(j, batchv1.JobFailed)
 	target, criteria := is(j, batchv1.JobFailureTarget), is(j, batchv1.JobSuccessCriteriaMet)
 	var errs field.ErrorList
@@ -66,13 +70,13 @@ func validateConditions(j *batchv1.Job, path *field.Path) field.ErrorList {
 		wrong   bool
 		message string
 	}{
-		{complete && failed, "cannot set Complete=True and Failed=true conditions"},
-		{complete && target, "cannot set Complete=True and FailureTarget=true conditions"},
-		{failed && !target, "cannot set Failed=True condition without the FailureTarget=true condition"},
-		{complete && !criteria, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition"},
+		{complete && failed && changed(batchv1.JobComplete, batchv1.JobFailed), "cannot set Complete=True and Failed=true conditions"},
+		{complete && target && changed(batchv1.JobComplete, batchv1.JobFailureTarget), "cannot set Complete=True and FailureTarget=true conditions"},
+		{failed && !target && (indexes || changed(batchv1.JobFailed)), "cannot set Failed=True condition without the FailureTarget=true condition"},
+		{complete && !criteria && changed(batchv1.JobComplete, batchv1.JobSuccessCriteriaMet), "cannot set Complete=True condition without the SuccessCriteriaMet=true condition"},
 	} {
 		if c.wrong {
-			errs = append(errs, field.Invalid(path.Child("conditions"), field.OmitValueType{}, c.message))
+			errs = append(errs, field.Invalid(path, field.OmitValueType{}, c.message))
 		}
 	}
 	return errs
