@@ -56,7 +56,7 @@ func (t table) ConvertToTable(_ context.Context, object, options runtime.Object)
 	}
 	row := func(obj runtime.Object) error {
 		cells, err := t.cells(obj)
-		out.Rows = append(out.Rows, metav1.TableRow{Cells: cells, Object: runtime.RawExtension{Object: obj}})
+		out.Rows = append(out.Rows, metav1.TableRow{Cells: cells, Conditions: t.ended(obj), Object: runtime.RawExtension{Object: obj}})
 		return err
 	}
 	if meta.IsListType(object) {
@@ -75,6 +75,17 @@ func (t table) ConvertToTable(_ context.Context, object, options runtime.Object)
 		out.ResourceVersion = m.GetResourceVersion()
 	}
 	return &out, nil
+}
+
+func (t table) ended(obj runtime.Object) []metav1.TableRowCondition {
+	if t.kind.Ended == nil {
+		return nil
+	}
+	reason, message := t.kind.Ended(obj)
+	if reason == "" {
+		return nil
+	}
+	return []metav1.TableRowCondition{{Type: metav1.RowCompleted, Status: metav1.ConditionTrue, Reason: reason, Message: message}}
 }
 
 func (t table) cells(obj runtime.Object) ([]any, error) {

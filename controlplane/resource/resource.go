@@ -93,6 +93,8 @@ type Kind struct {
 	NoAge bool
 	// Order is the order of a table's rows; nil: that of names.
 	Order func(a, b runtime.Object) int
+	// Ended says how an object came to its end; an empty reason: it has not. Nil for kinds that go on for ever.
+	Ended func(obj runtime.Object) (reason, message string)
 	// Fields are the selectable fields beside metadata.name and metadata.namespace.
 	Fields func(obj runtime.Object) fields.Set
 	// FieldAliases are further names of selectable fields (spec.host of a pod is spec.nodeName).

@@ -29,6 +29,7 @@ func podKind() resource.Kind {
 		New:          func() runtime.Object { return &corev1.Pod{} },
 		NewList:      func() runtime.Object { return &corev1.PodList{} },
 		Columns:      podColumns(),
+		Ended:        podEnded,
 		FieldAliases: map[string]string{"spec.host": "spec.nodeName"},
 		Install:      installPod,
 	}, resource.Rules[*corev1.Pod]{

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
@@ -38,6 +39,16 @@ func podColumns() []resource.Column {
 			func(p *corev1.Pod) string { return p.Status.NominatedNodeName }),
 		wide("Readiness Gates", column.Doc(corev1.PodSpec{}, "readinessGates"), readinessGates),
 	}
+}
+
+func podEnded(obj runtime.Object) (reason, message string) {
+	switch phase := obj.(*corev1.Pod).Status.Phase; phase {
+	case corev1.PodSucceeded:
+		return string(phase), "The pod has completed successfully."
+	case corev1.PodFailed:
+		return string(phase), "The pod failed."
+	}
+	return "", ""
 }
 
 // podSummary is what one line of `kubectl get pods` says.

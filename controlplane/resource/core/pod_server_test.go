@@ -3,6 +3,7 @@ package core_test
 import (
 	"encoding/json"
 	"maps"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -155,6 +156,15 @@ func testPodDelete(t *testing.T, p pods) {
 	pod := p.running("done")
 	pod.Status.Phase = corev1.PodSucceeded
 	ok[*corev1.Pod](t)(p.UpdateStatus(t.Context(), pod, update))
+	var table metav1.Table
+	shown := p.client.CoreV1().RESTClient().Get().Resource("pods").Namespace(pod.Namespace).Name("done").
+		SetHeader("Accept", "application/json;as=Table;g=meta.k8s.io;v=v1")
+	if err := json.Unmarshal(ok[[]byte](t)(shown.DoRaw(t.Context())), &table); err != nil {
+		t.Fatal(err)
+	}
+	if c := table.Rows[0].Conditions; len(c) != 1 || c[0].Type != metav1.RowCompleted || c[0].Reason != "Succeeded" {
+		t.Errorf("the row of an ended pod has the conditions %v", c)
+	}
 	if err := p.Delete(t.Context(), "done", remove); err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +215,14 @@ func testResize(t *testing.T, p pods) {
 	pod = ok[*corev1.Pod](t)(p.UpdateResize(t.Context(), "p", pod, update))
 	if got := pod.Spec.Containers[0]; got.Resources.Requests.Cpu().String() != "200m" || got.Image != "busybox:1" || pod.Generation != 2 {
 		t.Errorf("resized: %s, %s, generation %d", got.Resources.Requests.Cpu(), got.Image, pod.Generation)
+	}
+	apply := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"busybox:1","resources":{"requests":{"cpu":"300m"}}}]}}`
+	force := true
+	pod = ok[*corev1.Pod](t)(p.Patch(t.Context(), "p", types.ApplyPatchType, []byte(apply), metav1.PatchOptions{FieldManager: "sizer", Force: &force}, "resize"))
+	for _, m := range pod.ManagedFields {
+		if own := string(m.FieldsV1.Raw); m.Manager == "sizer" && (!strings.Contains(own, "f:cpu") || strings.Contains(own, "f:image")) {
+			t.Errorf("who resized the pod owns %s, want its resources alone", own)
+		}
 	}
 	pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{}
 	_, err := p.UpdateResize(t.Context(), "p", pod, update)
