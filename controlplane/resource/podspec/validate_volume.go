@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -65,29 +66,37 @@ type sourceCheck struct {
 
 func validateVolumeSource(v *corev1.Volume, meta *metav1.ObjectMeta, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	count := 0
-	for _, s := range append(localSources(v, meta, path), foreignSources(v)...) {
-		if !s.set {
+	all := append(localSources(v, meta, path), foreignSources(v)...)
+	all = slices.DeleteFunc(all, func(s sourceCheck) bool { return !s.set })
+	if len(all) > 1 {
+		slices.SortFunc(all, func(a, b sourceCheck) int {
+			return slices.Index(sourceOrder, a.name) - slices.Index(sourceOrder, b.name)
+		})
+	}
+	for i, s := range all {
+		if i == 0 {
+			errs = append(errs, s.check(path.Child(s.name))...)
 			continue
 		}
-		if count > 0 {
-			if s.twice == "" {
-				s.twice = s.name
-			}
-			errs = append(errs, field.Forbidden(path.Child(s.twice), oneType))
-			continue
+		if s.twice == "" {
+			s.twice = s.name
 		}
-		count++
-		errs = append(errs, s.check(path.Child(s.name))...)
+		errs = append(errs, field.Forbidden(path.Child(s.twice), oneType))
 	}
 	if v.ISCSI != nil && iscsiOf(v.ISCSI).TooLongFor(v.Name) {
 		errs = append(errs, field.Invalid(path.Child("name"), v.Name, volumesource.ISCSITooLong))
 	}
-	if count == 0 {
+	if len(all) == 0 {
 		errs = append(errs, field.Required(path, "must specify a volume type"))
 	}
 	return errs
 }
+
+// sourceOrder is in which order the types are looked for: the first is checked, and those after it are too many.
+var sourceOrder = []string{"emptyDir", "hostPath", "gitRepo", "persistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi",
+	"glusterfs", "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc", "flexVolume",
+	"configMap", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected",
+	"scaleIO", "csi", "ephemeral", "image"}
 
 // localSources are the types that a node provides by itself, from the API, or through a claim.
 func localSources(v *corev1.Volume, meta *metav1.ObjectMeta, volume *field.Path) []sourceCheck {
@@ -197,7 +206,7 @@ func validateDownwardFile(f *corev1.DownwardAPIVolumeFile, path *field.Path) fie
 	return append(errs, validateMode(f.Mode, path.Child("mode"))...)
 }
 
-// foreignSources are the drivers of old, in upstream's order.
+// foreignSources are the drivers of old.
 func foreignSources(v *corev1.Volume) []sourceCheck {
 	return []sourceCheck{
 		{set: v.GitRepo != nil, name: "gitRepo", check: func(p *field.Path) field.ErrorList {
