@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -50,6 +51,7 @@ func TestObjects(t *testing.T) {
 	t.Run("dry run", func(t *testing.T) { testDryRun(t, r) })
 	t.Run("status", func(t *testing.T) { testStatus(t, r) })
 	t.Run("bad field", func(t *testing.T) { testBadField(t, r) })
+	t.Run("answers", func(t *testing.T) { testAnswers(t, r) })
 	t.Run("events", func(t *testing.T) { testTwoFacesOfEvents(t, r) })
 }
 
@@ -80,6 +82,29 @@ func testUpdate(t *testing.T, r *running) {
 	}
 	if _, err := maps.Get(t.Context(), "u", getOptions); !apierrors.IsNotFound(err) {
 		t.Errorf("get after delete: %v; want not found", err)
+	}
+}
+
+// testAnswers: what is the same for all kinds.
+func testAnswers(t *testing.T, r *running) {
+	maps := r.client.CoreV1().ConfigMaps("default")
+	cm := configMap("answers")
+	cm.Generation = 5
+	made, err := maps.Create(t.Context(), cm, createOptions)
+	if err != nil || made.Generation != 5 {
+		t.Fatalf("a client's generation of a kind without one: %v, %v; want it kept", made, err)
+	}
+	made.Labels, made.Finalizers = map[string]string{"a": "*"}, []string{"example.com/f", "x"}
+	_, err = maps.Update(t.Context(), made, updateOptions)
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) || len(status.ErrStatus.Details.Causes) != 2 || status.ErrStatus.Details.Causes[1].Field != "metadata.finalizers[1]" {
+		t.Errorf("a bad label and a bad finalizer: %v; want each said once", err)
+	}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "answers"}}
+	must(t)(r.client.CoreV1().ResourceQuotas("default").Create(t.Context(), quota, createOptions))
+	raw, err := r.client.CoreV1().RESTClient().Delete().Namespace("default").Resource("resourcequotas").Name("answers").DoRaw(t.Context())
+	if err != nil || !strings.Contains(string(raw), `"kind":"ResourceQuota"`) {
+		t.Errorf("a deleted quota is answered with %s, %v; want the object", raw, err)
 	}
 }
 
