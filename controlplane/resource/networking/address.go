@@ -16,17 +16,19 @@ import (
 	netutils "k8s.io/utils/net"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 func ipAddress() resource.Kind {
 	type address = networkingv1.IPAddress
 	return resource.Of(resource.Kind{
-		Kind: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"},
+		Kind: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"}, NoAge: true,
 		ValidateName: canonicalAddress,
 		New:          func() runtime.Object { return &address{} },
 		NewList:      func() runtime.Object { return &networkingv1.IPAddressList{} },
 		Columns: []resource.Column{
+			cell.Name(),
 			resource.Col("ParentRef", "string", networkingv1.IPAddressSpec{}.SwaggerDoc()["parentRef"], 0,
 				func(a *address) any { return parentCell(a.Spec.ParentRef) }),
 		},
@@ -86,11 +88,11 @@ func parentCell(p *networkingv1.ParentReference) string {
 		return "<none>"
 	}
 	gr := schema.GroupResource{Group: p.Group, Resource: p.Resource}
-	cell := strings.ToLower(gr.String())
+	text := strings.ToLower(gr.String())
 	if p.Namespace != "" {
-		cell += "/" + p.Namespace
+		text += "/" + p.Namespace
 	}
-	return cell + "/" + p.Name
+	return text + "/" + p.Name
 }
 
 func serviceCIDR() resource.Kind {

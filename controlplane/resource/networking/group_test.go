@@ -171,7 +171,7 @@ func TestColumns(t *testing.T) {
 	if names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "IngressClass"), class); names != "Name|Controller|Parameters|Age" || cells[0] != "b (default)" {
 		t.Errorf("columns %s, cells %v", names, cells)
 	}
-	if names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "IPAddress"), a); names != "ParentRef|Age" || cells[0] != "services/default/kubernetes" {
+	if names, cells = resourcetest.Cells(resourcetest.Kind(t, Group(), "IPAddress"), a); names != "Name|ParentRef" || cells[1] != "services/default/kubernetes" {
 		t.Errorf("columns %s, cells %q", names, cells)
 	}
 }
