@@ -76,8 +76,10 @@ func tooManyCharacters(name string, limit int) *field.Error {
 
 // validateNewEvent holds the rules that only the newer face has. Paths name the stored fields, as upstream's do.
 func validateNewEvent(e *corev1.Event) field.ErrorList {
-	errs := check.Strings(apivalidation.NameIsDNSSubdomain(e.Name, false), field.NewPath("metadata", "name"), e.Name)
-	errs = append(errs, check.Finalizers(e)...)
+	errs := check.Finalizers(e)
+	if e.Name != "" {
+		errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(e.Name, false), field.NewPath("metadata", "name"), e.Name)...)
+	}
 	errs = append(errs, validateSeries(e.Series)...)
 	if e.EventTime.IsZero() {
 		errs = append(errs, field.Required(field.NewPath("eventTime"), ""))
