@@ -3,6 +3,8 @@ package core
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -133,6 +135,9 @@ func claimWarnings(c *corev1.PersistentVolumeClaim) []string {
 func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	specPath := field.NewPath("spec")
 	errs := claim.ValidateSpec(&c.Spec, specPath)
+	if hasSourceGroup(&old.Spec) {
+		errs = slices.DeleteFunc(errs, func(e *field.Error) bool { return strings.HasSuffix(e.Field, ".apiGroup") })
+	}
 	now, was := c.Spec.DeepCopy(), old.Spec.DeepCopy()
 	if was.VolumeName == "" {
 		was.VolumeName = now.VolumeName
@@ -156,6 +161,11 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	}
 	errs = append(errs, apivalidation.ValidateImmutableField(c.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
 	return append(errs, validateAttributesClass(c, old, specPath.Child("volumeAttributesClassName"))...)
+}
+
+// hasSourceGroup: an API group of a source was not always checked, and the field cannot change anyway.
+func hasSourceGroup(spec *corev1.PersistentVolumeClaimSpec) bool {
+	return spec.DataSource != nil && spec.DataSource.APIGroup != nil || spec.DataSourceRef != nil && spec.DataSourceRef.APIGroup != nil
 }
 
 // mayGetClass hides a permitted change of the storage class from the comparison of now with was.

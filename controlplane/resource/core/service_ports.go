@@ -89,10 +89,10 @@ func planPorts(s, old *corev1.Service) portPlan {
 	return p
 }
 
-// sharedNodePort is the node port that the client chose for the same port number of another protocol, else 0.
+// sharedNodePort is the node port that the client chose for the same port number elsewhere in the list, else 0.
 func sharedNodePort(s *corev1.Service, i int) int32 {
 	for j, other := range s.Spec.Ports {
-		if j != i && other.Port == s.Spec.Ports[i].Port && other.Protocol != s.Spec.Ports[i].Protocol && other.NodePort != 0 {
+		if j != i && other.Port == s.Spec.Ports[i].Port && other.NodePort != 0 {
 			return other.NodePort
 		}
 	}

@@ -1,0 +1,35 @@
+package core
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func TestPlanPorts(t *testing.T) {
+	dns := func(tcp, udp int32) *corev1.Service {
+		return &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, Ports: []corev1.ServicePort{
+			{Name: "a", Port: 53, Protocol: corev1.ProtocolTCP, NodePort: tcp}, {Name: "b", Port: 53, Protocol: corev1.ProtocolUDP, NodePort: udp}}}}
+	}
+	balancer := dns(30001, 30001)
+	balancer.Spec.Type, balancer.Spec.ExternalTrafficPolicy, balancer.Spec.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal, 30002
+	moved := balancer.DeepCopy()
+	moved.Spec.HealthCheckNodePort = 1
+	for name, c := range map[string]struct {
+		now, was *corev1.Service
+		asked    int
+		any      int
+	}{
+		"new":                    {dns(0, 0), nil, 0, 1},
+		"new, one chosen":        {dns(0, 30001), nil, 1, 0},
+		"update to node ports":   {dns(0, 0), &corev1.Service{}, 0, 2},
+		"update, one was there":  {dns(30001, 0), dns(30001, 30002), 0, 1},
+		"new balancer":           {balancer, nil, 2, 0},
+		"its check may not move": {moved, balancer, 0, 0},
+	} {
+		p := planPorts(c.now, c.was)
+		if len(p.request.Ports) != c.asked || p.request.Any != c.any {
+			t.Errorf("%s: asks for %+v; want %d of its own and %d any", name, p.request, c.asked, c.any)
+		}
+	}
+}
