@@ -43,6 +43,8 @@ type tokenRequest struct {
 var (
 	_ rest.NamedCreater             = tokenRequest{}
 	_ rest.GroupVersionKindProvider = tokenRequest{}
+
+	_ rest.SubresourceObjectMetaPreserver = tokenRequest{}
 )
 
 func (tokenRequest) New() runtime.Object { return &authenticationv1.TokenRequest{} }
@@ -50,6 +52,9 @@ func (tokenRequest) Destroy()            {}
 func (tokenRequest) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind {
 	return tokenRequestKind
 }
+
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate: the UID that a client sends is the service account's.
+func (tokenRequest) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // Create issues a token for the service account.
 func (t tokenRequest) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, o *metav1.CreateOptions) (runtime.Object, error) {
