@@ -136,12 +136,12 @@ func TestValidateSlice(t *testing.T) {
 		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].AllNodes = ptr.To(true) }, []string{
 			"spec.devices[0]: Invalid value: null: `nodeName`, `nodeSelector` and `allNodes` can only be set if"}},
 		{func(s *resourcev1.ResourceSliceSpec) { s.Pool.ResourceSliceCount = 0 }, []string{"spec.pool.resourceSliceCount: Invalid value: 0: must be greater than zero"}},
-		{func(s *resourcev1.ResourceSliceSpec) { s.Devices = append(s.Devices, s.Devices[0]) }, []string{`spec.devices[1].name: Duplicate value: "d0"`}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Devices = append(s.Devices, s.Devices[0]) }, []string{`spec.devices[1]: Duplicate value: "d0"`}},
 		{func(s *resourcev1.ResourceSliceSpec) {
 			s.Devices[0].Attributes["v"] = resourcev1.DeviceAttribute{VersionValue: ptr.To("one")}
 		}, []string{"must be a string compatible with semver.org spec 2.0.0"}},
 		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].Attributes["v"] = resourcev1.DeviceAttribute{} }, []string{`spec.devices[0].attributes[v]: Invalid value: "": must specify one of: ` + "`int`"}},
-		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].NodeName = ptr.To("n") }, []string{"nodeName field may only be set if perDeviceNodeSelection is true"}},
+		{func(s *resourcev1.ResourceSliceSpec) { s.Devices[0].NodeName = ptr.To("n") }, []string{"can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec"}},
 	} {
 		resourcetest.CheckErrors(t, k.Validate(t.Context(), slice(c.edit)), c.want...)
 	}
