@@ -30,7 +30,7 @@ type aggregation struct {
 	aggregator *aggregator.Aggregator
 	builtin    map[string]bool // groups
 	announcing sync.Mutex      // one announcement at a time
-	defined    definedStorages
+	counts     counts
 }
 
 // aggregate makes the aggregator and tells it what is served here.

@@ -29,8 +29,8 @@ const countMemory = 10 * time.Second
 // one. Safe for concurrent use.
 type counts struct {
 	stores  map[schema.GroupResource]*genericregistry.Store
-	defined *definedStorages // of what definitions add
-	each    sync.Map         // of *count by group and resource
+	defined definedStorages // of what definitions add
+	each    sync.Map        // of *count by group and resource
 }
 
 // of is the request.statsGetterFunc: resource is "deployments.apps".

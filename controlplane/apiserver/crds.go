@@ -53,7 +53,7 @@ func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceD
 	config := crds.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: c},
 		ExtraConfig: crds.ExtraConfig{
-			CRDRESTOptionsGetter: recorded{s.store.RESTOptions(customLayout), &s.defined},
+			CRDRESTOptionsGetter: recorded{s.store.RESTOptions(customLayout), &s.counts.defined},
 			// With several servers a definition is announced only when the others have had time to see it.
 			MasterCount:         s.store.Members(),
 			ServiceResolver:     s.kubelets,

@@ -474,7 +474,8 @@ func (d definitions) counted(t *testing.T) {
 }
 
 func (d definitions) count(resource string) (storage.Stats, error) {
-	return (&counts{stores: d.stores, defined: &d.defined}).of(resource)
+	d.counts.each.Clear() // what is remembered
+	return d.counts.of(resource)
 }
 
 func (d definitions) deletion(t *testing.T) {

@@ -61,7 +61,6 @@ type Server struct {
 	// informers feed admission; they are started by Run.
 	informers informers.SharedInformerFactory
 	stores    map[schema.GroupResource]*genericregistry.Store // written by New only
-	counts    *counts                                         // of the objects in them
 	ready     chan struct{}
 	stopping  chan struct{} // closed by stop
 	stop      func()        // called at the end of Run and by Close
@@ -82,7 +81,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		cfg: cfg, log: deps.Log, loopback: &loopback{}, ready: make(chan struct{}), stopping: make(chan struct{}),
 		stores: map[schema.GroupResource]*genericregistry.Store{},
 	}
-	s.counts = &counts{stores: s.stores, defined: &s.defined}
+	s.counts.stores = s.stores
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	if s.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.DataDir, "db"), History: cfg.History, Log: deps.Log}); err != nil {
 		return nil, err
