@@ -144,7 +144,7 @@ func TestValidate(t *testing.T) {
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) { s.Template.Labels = map[string]string{"app": "b"} }),
 			[]string{"spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: `selector` does not match template `labels`"}},
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) { s.Strategy.Type = "Slow" }),
-			[]string{`spec.strategy: Unsupported value: {"type":"Slow"`}},
+			[]string{`spec.strategy: Unsupported value: {"Type":"Slow"`}},
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) { s.Strategy.Type = "Recreate" }),
 			[]string{"spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"}},
 		{"Deployment", deploy(func(s *appsv1.DeploymentSpec) {

@@ -30,7 +30,7 @@ func validateUnion(r *authorizationv1.ResourceAttributes, n *authorizationv1.Non
 	if (r == nil) != (n == nil) {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath("spec"), check.Plain(n), "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+	return field.ErrorList{field.Invalid(field.NewPath("spec"), check.Shown(n), "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
 }
 
 // validateSelectors lets operators through that it does not know: a newer client may.

@@ -96,7 +96,7 @@ func (d Deps) local(ctx context.Context, r *authorizationv1.LocalSubjectAccessRe
 		errs = append(errs, field.Invalid(field.NewPath("spec", "resourceAttributes", "namespace"), a.Namespace, "must match metadata.namespace"))
 	}
 	if n := r.Spec.NonResourceAttributes; n != nil {
-		errs = append(errs, field.Invalid(field.NewPath("spec", "nonResourceAttributes"), check.Plain(n), "disallowed on this kind of request"))
+		errs = append(errs, field.Invalid(field.NewPath("spec", "nonResourceAttributes"), check.Shown(n), "disallowed on this kind of request"))
 	}
 	if err := invalid(errs); err != nil {
 		return err

@@ -114,7 +114,7 @@ func toV1(in *autoscalingv2.HorizontalPodAutoscaler, out *autoscalingv1.Horizont
 		{metricsAnnotation, len(others) > 0, each(others, specToV1)},
 		{currentAnnotation, len(in.Status.CurrentMetrics) > 0, each(in.Status.CurrentMetrics, statusToV1)},
 		{conditionsAnnotation, len(in.Status.Conditions) > 0, in.Status.Conditions},
-		{behaviorAnnotation, in.Spec.Behavior != nil, check.Plain(in.Spec.Behavior)},
+		{behaviorAnnotation, in.Spec.Behavior != nil, check.Shown(in.Spec.Behavior)},
 	} {
 		if !carry.needed {
 			continue

@@ -80,7 +80,7 @@ func podRequest() resource.Kind {
 			if check.Same(r.Spec, old.Spec) {
 				return nil
 			}
-			return field.ErrorList{field.Invalid(field.NewPath("spec"), check.Plain(r.Spec), apivalidation.FieldImmutableErrorMsg)}
+			return field.ErrorList{field.Invalid(field.NewPath("spec"), r.Spec, apivalidation.FieldImmutableErrorMsg)}
 		},
 		PrepareStatusUpdate: func(_ context.Context, r, old *podCertificate) {
 			metav1.ResetObjectMetaForStatus(&r.ObjectMeta, &old.ObjectMeta)

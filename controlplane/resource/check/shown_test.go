@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -21,8 +22,11 @@ func TestShown(t *testing.T) {
 		`{"cpu":"1"}`:                                            corev1.ResourceList{"cpu": resource.MustParse("1")},
 		`{"matchLabels":{"a":"b"}}`:                              metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}},
 		`{"Type":"","Limits":null}`:                              struct{ Type, Limits any }{"", nil},
-		`["a"]`:                                                  []string{"a"},
-		`{"x":{"Handler":""}}`:                                   map[string]struct{ Handler string }{"x": {}},
+		`{"Value":"1Gi"}`:                                        resourcev1.Counter{Value: resource.MustParse("1Gi")},
+		`[]`:                                                     []corev1.ConfigMapKeySelector{},
+		`{"a":{"Name":"","HostPort":0,"ContainerPort":0,"Protocol":"","HostIP":"x"},"b":null}`: map[string]*corev1.ContainerPort{"b": nil, "a": {HostIP: "x"}},
+		`["a"]`:                []string{"a"},
+		`{"x":{"Handler":""}}`: map[string]struct{ Handler string }{"x": {}},
 	} {
 		got, err := json.Marshal(Shown(v))
 		if err != nil || string(got) != want {

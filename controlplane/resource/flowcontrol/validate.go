@@ -44,7 +44,7 @@ func validateSchema(s *flowcontrolv1.FlowSchema) field.ErrorList {
 	var errs field.ErrorList
 	for _, m := range bootstrap.MandatoryFlowSchemas {
 		if m.Name == s.Name && !check.Same(m.Spec, s.Spec) {
-			errs = append(errs, field.Invalid(path, check.Plain(s.Spec), fmt.Sprintf("spec of '%s' must equal the fixed value", s.Name)))
+			errs = append(errs, field.Invalid(path, s.Spec, fmt.Sprintf("spec of '%s' must equal the fixed value", s.Name)))
 		}
 	}
 	at, p := path.Child("matchingPrecedence"), spec.MatchingPrecedence
@@ -60,7 +60,7 @@ func validateSchema(s *flowcontrolv1.FlowSchema) field.ErrorList {
 	if d := spec.DistinguisherMethod; d != nil {
 		if known := []flowcontrolv1.FlowDistinguisherMethodType{
 			flowcontrolv1.FlowDistinguisherMethodByNamespaceType, flowcontrolv1.FlowDistinguisherMethodByUserType}; !slices.Contains(known, d.Type) {
-			errs = append(errs, field.NotSupported(path.Child("distinguisherMethod", "type"), check.Plain(d), known))
+			errs = append(errs, field.NotSupported(path.Child("distinguisherMethod", "type"), d, known))
 		}
 	}
 	level := path.Child("priorityLevelConfiguration", "name")
@@ -266,7 +266,7 @@ func validateMandatory(l *flowcontrolv1.PriorityLevelConfiguration, path *field.
 			fixed.Spec.Exempt, but = l.Spec.Exempt, " except the 'spec.exempt' field"
 		}
 		if !check.Same(fixed.Spec, l.Spec) {
-			return field.ErrorList{field.Invalid(path, check.Plain(l.Spec), fmt.Sprintf("spec of '%s'%s must equal the fixed value", l.Name, but))}
+			return field.ErrorList{field.Invalid(path, l.Spec, fmt.Sprintf("spec of '%s'%s must equal the fixed value", l.Name, but))}
 		}
 	}
 	return nil

@@ -108,7 +108,7 @@ func validateScheduling(s *nodev1.Scheduling, path *field.Path) field.ErrorList 
 	for i, t := range s.Tolerations {
 		for j := range i {
 			if was := s.Tolerations[j]; t.Key == was.Key && t.Operator == was.Operator && t.Value == was.Value && t.Effect == was.Effect {
-				errs = append(errs, field.Duplicate(path.Child("tolerations").Index(i), check.Plain(t)))
+				errs = append(errs, field.Duplicate(path.Child("tolerations").Index(i), t))
 				break
 			}
 		}

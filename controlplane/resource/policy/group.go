@@ -81,7 +81,7 @@ func dropReserved(s *metav1.LabelSelector) {
 func validate(s *policyv1.PodDisruptionBudgetSpec, oldSelector *metav1.LabelSelector, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if s.MinAvailable != nil && s.MaxUnavailable != nil {
-		errs = append(errs, field.Invalid(path, check.Plain(s), "minAvailable and maxUnavailable cannot be both set"))
+		errs = append(errs, field.Invalid(path, s, "minAvailable and maxUnavailable cannot be both set"))
 	}
 	if v := s.MinAvailable; v != nil {
 		errs = append(errs, check.IntOrPercent(*v, path.Child("minAvailable"))...)

@@ -114,7 +114,7 @@ func sameRole(ref, old rbacv1.RoleRef) field.ErrorList {
 	if ref == old {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), check.Plain(ref), apivalidation.FieldImmutableErrorMsg)}
+	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), ref, apivalidation.FieldImmutableErrorMsg)}
 }
 
 func subjectNames(subjects []rbacv1.Subject, kind string) string {

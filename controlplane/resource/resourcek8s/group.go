@@ -239,7 +239,7 @@ func sameSpec(spec, old any) field.ErrorList {
 	if check.Same(spec, old) {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath("spec"), check.Plain(spec), apivalidation.FieldImmutableErrorMsg)}
+	return field.ErrorList{field.Invalid(field.NewPath("spec"), spec, apivalidation.FieldImmutableErrorMsg)}
 }
 
 // defaultRequests: a request that does not say how many devices means one.

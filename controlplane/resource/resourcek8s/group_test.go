@@ -55,7 +55,7 @@ func TestValidateClaim(t *testing.T) {
 		{func(d *resourcev1.DeviceClaim) {
 			d.Requests[0].Exactly.AllocationMode, d.Requests[0].Exactly.Count = "All", 2
 		}, []string{"must not be specified when allocationMode is 'All'"}},
-		{func(d *resourcev1.DeviceClaim) { d.Requests = append(d.Requests, d.Requests[0]) }, []string{`spec.devices.requests[1]: Duplicate value: {"name":"gpu"`}},
+		{func(d *resourcev1.DeviceClaim) { d.Requests = append(d.Requests, d.Requests[0]) }, []string{`spec.devices.requests[1]: Duplicate value: {"Name":"gpu"`}},
 		{func(d *resourcev1.DeviceClaim) {
 			d.Constraints = []resourcev1.DeviceConstraint{{Requests: []string{"cpu"}, MatchAttribute: ptr.To(resourcev1.FullyQualifiedName("numa"))}}
 		}, []string{"spec.devices.constraints[0].requests[0]: Invalid value: \"cpu\": must be the name of a request in the claim", "a fully qualified name must be a domain and a name separated by a slash"}},

@@ -80,7 +80,7 @@ func validatePlace(s *resourcev1.ResourceSliceSpec, path *field.Path) field.Erro
 		at := path.Child("nodeSelector")
 		errs = append(errs, podspec.ValidateNodeSelector(n, at)...)
 		if len(n.NodeSelectorTerms) != 1 {
-			errs = append(errs, field.Invalid(at.Child("nodeSelectorTerms"), check.Plain(n.NodeSelectorTerms), "must have exactly one node selector term"))
+			errs = append(errs, field.Invalid(at.Child("nodeSelectorTerms"), n.NodeSelectorTerms, "must have exactly one node selector term"))
 		}
 	}
 	errs = append(errs, setOrTrue(s.AllNodes, path.Child("allNodes"))...)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 // Row is one line of `kubectl api-resources`.
@@ -73,9 +74,11 @@ func Kind(t *testing.T, g resource.Group, kind string) resource.Kind {
 	return resource.Kind{}
 }
 
-// CheckErrors compares errors with the wanted lines, in order; a line is wanted as a part of the error's text.
+// CheckErrors compares errors, in the form in which they are answered, with the wanted lines, in order; a line is wanted as a part of the
+// error's text.
 func CheckErrors(t *testing.T, got field.ErrorList, want ...string) {
 	t.Helper()
+	got = check.Tidy(got)
 	for i := range max(len(got), len(want)) {
 		switch {
 		case i >= len(got):

@@ -179,7 +179,7 @@ func csiNode() resource.Kind {
 				for _, now := range n.Spec.Drivers {
 					now.Allocatable, was.Allocatable = nil, nil // a limit may change while the driver runs
 					if now.Name == was.Name && !check.Same(now, was) {
-						errs = append(errs, field.Invalid(field.NewPath("spec", "drivers"), check.Plain(now), apivalidation.FieldImmutableErrorMsg))
+						errs = append(errs, field.Invalid(field.NewPath("spec", "drivers"), now, apivalidation.FieldImmutableErrorMsg))
 					}
 				}
 			}

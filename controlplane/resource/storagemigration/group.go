@@ -15,7 +15,6 @@ import (
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
-	"keelson.dev/keelson/controlplane/resource/check"
 )
 
 // versionForm is a resourceVersion: a number that begins with no zero.
@@ -49,7 +48,7 @@ func Group() resource.Group {
 			ValidateUpdate: func(_ context.Context, m, old *migration) field.ErrorList {
 				errs := validate(m)
 				if m.Spec != old.Spec {
-					errs = append(errs, field.Invalid(field.NewPath("spec"), check.Plain(m.Spec), apivalidation.FieldImmutableErrorMsg))
+					errs = append(errs, field.Invalid(field.NewPath("spec"), m.Spec, apivalidation.FieldImmutableErrorMsg))
 				}
 				return errs
 			},
