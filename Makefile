@@ -95,6 +95,10 @@ bench-cri: test-deps build bench-deps ## The CRI table, ours beside a peer: make
 bench-api: build ## Measure the API server, beside another cluster if named: make bench-api PEER=kubeconfig
 	$(GO) run ./test/benchapi -json bin/bench-api.json $(if $(PEER),-peer '$(PEER)')
 
+.PHONY: api-diff
+api-diff: ## List where the API server answers differently from another cluster's: make api-diff PEER=kubeconfig [KINDS=Pod,Service]
+	$(GO) run ./test/apidiff -peer '$(PEER)' $(if $(KINDS),-kinds '$(KINDS)')
+
 .PHONY: test-scale
 test-scale: build ## The API server with 100,000 objects, 1,000 watchers and lists of 10,000 pods
 	$(GO) run ./test/benchapi -scale

@@ -19,7 +19,7 @@ func main() {
 	ours := flag.String("ours", "", "kubeconfig of our server (default: one is started, without controllers and nodes)")
 	peer := flag.String("peer", "", "kubeconfig of the server to compare with")
 	kinds := flag.String("kinds", "", "compare these kinds alone (comma separated; default all)")
-	modes := flag.String("modes", "create,update,status,table,sub", "what to try")
+	modes := flag.String("modes", "requests,create,update,status,table,sub", "what to try; requests are those of requests/, and asked only if -kinds is not given")
 	out := flag.String("out", "", "folder for a file of each kind (default: standard output)")
 	only := flag.String("only", "", "try mutations alone whose text has this in it")
 	flag.Parse()
@@ -76,7 +76,7 @@ func run(ctx context.Context, ours, peer, kinds, modes, only, out string) (err e
 		return err
 	}
 	defer c.clean(ctx)
-	if slices.Contains(c.modes, "requests") {
+	if slices.Contains(c.modes, "requests") && kinds == "" {
 		r, err := c.requests(ctx)
 		if err != nil {
 			return err

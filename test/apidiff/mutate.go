@@ -145,6 +145,9 @@ func mutations(s *schemas, root string, object map[string]any, under ...string) 
 			}
 			for _, k := range slices.Sorted(maps.Keys(v)) {
 				at := append(slices.Clone(path), k)
+				if len(path) == 0 && len(under) > 0 && !slices.Contains(under, k) {
+					continue
+				}
 				if len(path) == 0 && (k == "apiVersion" || k == "kind") || len(path) == 1 && path[0] == "metadata" && !metaField(k) {
 					continue
 				}
