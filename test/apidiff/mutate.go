@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -127,108 +126,118 @@ var (
 	oddKeys    = []string{"Bad Key!", "a/b/c", strings.Repeat("k", 64), "kubernetes.io/odd", "x"}
 )
 
-// mutations lists the changes of an object, that its schema and its own content suggest, at and below under.
+// mutations lists the changes of an object, that its schema and its own content suggest, at and below under (nothing: everywhere).
 func mutations(s *schemas, root string, object map[string]any, under ...string) []mutation {
-	var out []mutation
-	var walk func(path []any, v any, sc *schema)
-	add := func(path []any, op string, to any) {
-		out = append(out, mutation{slices.Clone(path), op, to})
-	}
-	walk = func(path []any, v any, sc *schema) {
-		if len(path) > 0 && len(under) > 0 && !slices.Contains(under, path[0].(string)) {
-			return
+	w := &walker{schemas: s, under: under}
+	w.value(nil, object, s.byName(root))
+	return w.out
+}
+
+type walker struct {
+	schemas *schemas
+	under   []string
+	out     []mutation
+}
+
+func (w *walker) add(path []any, op string, to any) {
+	w.out = append(w.out, mutation{slices.Clone(path), op, to})
+}
+
+func (w *walker) value(path []any, v any, sc *schema) {
+	switch v := v.(type) {
+	case map[string]any:
+		w.object(path, v, sc)
+	case []any:
+		w.list(path, v, sc)
+	case string:
+		w.odd(path, "string", v, oddStrings)
+		w.odd(path, "enum", v, w.schemas.enum(sc))
+		if !strings.Contains(v, " ") && v != "" {
+			w.add(path, "longer", v+"x")
 		}
-		switch v := v.(type) {
+	case int64, float64:
+		w.odd(path, "number", v, oddNumbers)
+	case bool:
+		w.add(path, "flip", !v)
+	}
+}
+
+// odd tries all values but the one that is there.
+func (w *walker) odd(path []any, op string, have any, values []any) {
+	for _, o := range values {
+		if o != have {
+			w.add(path, op, o)
+		}
+	}
+}
+
+// skipped fields are the kind's own, metadata that no client writes, and those that nobody asked for.
+func (w *walker) skipped(path []any, field string) bool {
+	switch {
+	case len(path) == 0:
+		return field == "apiVersion" || field == "kind" || len(w.under) > 0 && !slices.Contains(w.under, field)
+	case len(path) == 1 && path[0] == "metadata":
+		return !metaField(field)
+	}
+	return false
+}
+
+func (w *walker) object(path []any, v map[string]any, sc *schema) {
+	if len(path) > 0 {
+		w.add(path, "empty", map[string]any{})
+	}
+	for _, k := range sortedKeys(v) {
+		if at := append(slices.Clone(path), k); !w.skipped(path, k) {
+			w.add(at, "remove", absent{})
+			w.value(at, v[k], w.schemas.field(sc, k))
+		}
+	}
+	if len(path) == 1 && path[0] == "metadata" {
+		return
+	}
+	if w.schemas.isMap(sc) {
+		var like any = "v"
+		for _, have := range v {
+			like = have
+			break
+		}
+		for _, k := range oddKeys {
+			w.add(append(slices.Clone(path), k), "key", like)
+		}
+	}
+	for _, k := range w.schemas.fields(sc) {
+		if _, has := v[k]; has || w.skipped(path, k) || len(path) == 0 && k == "metadata" {
+			continue
+		}
+		for _, c := range w.schemas.candidates(w.schemas.field(sc, k), 0) {
+			w.add(append(slices.Clone(path), k), "add", c)
+		}
+	}
+}
+
+func (w *walker) list(path []any, v []any, sc *schema) {
+	w.add(path, "empty", []any{})
+	if len(v) > 0 {
+		w.add(path, "twice", insert{v[0]})
+		switch v[0].(type) {
 		case map[string]any:
-			if len(path) > 0 {
-				add(path, "empty", map[string]any{})
-			}
-			for _, k := range slices.Sorted(maps.Keys(v)) {
-				at := append(slices.Clone(path), k)
-				if len(path) == 0 && len(under) > 0 && !slices.Contains(under, k) {
-					continue
-				}
-				if len(path) == 0 && (k == "apiVersion" || k == "kind") || len(path) == 1 && path[0] == "metadata" && !metaField(k) {
-					continue
-				}
-				add(at, "remove", absent{})
-				walk(at, v[k], s.field(sc, k))
-			}
-			if len(path) == 1 && path[0] == "metadata" {
-				return
-			}
-			if s.isMap(sc) {
-				for _, k := range oddKeys {
-					var val any = "v"
-					for _, have := range v {
-						val = have
-						break
-					}
-					add(append(slices.Clone(path), k), "key", val)
-				}
-			}
-			for _, k := range s.fields(sc) {
-				if _, ok := v[k]; ok || len(path) == 0 && (k == "apiVersion" || k == "kind" || k == "metadata") {
-					continue
-				}
-				at := append(slices.Clone(path), k)
-				if len(under) > 0 && len(path) == 0 && !slices.Contains(under, k) {
-					continue
-				}
-				for _, c := range s.candidates(s.field(sc, k), 0) {
-					add(at, "add", c)
-				}
-			}
-		case []any:
-			add(path, "empty", []any{})
-			if len(v) > 0 {
-				add(path, "twice", insert{v[0]})
-				switch first := v[0].(type) {
-				case map[string]any:
-					add(path, "blank", insert{map[string]any{}})
-				case string:
-					for _, o := range oddStrings {
-						add(path, "item", insert{o})
-					}
-					_ = first
-				}
-			}
-			if len(v) > 1 {
-				swapped := slices.Clone(v)
-				swapped[0], swapped[1] = swapped[1], swapped[0]
-				add(path, "swap", swapped)
-			}
-			for i, item := range v {
-				at := append(slices.Clone(path), i)
-				add(at, "remove", absent{})
-				walk(at, item, s.items(sc))
-			}
+			w.add(path, "blank", insert{map[string]any{}})
 		case string:
 			for _, o := range oddStrings {
-				if o != v {
-					add(path, "string", o)
-				}
+				w.add(path, "item", insert{o})
 			}
-			for _, e := range s.enum(sc) {
-				if e != v {
-					add(path, "enum", e)
-				}
-			}
-			if !strings.Contains(v, " ") && v != "" {
-				add(path, "longer", v+"x")
-			}
-		case int64, float64:
-			for _, o := range oddNumbers {
-				if o != v {
-					add(path, "number", o)
-				}
-			}
-		case bool:
-			add(path, "flip", !v)
 		}
 	}
-	walk(nil, object, s.byName(root))
-	return out
+	if len(v) > 1 {
+		swapped := slices.Clone(v)
+		swapped[0], swapped[1] = swapped[1], swapped[0]
+		w.add(path, "swap", swapped)
+	}
+	for i, item := range v {
+		at := append(slices.Clone(path), i)
+		w.add(at, "remove", absent{})
+		w.value(at, item, w.schemas.items(sc))
+	}
 }
 
 func metaField(k string) bool {
