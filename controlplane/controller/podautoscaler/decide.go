@@ -3,6 +3,7 @@ package podautoscaler
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -74,10 +75,36 @@ func (l *look) least() int32 { return ptr.Deref(l.hpa.Spec.MinReplicas, 1) }
 // measures tells whether the metrics matter: they do not beyond the bounds, nor of a target that somebody set to zero.
 func (l *look) measures() bool {
 	n := l.scale.Spec.Replicas
-	return n <= l.hpa.Spec.MaxReplicas && n >= l.least() && !l.disabled()
+	return n <= l.hpa.Spec.MaxReplicas && (n >= l.least() || n == 0) && !l.disabled()
 }
 
-func (l *look) disabled() bool { return l.scale.Spec.Replicas == 0 && l.least() != 0 }
+// disabled: who scales a target to zero wants it so, unless it was this autoscaler (KEP-2021) and something can wake the target.
+func (l *look) disabled() bool {
+	if l.scale.Spec.Replicas != 0 {
+		return false
+	}
+	asleep := slices.ContainsFunc(l.hpa.Status.Conditions, func(c autoscalingv2.HorizontalPodAutoscalerCondition) bool {
+		return c.Type == autoscalingv2.ScaledToZero && c.Status == corev1.ConditionTrue
+	})
+	return !asleep || l.least() == 0 && !l.outside()
+}
+
+// outside tells whether a metric is there to be read when no pod is.
+func (l *look) outside() bool {
+	return slices.ContainsFunc(l.hpa.Spec.Metrics, func(m autoscalingv2.MetricSpec) bool {
+		return m.Type == autoscalingv2.ObjectMetricSourceType || m.Type == autoscalingv2.ExternalMetricSourceType
+	})
+}
+
+// scaled writes that the target has another size now, and whether it sleeps by it.
+func (l *look) scaled(s story, to int32) {
+	s.set(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededRescale", "the HPA controller was able to update the target scale to %d", to)
+	if l.scale.Spec.Replicas > 0 && to == 0 && l.least() == 0 && l.outside() {
+		s.set(autoscalingv2.ScaledToZero, corev1.ConditionTrue, "ScaledToZero", "the HPA controller scaled the workload to zero")
+		return
+	}
+	s.set(autoscalingv2.ScaledToZero, corev1.ConditionFalse, "NotScaledToZero", "the HPA controller did not scale the workload to zero")
+}
 
 // decide is what comes of a look, given what came of those before.
 func decide(l look, p past) verdict {
@@ -95,7 +122,7 @@ func decide(l look, p past) verdict {
 		s.set(autoscalingv2.ScalingActive, corev1.ConditionFalse, "ScalingDisabled", "scaling is disabled since the replica count of the target is zero")
 	case current > l.hpa.Spec.MaxReplicas:
 		wanted, v.why = l.hpa.Spec.MaxReplicas, "Current number of replicas above Spec.MaxReplicas"
-	case current < l.least():
+	case current < l.least() && current > 0:
 		wanted, v.why = l.least(), "Current number of replicas below Spec.MinReplicas"
 	default:
 		asked, metric, err := l.ask(&v, s)
@@ -103,9 +130,13 @@ func decide(l look, p past) verdict {
 			v.events = append(v.events, event{corev1.EventTypeWarning, "FailedComputeMetricsReplicas", err.Error()})
 			return v // with the number of pods that was wanted before
 		}
-		if wanted = v.bound(&l, s, asked); wanted > current {
+		wanted = v.bound(&l, s, asked)
+		switch {
+		case current == 0 && asked < l.least():
+			v.why = "Current number of replicas below Spec.MinReplicas"
+		case wanted > current:
 			v.why = metric + " above target"
-		} else {
+		default:
 			v.why = "All metrics below target"
 		}
 	}

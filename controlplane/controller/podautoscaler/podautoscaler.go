@@ -162,7 +162,7 @@ func (k *keeper) rescale(ctx context.Context, l *look, v *verdict, of schema.Gro
 		return
 	}
 	v.events = append(v.events, event{corev1.EventTypeNormal, "SuccessfulRescale", fmt.Sprintf("New size: %d; reason: %s", to, v.why)})
-	s.set(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededRescale", "the HPA controller was able to update the target scale to %d", to)
+	l.scaled(s, to)
 	v.status.LastScaleTime = new(metav1.Now())
 	v.past = v.past.scaled(from, to, l.now)
 }

@@ -22,6 +22,7 @@ import (
 //
 //	hpa WORDS...             anew: min= max= up.window= up.select= up.policies=Pods:4:15,Percent:100:15 up.tolerance= and the same
 //	                         of down; metrics, each a word: cpu=50% cpu=100m memory=100Mi c/cpu=50% pods:q=10 object:q=10 object:q=10/pod external:q=10
+//	min N                    somebody changes minReplicas
 //	size N                   somebody scales the target; its pods are then set with "pods" and "pod"
 //	pods N WORDS...          N ready pods that are old; each requests 100m of cpu and 100Mi of memory. Words: cpu=60m memory=50Mi q=3,
 //	                         unmeasured, pending, failed, going, new (started 10s ago and ready since), cold (and not ready), request=none
@@ -52,6 +53,8 @@ func (s *tale) do(t *testing.T, words []string) string {
 		s.size(1)
 	case "size":
 		s.size(number(t, words[1]))
+	case "min":
+		s.l.hpa.Spec.MinReplicas = ptr.To(number(t, words[1]))
 	case "pods":
 		s.l.pods, s.used = nil, map[string]map[string]string{}
 		for i := range number(t, words[1]) {
@@ -114,6 +117,8 @@ func (s *tale) look() string {
 	}
 	to := s.last.status.DesiredReplicas
 	s.past = s.past.scaled(from, to, l.now)
+	l.scaled(story{&s.l.hpa.Status, l.hpa.Generation, l.now}, to)
+	s.last.status = s.l.hpa.Status
 	s.size(to)
 	return strings.Join(append([]string{fmt.Sprintf("%d -> %d, %s", from, to, s.last.why)}, told...), "; ")
 }
