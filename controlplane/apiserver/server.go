@@ -134,6 +134,7 @@ func (s *Server) serve(groups []resource.Group) error {
 		Store:        func(gr schema.GroupResource) *genericregistry.Store { return s.stores[gr] },
 		ServiceCIDRs: ipNets(s.cfg.ServiceCIDRs),
 		NodePorts:    s.cfg.NodePorts,
+		Healthy:      s.store.Healthy,
 	}}
 	built := make([]versions, len(groups))
 	for i, g := range groups {

@@ -132,6 +132,8 @@ type Deps struct {
 	ServiceCIDRs []*net.IPNet
 	// NodePorts is the NodePort range.
 	NodePorts utilnet.PortRange
+	// Healthy tells what is wrong with the database.
+	Healthy func(context.Context) error
 }
 
 // Rules is a Kind's behaviour with the object's own type. Of turns it into a Kind, so that nobody writes type assertions.
