@@ -10,6 +10,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/utils/ptr"
 )
@@ -155,5 +156,18 @@ func TestNodeAuthorizer(t *testing.T) {
 	}
 	if n.graph.reaches("a", ref{"podcertificaterequests", "ns", "mine"}) {
 		t.Error("a request that is gone is still the node's")
+	}
+}
+
+// A review of a node's own rights says that it does not have all of them.
+func TestNodeRules(t *testing.T) {
+	for _, c := range []struct {
+		user       user.Info
+		incomplete bool
+	}{{NodeUser("a"), true}, {&user.DefaultInfo{Name: "system:node:a"}, false}, {&user.DefaultInfo{Name: "b"}, false}} {
+		_, _, incomplete, err := NewRBAC().Resolver().RulesFor(t.Context(), c.user, "ns")
+		if incomplete != c.incomplete || (err != nil) != c.incomplete {
+			t.Errorf("%s: incomplete %v, %v", c.user.GetName(), incomplete, err)
+		}
 	}
 }

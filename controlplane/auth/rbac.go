@@ -262,5 +262,8 @@ func (r resolver) RulesFor(ctx context.Context, u user.Info, namespace string) (
 			urls = append(urls, &authorizer.DefaultNonResourceRuleInfo{Verbs: p.Verbs, NonResourceURLs: p.NonResourceURLs})
 		}
 	}
+	if _, node := NodeName(u); node { // what it may do depends on what runs on it, which is not told in rules
+		return resources, urls, true, errors.Join(err, errors.New("node authorizer does not support user rule resolution"))
+	}
 	return resources, urls, false, err
 }
