@@ -5,7 +5,9 @@
 // controlplane/apiserver turns the table into storage, discovery and REST handlers; nothing else reads it.
 //
 // To add a kind: write its Rules in the group's package (one file), add one row to the group's Kinds,
-// and, if the group is new, one line to controlplane/apiserver's list of groups.
+// and, if the group is new, one line to controlplane/apiserver's list of groups. Make the API's description anew
+// (controlplane/apiserver/openapi/generate.sh). Then add an object of it, with all its fields, to test/apidiff/testdata, and ask
+// upstream's server and ours the same: make api-diff PEER=kubeconfig KINDS=Kind.
 package resource
 
 import (
