@@ -23,12 +23,17 @@ func (t *Tree) Watch(ctx context.Context, repaired func(dirs []string, err error
 		return fmt.Errorf("watch the pods' cgroups: %w (is fs.inotify.max_user_instances used up?)", err)
 	}
 	defer w.Close()
-	if err := t.Setup(); err != nil { // what went before we listen
-		return err
-	}
-	mine := t.levels()
-	if err := follow(w, mine); err != nil {
-		return err
+	var mine []string
+	for known := false; !known; { // what goes before we listen is made; what goes before it is listed must not be missed for ever
+		if err := t.Setup(); err != nil {
+			return err
+		}
+		was := mine
+		mine = t.levels()
+		if err := follow(w, mine); err != nil {
+			return err
+		}
+		known = slices.Equal(was, mine)
 	}
 	quiet := time.NewTimer(0) // what went since
 	defer quiet.Stop()
