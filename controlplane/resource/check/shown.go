@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -138,6 +139,7 @@ func writeFields(b *bytes.Buffer, v reflect.Value) error {
 		f := v.Type().Field(i)
 		var err error
 		switch {
+		case f.Type == reflect.TypeFor[metav1.TypeMeta](): // what upstream validates has lost it
 		case !f.Anonymous:
 			comma(b)
 			err = writeNamed(b, f.Name, v.Field(i))

@@ -38,6 +38,10 @@ func TestShown(t *testing.T) {
 	if want := `{"name":"n","Spec":{"Volumes":null`; err != nil || string(got[:len(want)]) != want {
 		t.Errorf("a template is shown as %s, %v", got, err)
 	}
+	got, err = json.Marshal(Shown(corev1.PersistentVolumeClaim{TypeMeta: metav1.TypeMeta{Kind: "PersistentVolumeClaim"}, ObjectMeta: metav1.ObjectMeta{Name: "n"}}))
+	if want := `{"name":"n","Spec":{`; err != nil || string(got[:len(want)]) != want {
+		t.Errorf("a claim is shown as %s, %v", got, err)
+	}
 }
 
 func TestTidy(t *testing.T) {
