@@ -8,8 +8,10 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	componentcli "k8s.io/component-base/cli"
+	"k8s.io/component-base/logs"
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/plugin"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 )
 
 // kubectl runs kubectl on our arguments and returns its exit code. direct: we were called by the name kubectl.
@@ -31,7 +33,8 @@ func kubectl(direct bool) int {
 			os.Setenv("KUBECONFIG", own)
 		}
 	}
-	os.Args = args // kubectl's completion and plugins look here
+	os.Args = args                                    // kubectl's completion and plugins look here, and cobra, unless an alias of the user's gives it others
+	_, _ = logs.GlogSetter(cmd.GetLogVerbosity(args)) // before flags are parsed: plugins and preferences log too; a wrong value is told then
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50).WithWarningPrinter(streams)
 	command := cmd.NewDefaultKubectlCommandWithArgs(cmd.KubectlOptions{
@@ -40,6 +43,9 @@ func kubectl(direct bool) int {
 		ConfigFlags:   flags,
 		IOStreams:     streams,
 	})
-	command.SetArgs(args[1:])
-	return componentcli.Run(command)
+	if err := componentcli.RunNoErrOutput(command); err != nil {
+		cmdutil.CheckErr(err) // says it as kubectl does, and ends the process
+		return 1
+	}
+	return 0
 }

@@ -38,12 +38,14 @@ var (
 	address = regexp.MustCompile(`(clusterIPs?(\[\d\])?: )"[0-9.]+"`)
 	port    = regexp.MustCompile(`([nN]odePort: )3[0-2]\d{3}`)
 	index   = regexp.MustCompile(`\[\d+\]`)
+	uid     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	token   = regexp.MustCompile(`kube-api-access-[a-z0-9]{5}`)
 	ages    = regexp.MustCompile(`(rows\[\d+\].cells\[\d+\]: )"\d+[smh](\d+s)?"`)
 )
 
 func masked(line string) string {
 	line = address.ReplaceAllString(line, `${1}"ALLOCATED"`)
+	line = uid.ReplaceAllString(line, "UID")
 	line = port.ReplaceAllString(line, `${1}ALLOCATED`)
 	line = ages.ReplaceAllString(line, `${1}"AGE"`)
 	return token.ReplaceAllString(line, "kube-api-access-XXXXX")
