@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -82,6 +83,28 @@ type definedStorages struct{ all sync.Map } // of *definedStorage by group and r
 
 type definedStorage struct{ storage.Interface }
 
+// youth is how long a list waits for a storage that has only just been made, and soon is how often it looks.
+const (
+	youth = 3 * time.Second
+	soon  = 10 * time.Millisecond
+)
+
+// GetList waits for a storage that has only just been made, where the library tells its clients to come again after a second. It tells
+// that its own controller, too, which empties a definition before it goes, and which then may not come again for minutes.
+func (d *definedStorage) GetList(ctx context.Context, key string, o storage.ListOptions, list runtime.Object) error {
+	for begun := time.Now(); ; {
+		err := d.Interface.GetList(ctx, key, o, list)
+		if !apierrors.IsTooManyRequests(err) || time.Since(begun) > youth {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(soon):
+		}
+	}
+}
+
 // of returns the newest storage of a resource, nil if there is none: each served version has one, of the same objects.
 func (d *definedStorages) of(gr schema.GroupResource) storage.Interface {
 	if st, ok := d.all.Load(gr); ok {
@@ -108,7 +131,7 @@ func (r recorded) GetRESTOptions(gr schema.GroupResource, example runtime.Object
 		}
 		known := &definedStorage{st}
 		r.d.all.Store(gr, known)
-		return st, func() {
+		return known, func() {
 			r.d.all.CompareAndDelete(gr, known)
 			destroy()
 		}, nil

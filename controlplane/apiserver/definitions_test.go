@@ -53,6 +53,7 @@ func TestDefinitions(t *testing.T) {
 	t.Run("refused", d.refused)
 	t.Run("names", d.names)
 	t.Run("counted", d.counted)
+	t.Run("short lives", d.shortLives)
 	t.Run("deletion", d.deletion) // last: of vessels themselves
 }
 
@@ -476,6 +477,34 @@ func (d definitions) counted(t *testing.T) {
 func (d definitions) count(resource string) (storage.Stats, error) {
 	d.counts.each.Clear() // what is remembered
 	return d.counts.of(resource)
+}
+
+// A definition that goes as soon as it is established, before anybody has asked for its objects, goes at once: that its storage is only
+// just being made holds up nobody.
+func (d definitions) shortLives(t *testing.T) {
+	api := d.crds.ApiextensionsV1().CustomResourceDefinitions()
+	var names []string
+	for i := range 20 {
+		crd := vesselDefinition(t)
+		one := fmt.Sprintf("gnat%d", i)
+		crd.Spec.Names = apiextensionsv1.CustomResourceDefinitionNames{Plural: one + "s", Singular: one, Kind: "Gnat" + one, ListKind: "Gnat" + one + "List"}
+		crd.Name = one + "s." + crd.Spec.Group
+		names = append(names, crd.Name)
+		must(t)(api.Create(t.Context(), crd, createOptions))
+		eventually(t, crd.Name+" is established", func() bool {
+			now, err := api.Get(t.Context(), crd.Name, getOptions)
+			return err == nil && established(now)
+		})
+		if err := api.Delete(t.Context(), crd.Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range names {
+		eventually(t, name+" is gone", func() bool {
+			_, err := api.Get(t.Context(), name, getOptions)
+			return apierrors.IsNotFound(err)
+		})
+	}
 }
 
 func (d definitions) deletion(t *testing.T) {
