@@ -166,3 +166,28 @@ func words(line string) []string {
 	}
 	return out
 }
+
+// A user's own preferences count: aliases that put words before those that are typed, and defaults of flags.
+func TestKubectlPreferences(t *testing.T) {
+	c := labtest.Cluster(t)
+	file := filepath.Join(t.TempDir(), "kuberc.yaml")
+	if err := os.WriteFile(file, []byte(`apiVersion: kubectl.config.k8s.io/v1beta1
+kind: Preference
+aliases:
+- name: space
+  command: get
+  prependArgs: [namespace]
+  options: [{name: output, default: name}]
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := labtest.Kubectl(t, c, "space", "default", "--kuberc="+file); got != "namespace/default\n" {
+		t.Errorf("the alias says %q", got)
+	}
+	if got := labtest.Kubectl(t, c, "--kuberc="+file, "space", "default", "-o", "jsonpath={.kind}"); got != "Namespace" {
+		t.Errorf("with a flag that is typed it says %q", got)
+	}
+	if got := labtest.Refused(t, c, "", "space", "default"); !strings.Contains(got, `unknown command "space"`) {
+		t.Errorf("without preferences: %q", got)
+	}
+}
