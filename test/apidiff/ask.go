@@ -103,7 +103,7 @@ func (s *server) ask(ctx context.Context, r request) (answer, error) {
 			return answer{}, fmt.Errorf("%s: %w", s.name, err)
 		}
 		if res.StatusCode == http.StatusTooManyRequests && try < 5 {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // what a server that is too busy asks for
 			if b, ok := body.(*bytes.Reader); ok {
 				b.Seek(0, io.SeekStart)
 			}

@@ -48,7 +48,7 @@ func masked(line string) string {
 	line = uid.ReplaceAllString(line, "UID")
 	line = port.ReplaceAllString(line, `${1}ALLOCATED`)
 	line = ages.ReplaceAllString(line, `${1}"AGE"`)
-	return token.ReplaceAllString(line, "kube-api-access-XXXXX")
+	return token.ReplaceAllString(line, "kube-api-access-SUFFIX")
 }
 
 // add records an answer of both; it takes out the lines that are the same.

@@ -49,7 +49,6 @@ func namespaceKind() resource.Kind {
 }
 
 func installNamespace(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
-	store.ReturnDeletedObject = true
 	store.ShouldDeleteDuringUpdate = func(ctx context.Context, key string, obj, existing runtime.Object) bool {
 		n, ok := obj.(*corev1.Namespace)
 		return ok && len(n.Spec.Finalizers) == 0 && genericregistry.ShouldDeleteDuringUpdate(ctx, key, obj, existing)

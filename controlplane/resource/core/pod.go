@@ -45,7 +45,6 @@ func podKind() resource.Kind {
 }
 
 func installPod(d resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
-	store.ReturnDeletedObject = true
 	status := viewOf(store, viewRules[*corev1.Pod]{
 		prepare:  preparePodStatus,
 		validate: func(_ context.Context, p, old *corev1.Pod) field.ErrorList { return validatePodStatusUpdate(p, old) },
