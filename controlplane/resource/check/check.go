@@ -32,6 +32,14 @@ func NonNegativePtr[N Integer](v *N, path *field.Path) field.ErrorList {
 	return NonNegative(*v, path)
 }
 
+// Quantity checks the value of an amount of something.
+func Quantity(value int64, path *field.Path) field.ErrorList {
+	if value < 0 {
+		return field.ErrorList{field.Invalid(path, value, "must be a valid resource quantity")}
+	}
+	return nil
+}
+
 // Immutable checks that an update left a field as it was.
 func Immutable(obj, old any, path *field.Path) field.ErrorList {
 	return apivalidation.ValidateImmutableField(obj, old, path)

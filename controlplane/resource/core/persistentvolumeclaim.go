@@ -211,7 +211,7 @@ func validateClaimStatus(c *corev1.PersistentVolumeClaim) field.ErrorList {
 		errs = append(errs, field.Required(field.NewPath("Spec", "accessModes"), ""))
 	}
 	for name, size := range c.Status.Capacity {
-		errs = append(errs, basicQuantity(size.Value(), path.Child("capacity").Key(string(name)))...)
+		errs = append(errs, check.Quantity(size.Value(), path.Child("capacity").Key(string(name)))...)
 	}
 	at := path.Child("allocatedResourceStatuses")
 	for name, status := range c.Status.AllocatedResourceStatuses {
@@ -228,7 +228,7 @@ func validateClaimStatus(c *corev1.PersistentVolumeClaim) field.ErrorList {
 			errs = append(errs, unknown...)
 			continue
 		}
-		if negative := basicQuantity(size.Value(), at.Key(string(name))); len(negative) > 0 {
+		if negative := check.Quantity(size.Value(), at.Key(string(name))); len(negative) > 0 {
 			errs = append(errs, negative...)
 			continue
 		}

@@ -3,9 +3,7 @@ package storage
 import (
 	"context"
 	"math"
-	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -17,6 +15,7 @@ import (
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/persistentvolume"
 )
 
 const (
@@ -80,7 +79,7 @@ func validateAttachment(a *storagev1.VolumeAttachment, attacher attacherRule) fi
 	case s.PersistentVolumeName != nil && *s.PersistentVolumeName == "":
 		errs = append(errs, field.Required(source.Child("persistentVolumeName"), "must specify non empty persistentVolumeName"))
 	case s.InlineVolumeSpec != nil:
-		errs = append(errs, validateInline(s.InlineVolumeSpec, source.Child("inlineVolumeSpec"))...)
+		errs = append(errs, persistentvolume.ValidateInline(s.InlineVolumeSpec, source.Child("inlineVolumeSpec"))...)
 	}
 	if pv := a.Spec.Source.PersistentVolumeName; pv != nil {
 		errs = append(errs, check.Strings(apivalidation.NameIsDNSSubdomain(*pv, false), source.Child("persistentVolumeName"), *pv)...)
@@ -107,46 +106,6 @@ func validateVolumeError(e *storagev1.VolumeError, path *field.Path) field.Error
 	}
 	if c := e.ErrorCode; c != nil && *c < 0 {
 		errs = append(errs, field.Invalid(path.Child("errorCode"), *c, validation.InclusiveRangeError(0, math.MaxInt32)))
-	}
-	return errs
-}
-
-var accessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod}
-
-// validateInline checks the volume that a pod has without a PersistentVolume: a CSI driver's, and without what binding and
-// scheduling would want to know.
-func validateInline(s *corev1.PersistentVolumeSpec, path *field.Path) field.ErrorList {
-	const inline = " in the context of inline volumes"
-	var errs field.ErrorList
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{{"claimRef", s.ClaimRef != nil}, {"capacity", len(s.Capacity) > 0}, {"nodeAffinity", s.NodeAffinity != nil}} {
-		if f.set {
-			errs = append(errs, field.Forbidden(path.Child(f.name), "may not be specified"+inline))
-		}
-	}
-	if s.CSI == nil {
-		errs = append(errs, field.Required(path.Child("csi"), "has to be specified"+inline))
-	} else {
-		errs = append(errs, validateDriverName(s.CSI.Driver, path.Child("csi", "driver"))...)
-		if s.CSI.VolumeHandle == "" {
-			errs = append(errs, field.Required(path.Child("csi", "volumeHandle"), ""))
-		}
-	}
-	if len(s.AccessModes) == 0 {
-		errs = append(errs, field.Required(path.Child("accessModes"), ""))
-	}
-	for _, m := range s.AccessModes {
-		errs = append(errs, check.OneOf(m, path.Child("accessModes"), accessModes...)...)
-	}
-	if slices.Contains(s.AccessModes, corev1.ReadWriteOncePod) && slices.ContainsFunc(s.AccessModes, func(m corev1.PersistentVolumeAccessMode) bool {
-		return m != corev1.ReadWriteOncePod && slices.Contains(accessModes, m)
-	}) {
-		errs = append(errs, field.Forbidden(path.Child("accessModes"), "may not use ReadWriteOncePod with other access modes"))
-	}
-	if p := s.PersistentVolumeReclaimPolicy; p != "" && p != corev1.PersistentVolumeReclaimRetain {
-		errs = append(errs, field.Forbidden(path.Child("persistentVolumeReclaimPolicy"), "may only be Retain"+inline))
 	}
 	return errs
 }

@@ -88,7 +88,26 @@ func TestValidate(t *testing.T) {
 			"spec.source.inlineVolumeSpec.claimRef: Forbidden: may not be specified in the context of inline volumes",
 			"spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
 			`spec.source.inlineVolumeSpec.accessModes: Unsupported value: "x"`,
-			"spec.source.inlineVolumeSpec.persistentVolumeReclaimPolicy: Forbidden: may only be Retain in the context of inline volumes"}},
+			"spec.source.inlineVolumeSpec.persistentVolumeReclaimPolicy: Forbidden: may only be Retain in the context of inline volumes",
+			"spec.source.inlineVolumeSpec: Required value: must specify a volume type"}},
+		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n",
+			Source: storagev1.VolumeAttachmentSource{InlineVolumeSpec: &corev1.PersistentVolumeSpec{
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, VolumeMode: ptr.To(corev1.PersistentVolumeBlock), StorageClassName: "c",
+				PersistentVolumeSource: corev1.PersistentVolumeSource{
+					HostPath: &corev1.HostPathVolumeSource{Path: "/a/.."},
+					CSI:      &corev1.CSIPersistentVolumeSource{Driver: "d", VolumeHandle: "h"}}}}}}, []string{
+			`spec.source.inlineVolumeSpec.hostPath.path: Invalid value: "/a/..": must not contain '..'`,
+			"spec.source.inlineVolumeSpec.csi: Forbidden: may not specify more than 1 volume type",
+			"spec.source.inlineVolumeSpec.storageClassName: Forbidden: may not be specified in the context of inline volumes",
+			"spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem in the context of inline volumes"}},
+		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n",
+			Source: storagev1.VolumeAttachmentSource{InlineVolumeSpec: &corev1.PersistentVolumeSpec{
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, VolumeAttributesClassName: ptr.To(""),
+				PersistentVolumeSource: corev1.PersistentVolumeSource{
+					CSI: &corev1.CSIPersistentVolumeSource{Driver: "d", NodePublishSecretRef: &corev1.SecretReference{Name: "s"}}}}}}}, []string{
+			"spec.source.inlineVolumeSpec.csi.volumeHandle: Required value",
+			"spec.source.inlineVolumeSpec.csi.nodePublishSecretRef.namespace: Required value",
+			"spec.source.inlineVolumeSpec.volumeAttributesClassName: Required value: an empty string is disallowed"}},
 		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n"}}, []string{
 			"spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"}},
 	} {
