@@ -95,6 +95,9 @@ func testPodCreate(t *testing.T, p pods) {
 		t.Errorf("conditions of a gated pod: %+v", c)
 	}
 	wantError(t, p.bind("gated", "n1"), "pod gated has non-empty .spec.schedulingGates")
+	_, err := p.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "astray"},
+		Spec: corev1.PodSpec{NodeName: "a/b", Containers: []corev1.Container{{Name: "c", Image: "busybox:1"}}}}, create)
+	wantError(t, err, `spec.nodeName: Invalid value: "a/b"`)
 	p.kill("p")
 	p.kill("gated")
 }
