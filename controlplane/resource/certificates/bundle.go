@@ -5,10 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -50,28 +48,12 @@ func validateBundle(b *certificatesv1.ClusterTrustBundle, anchors bool) field.Er
 		errs = append(errs, podspec.ValidateSignerName(signer, field.NewPath("spec", "signerName"))...)
 	}
 	if b.Name != "" {
-		errs = append(errs, check.Strings(bundleName(b.Name, b.Spec.SignerName), name, b.Name)...)
+		errs = append(errs, check.Strings(podspec.BundleName(b.Name, b.Spec.SignerName), name, b.Name)...)
 	}
 	if anchors {
 		errs = append(errs, validateAnchors(b.Spec.TrustBundle, field.NewPath("spec", "trustBundle"))...)
 	}
 	return errs
-}
-
-// bundleName: the name begins with the signer's, in which colons stand for slashes.
-func bundleName(name, signer string) []string {
-	prefix := ""
-	if signer != "" {
-		prefix = strings.ReplaceAll(signer, "/", ":") + ":"
-	}
-	rest, ok := strings.CutPrefix(name, prefix)
-	switch {
-	case !ok:
-		return []string{fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", signer, prefix)}
-	case signer == "" && strings.Contains(name, ":"):
-		return []string{`ClusterTrustBundle without signer name must not have ":" in its name`}
-	}
-	return apivalidation.NameIsDNSSubdomain(rest, false)
 }
 
 func validateAnchors(text string, path *field.Path) field.ErrorList {

@@ -109,7 +109,7 @@ func (p projection) bundle(b *corev1.ClusterTrustBundleProjection, path *field.P
 		if *b.Name == "" {
 			errs = append(errs, field.Required(path.Child("name"), "must be a valid object name"))
 		}
-		for _, msg := range bundleName(*b.Name) {
+		for _, msg := range BundleName(*b.Name, signerOf(*b.Name)) {
 			errs = append(errs, field.Invalid(path.Child("name"), *b.Name, fmt.Sprintf("not a valid clustertrustbundlename: %v", msg)))
 		}
 		if b.LabelSelector != nil {
@@ -129,12 +129,26 @@ func (p projection) bundle(b *corev1.ClusterTrustBundleProjection, path *field.P
 	return append(errs, p.write(b.Path, b.Path)...)
 }
 
-// bundleName: a bundle of a signer is named <signer with ":" for "/">:<name>.
-func bundleName(name string) []string {
-	if at := strings.LastIndex(name, ":"); at >= 0 {
-		name = name[at+1:]
+// signerOf tells from a bundle's name whose it is: nobody's has no colon.
+func signerOf(bundle string) string {
+	return strings.ReplaceAll(bundle[:max(0, strings.LastIndex(bundle, ":"))], ":", "/")
+}
+
+// BundleName says what is wrong with the name of a ClusterTrustBundle: it begins with the signer's, in which colons stand
+// for slashes.
+func BundleName(name, signer string) []string {
+	prefix := ""
+	if signer != "" {
+		prefix = strings.ReplaceAll(signer, "/", ":") + ":"
 	}
-	return apivalidation.NameIsDNSSubdomain(name, false)
+	rest, ok := strings.CutPrefix(name, prefix)
+	switch {
+	case !ok:
+		return []string{fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", signer, prefix)}
+	case signer == "" && strings.Contains(name, ":"):
+		return []string{`ClusterTrustBundle without signer name must not have ":" in its name`}
+	}
+	return apivalidation.NameIsDNSSubdomain(rest, false)
 }
 
 // Limits of a pod certificate's life, in seconds: 91 days, or one for Kubernetes' own signers.

@@ -30,3 +30,19 @@ func TestRestartRulesWithoutPolicy(t *testing.T) {
 		t.Errorf("rules of an init container without a policy: %s", text)
 	}
 }
+
+func TestBundleInAProjection(t *testing.T) {
+	for name, want := range map[string]string{
+		"mine":              "",
+		"example.com:s:one": "",
+		"a/b:c":             "not a valid clustertrustbundlename: ClusterTrustBundle for signerName a/b must be named with prefix a:b:",
+		":c":                `not a valid clustertrustbundlename: ClusterTrustBundle without signer name must not have ":" in its name`,
+		"a:B":               "a lowercase RFC 1123 subdomain",
+	} {
+		v := &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: &name, Path: "p"}}}}
+		errs := validateProjected(v, field.NewPath("v"))
+		if (len(errs) > 0) != (want != "") || len(errs) > 0 && !strings.Contains(errs[0].Detail, want) {
+			t.Errorf("bundle %q: got %v, want %q", name, errs, want)
+		}
+	}
+}
