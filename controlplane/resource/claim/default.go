@@ -25,23 +25,3 @@ func DefaultSpec(spec *corev1.PersistentVolumeClaimSpec) {
 	resourcename.RoundUp(spec.Resources.Limits)
 	resourcename.RoundUp(spec.Resources.Requests)
 }
-
-// DefaultAzureDisk sets the defaults of the one volume source that pods and PersistentVolumes have in common
-// and that has more than a name to default.
-func DefaultAzureDisk(d *corev1.AzureDiskVolumeSource) {
-	if d.CachingMode == nil {
-		mode := corev1.AzureDataDiskCachingReadWrite
-		d.CachingMode = &mode
-	}
-	if d.FSType == nil {
-		fs := "ext4"
-		d.FSType = &fs
-	}
-	if d.ReadOnly == nil {
-		d.ReadOnly = new(bool)
-	}
-	if d.Kind == nil {
-		kind := corev1.AzureSharedBlobDisk
-		d.Kind = &kind
-	}
-}

@@ -12,10 +12,9 @@ import (
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
-	"keelson.dev/keelson/controlplane/resource/claim"
 	"keelson.dev/keelson/controlplane/resource/column"
+	"keelson.dev/keelson/controlplane/resource/persistentvolume"
 	"keelson.dev/keelson/controlplane/resource/podspec"
-	"keelson.dev/keelson/controlplane/resource/resourcename"
 )
 
 func persistentVolumeKind() resource.Kind {
@@ -69,31 +68,7 @@ func defaultVolume(v *corev1.PersistentVolume) {
 		mode := corev1.PersistentVolumeFilesystem
 		spec.VolumeMode = &mode
 	}
-	resourcename.RoundUp(spec.Capacity)
-	if spec.HostPath != nil && spec.HostPath.Type == nil {
-		unset := corev1.HostPathUnset
-		spec.HostPath.Type = &unset
-	}
-	orElse := func(s *string, otherwise string) {
-		if *s == "" {
-			*s = otherwise
-		}
-	}
-	if r := spec.RBD; r != nil {
-		orElse(&r.RBDPool, "rbd")
-		orElse(&r.RadosUser, "admin")
-		orElse(&r.Keyring, "/etc/ceph/keyring")
-	}
-	if i := spec.ISCSI; i != nil {
-		orElse(&i.ISCSIInterface, "default")
-	}
-	if spec.AzureDisk != nil {
-		claim.DefaultAzureDisk(spec.AzureDisk)
-	}
-	if s := spec.ScaleIO; s != nil {
-		orElse(&s.StorageMode, "ThinProvisioned")
-		orElse(&s.FSType, "xfs")
-	}
+	persistentvolume.Default(spec)
 }
 
 func volumeColumns() []resource.Column {

@@ -9,8 +9,38 @@ import (
 	"keelson.dev/keelson/controlplane/resource/check"
 	"keelson.dev/keelson/controlplane/resource/claim"
 	"keelson.dev/keelson/controlplane/resource/podspec"
+	"keelson.dev/keelson/controlplane/resource/resourcename"
 	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
+
+// Default sets what a volume has wherever it is told of.
+func Default(s *corev1.PersistentVolumeSpec) {
+	resourcename.RoundUp(s.Capacity)
+	if s.HostPath != nil && s.HostPath.Type == nil {
+		unset := corev1.HostPathUnset
+		s.HostPath.Type = &unset
+	}
+	orElse := func(s *string, otherwise string) {
+		if *s == "" {
+			*s = otherwise
+		}
+	}
+	if r := s.RBD; r != nil {
+		orElse(&r.RBDPool, "rbd")
+		orElse(&r.RadosUser, "admin")
+		orElse(&r.Keyring, "/etc/ceph/keyring")
+	}
+	if i := s.ISCSI; i != nil {
+		orElse(&i.ISCSIInterface, "default")
+	}
+	if s.AzureDisk != nil {
+		volumesource.DefaultAzureDisk(s.AzureDisk)
+	}
+	if s := s.ScaleIO; s != nil {
+		orElse(&s.StorageMode, "ThinProvisioned")
+		orElse(&s.FSType, "xfs")
+	}
+}
 
 // Validate checks the spec of the PersistentVolume of that name.
 func Validate(s *corev1.PersistentVolumeSpec, name string, at *field.Path) field.ErrorList {
@@ -34,7 +64,7 @@ func Validate(s *corev1.PersistentVolumeSpec, name string, at *field.Path) field
 }
 
 // ValidateInline checks the spec of a volume that has no PersistentVolume: a CSI driver's, and without what binding and
-// scheduling would want to know.
+// scheduling would want to know. The name of its class of attributes means nothing here and is not looked at, as upstream.
 func ValidateInline(s *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorList {
 	const inline = " in the context of inline volumes"
 	var errs field.ErrorList
@@ -62,7 +92,7 @@ func ValidateInline(s *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorL
 	if s.VolumeMode != nil && *s.VolumeMode != corev1.PersistentVolumeFilesystem {
 		errs = append(errs, field.Forbidden(at.Child("volumeMode"), "may not specify volumeMode other than Filesystem"+inline))
 	}
-	return append(errs, validateClass(s, at)...)
+	return errs
 }
 
 func validateAffinity(a *corev1.VolumeNodeAffinity, at *field.Path) field.ErrorList {

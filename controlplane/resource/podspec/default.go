@@ -7,6 +7,7 @@ import (
 
 	"keelson.dev/keelson/controlplane/resource/claim"
 	"keelson.dev/keelson/controlplane/resource/resourcename"
+	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
 // DefaultTemplate sets the defaults of a pod template. A nil template is left alone.
@@ -187,7 +188,7 @@ func defaultForeignVolume(v *corev1.VolumeSource) {
 		setIfZero(&v.RBD.Keyring, "/etc/ceph/keyring")
 	}
 	if v.AzureDisk != nil {
-		claim.DefaultAzureDisk(v.AzureDisk)
+		volumesource.DefaultAzureDisk(v.AzureDisk)
 	}
 	if v.ScaleIO != nil {
 		setIfZero(&v.ScaleIO.StorageMode, "ThinProvisioned")

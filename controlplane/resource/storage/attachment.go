@@ -41,6 +41,11 @@ func volumeAttachment() resource.Kind {
 				func(a *attachment) any { return a.Status.Attached }),
 		},
 	}, resource.Rules[*attachment]{
+		Default: func(a *attachment) {
+			if inline := a.Spec.Source.InlineVolumeSpec; inline != nil {
+				persistentvolume.Default(inline)
+			}
+		},
 		Validate: func(_ context.Context, a *attachment) field.ErrorList { return validateAttachment(a, newAttacher) },
 		ValidateUpdate: func(_ context.Context, a, old *attachment) field.ErrorList {
 			return append(validateAttachment(a, validateDriverName), immutable(check.Same(a.Spec, old.Spec), field.NewPath("spec"))...)

@@ -43,6 +43,12 @@ func TestDefaults(t *testing.T) {
 	if s := driver().Spec; !*s.AttachRequired || *s.FSGroupPolicy != "ReadWriteOnceWithFSType" || s.VolumeLifecycleModes[0] != "Persistent" {
 		t.Errorf("%+v", s)
 	}
+	inline := func(v corev1.ISCSIPersistentVolumeSource) *storagev1.VolumeAttachment {
+		return &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Source: storagev1.VolumeAttachmentSource{
+			InlineVolumeSpec: &corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{ISCSI: &v}}}}}
+	}
+	resourcetest.CheckDefaults(t, resourcetest.Kind(t, Group(), "VolumeAttachment"),
+		inline(corev1.ISCSIPersistentVolumeSource{}), inline(corev1.ISCSIPersistentVolumeSource{ISCSIInterface: "default"}))
 }
 
 func TestValidate(t *testing.T) {
@@ -102,12 +108,11 @@ func TestValidate(t *testing.T) {
 			"spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem in the context of inline volumes"}},
 		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n",
 			Source: storagev1.VolumeAttachmentSource{InlineVolumeSpec: &corev1.PersistentVolumeSpec{
-				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, VolumeAttributesClassName: ptr.To(""),
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 				PersistentVolumeSource: corev1.PersistentVolumeSource{
 					CSI: &corev1.CSIPersistentVolumeSource{Driver: "d", NodePublishSecretRef: &corev1.SecretReference{Name: "s"}}}}}}}, []string{
 			"spec.source.inlineVolumeSpec.csi.volumeHandle: Required value",
-			"spec.source.inlineVolumeSpec.csi.nodePublishSecretRef.namespace: Required value",
-			"spec.source.inlineVolumeSpec.volumeAttributesClassName: Required value: an empty string is disallowed"}},
+			"spec.source.inlineVolumeSpec.csi.nodePublishSecretRef.namespace: Required value"}},
 		{"VolumeAttachment", &storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "d", NodeName: "n"}}, []string{
 			"spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"}},
 	} {

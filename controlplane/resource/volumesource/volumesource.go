@@ -166,6 +166,25 @@ func AzureDisk(v *corev1.AzureDiskVolumeSource, at *field.Path) field.ErrorList 
 	return errs
 }
 
+// DefaultAzureDisk sets the defaults of the one source that has more than a name to default.
+func DefaultAzureDisk(d *corev1.AzureDiskVolumeSource) {
+	if d.CachingMode == nil {
+		mode := corev1.AzureDataDiskCachingReadWrite
+		d.CachingMode = &mode
+	}
+	if d.FSType == nil {
+		fs := "ext4"
+		d.FSType = &fs
+	}
+	if d.ReadOnly == nil {
+		d.ReadOnly = new(bool)
+	}
+	if d.Kind == nil {
+		kind := corev1.AzureSharedBlobDisk
+		d.Kind = &kind
+	}
+}
+
 // Flex checks the driver and options of a FlexVolume.
 func Flex(driver string, options map[string]string, at *field.Path) field.ErrorList {
 	errs := Required(at, "driver", driver)
