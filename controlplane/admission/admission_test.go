@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/component-base/metrics/legacyregistry"
+	"k8s.io/component-base/metrics/testutil"
 	"k8s.io/utils/ptr"
 )
 
@@ -397,7 +399,23 @@ func TestPodSecurity(t *testing.T) {
 	refused(t, admit(t, c, write{resource: "pods", obj: p}), "")
 	p = newPod()
 	p.Namespace, p.Spec.HostNetwork = "tight", true
+	denied := map[string]string{"decision": "deny", "policy_level": "baseline", "policy_version": "latest", "mode": "enforce",
+		"request_operation": "create", "resource": "pod", "subresource": ""}
+	before := counted(t, "pod_security_evaluations_total", denied)
 	refused(t, admit(t, c, write{resource: "pods", obj: p}), `violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)`)
+	if n := counted(t, "pod_security_evaluations_total", denied); n != before+1 {
+		t.Errorf("%v refusals are counted, %v before", n, before)
+	}
+}
+
+// counted is the value of a counter, 0 if it has not counted yet.
+func counted(t *testing.T, name string, labels map[string]string) float64 {
+	t.Helper()
+	n, err := testutil.GetCounterValuesFromGatherer(legacyregistry.DefaultGatherer, name, labels, "decision")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n[labels["decision"]]
 }
 
 func TestQuota(t *testing.T) {

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"errors"
+	"sync"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -10,7 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/component-base/metrics/legacyregistry"
 	podsecurity "k8s.io/pod-security-admission/admission"
 	"k8s.io/pod-security-admission/admission/api/load"
 	"k8s.io/pod-security-admission/api"
@@ -31,7 +34,7 @@ func (c *cluster) newPodSecurity() (admission.Interface, error) {
 	judge := &podsecurity.Admission{
 		Configuration:    config,
 		Evaluator:        checks,
-		Metrics:          unmeasured{},
+		Metrics:          podSecurityMetrics(),
 		PodSpecExtractor: podsecurity.DefaultPodSpecExtractor{},
 		PodLister:        podsecurity.PodListerFromClient(c.client),
 		NamespaceGetter:  namespaceGetter{c},
@@ -50,6 +53,14 @@ func (c *cluster) newPodSecurity() (admission.Interface, error) {
 		return secured(ctx, a, judge.Validate(ctx, attributes{a}))
 	}}, nil
 }
+
+// podSecurityMetrics are shared by all servers of a process, as the registry of metrics is.
+var podSecurityMetrics = sync.OnceValue(func() metrics.Recorder {
+	v := compatibility.DefaultBuildEffectiveVersion().BinaryVersion()
+	r := metrics.NewPrometheusRecorder(api.MajorMinorVersion(int(v.Major()), int(v.Minor()))) //nolint:gosec // small numbers
+	r.MustRegister(legacyregistry.MustRegister)
+	return r
+})
 
 type namespaceGetter struct{ *cluster }
 
@@ -97,11 +108,3 @@ func (a attributes) GetOperation() admissionv1.Operation {
 func (a attributes) GetObject() (runtime.Object, error)    { return a.Attributes.GetObject(), nil }
 func (a attributes) GetOldObject() (runtime.Object, error) { return a.Attributes.GetOldObject(), nil }
 func (a attributes) GetUserName() string                   { return a.GetUserInfo().GetName() }
-
-// unmeasured: the request metrics tell what was refused, and by which plugin.
-type unmeasured struct{}
-
-func (unmeasured) RecordEvaluation(metrics.Decision, api.LevelVersion, metrics.Mode, api.Attributes) {
-}
-func (unmeasured) RecordExemption(api.Attributes)   {}
-func (unmeasured) RecordError(bool, api.Attributes) {}
