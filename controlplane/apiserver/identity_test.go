@@ -23,6 +23,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditapi "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authentication/user"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 )
 
 // issuer is an OpenID Connect provider.
@@ -221,5 +225,28 @@ func TestHostile_AP32(t *testing.T) {
 	}
 	if strings.Contains(log, `"system:apiserver"`) {
 		t.Error("the audit log has the server's own requests in it")
+	}
+}
+
+// TestIssuedTokenAudit: the audit log tells which token was issued, so that its later use can be followed back.
+func TestIssuedTokenAudit(t *testing.T) {
+	r := start(t, "")
+	ctx := audit.WithAuditContext(apirequest.WithNamespace(t.Context(), "default"))
+	event := audit.AuditContextFrom(ctx)
+	if err := event.Init(audit.RequestAuditConfig{Level: auditapi.LevelMetadata}, nil); err != nil {
+		t.Fatal(err)
+	}
+	req := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr(int64(3600))}}
+	out, err := tokenRequest{r.tokens, tokenObjects{r.stores}}.Create(ctx, "default", req, nil, &metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok, err := r.tokens.AuthenticateToken(t.Context(), out.(*authenticationv1.TokenRequest).Status.Token)
+	if err != nil || !ok {
+		t.Fatalf("%v, %v", ok, err)
+	}
+	used := got.User.GetExtra()[user.CredentialIDKey]
+	if issued, _ := event.GetEventAnnotation("authentication.kubernetes.io/issued-credential-id"); len(used) != 1 || issued != used[0] {
+		t.Errorf("issued %q, used as %q", issued, used)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -95,10 +97,12 @@ func (t tokenRequest) Create(ctx context.Context, name string, obj runtime.Objec
 	if dryrun.IsDryRun(o.DryRun) {
 		return out, nil
 	}
-	out.Status.Token, _, err = t.tokens.Issue(b, out.Spec.Audiences, time.Duration(seconds)*time.Second, now)
+	token, id, err := t.tokens.Issue(b, out.Spec.Audiences, time.Duration(seconds)*time.Second, now)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
+	out.Status.Token = token
+	audit.AddAuditAnnotation(ctx, serviceaccount.IssuedCredentialIDAuditAnnotationKey, "JTI="+id)
 	return out, nil
 }
 

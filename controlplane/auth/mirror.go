@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-base/metrics"
 )
 
 // Source lists and watches all objects of a resource. Objects may be shared with others: they are only read.
@@ -21,6 +23,8 @@ type mirror[T metav1.Object, V any] struct {
 	keep   func(T) V
 	change func(key string, old, new *V) // nil: absent. Called with mu held.
 	objs   map[string]V
+	// adds and removes, if set, are told how long each change took.
+	adds, removes metrics.ObserverMetric
 
 	once   sync.Once
 	synced chan struct{}
@@ -51,6 +55,7 @@ func (m *mirror[T, V]) set(obj any) error {
 
 // put. Precondition: m.mu is held.
 func (m *mirror[T, V]) put(key string, v V) {
+	defer observe(m.adds, time.Now())
 	old, had := m.objs[key]
 	m.objs[key] = v
 	if had {
@@ -78,6 +83,7 @@ func (m *mirror[T, V]) Delete(obj any) error {
 
 // remove. Precondition: m.mu is held.
 func (m *mirror[T, V]) remove(key string) {
+	defer observe(m.removes, time.Now())
 	if old, had := m.objs[key]; had {
 		delete(m.objs, key)
 		m.change(key, &old, nil)

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/component-base/metrics/testutil"
 	"k8s.io/utils/ptr"
 )
 
@@ -169,5 +170,27 @@ func TestNodeRules(t *testing.T) {
 		if incomplete != c.incomplete || (err != nil) != c.incomplete {
 			t.Errorf("%s: incomplete %v, %v", c.user.GetName(), incomplete, err)
 		}
+	}
+}
+
+// TestGraphMetrics: what is done to the graph is counted.
+func TestGraphMetrics(t *testing.T) {
+	n := nodeWorld(t)
+	count := func(action string) uint64 {
+		got, err := testutil.GetHistogramMetricCount(graphDurations.WithLabelValues(action))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	added, deleted := count("AddPod"), count("DeletePod")
+	if added == 0 || count("AddPV") == 0 || count("AddVolumeAttachment") == 0 || count("AddPodCertificateRequest") == 0 || count("AddResourceSlice") == 0 {
+		t.Error("not every kind's additions are counted")
+	}
+	if err := n.graph.pods.Delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := count("DeletePod"); got != deleted+1 || count("AddPod") != added {
+		t.Errorf("%d deletions, %d additions after one deletion; before %d, %d", got, count("AddPod"), deleted, added)
 	}
 }

@@ -53,6 +53,12 @@ func newGraph() *graph {
 	g.attachments = newMirror(&g.mu, func(a *storagev1.VolumeAttachment) string { return a.Spec.NodeName }, nothing)
 	g.requests = newMirror(&g.mu, func(r *certificatesv1.PodCertificateRequest) string { return string(r.Spec.NodeName) }, nothing)
 	g.slices = newMirror(&g.mu, func(s *resourcev1.ResourceSlice) string { return ptr.Deref(s.Spec.NodeName, "") }, nothing)
+	registerMetrics()
+	g.pods.adds, g.pods.removes = graphActions("Pod")
+	g.volumes.adds, g.volumes.removes = graphActions("PV")
+	g.attachments.adds, g.attachments.removes = graphActions("VolumeAttachment")
+	g.requests.adds, g.requests.removes = graphActions("PodCertificateRequest")
+	g.slices.adds, g.slices.removes = graphActions("ResourceSlice")
 	return g
 }
 
