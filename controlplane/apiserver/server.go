@@ -77,6 +77,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := utilfeature.DefaultMutableFeatureGate.Set(string(features.AllowUnsafeMalformedObjectDeletion) + "=true"); err != nil {
 		return nil, err
 	}
+	publishVersion()
 	s := &Server{
 		cfg: cfg, log: deps.Log, loopback: &loopback{}, ready: make(chan struct{}), stopping: make(chan struct{}),
 		stores: map[schema.GroupResource]*genericregistry.Store{},

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"context"
 	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	etcd3metrics "k8s.io/apiserver/pkg/storage/etcd3/metrics"
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 )
@@ -16,6 +18,23 @@ var publishMetrics = sync.OnceFunc(func() {
 	legacyregistry.RawMustRegister(etcdMetrics{})
 	legacyregistry.MustRegister(roomGauge, freeGauge)
 })
+
+// publishSize shows the size of this store's database (apiserver_storage_size_bytes): of the last one that was opened, as the registry
+// of metrics is the process's.
+func (s *Store) publishSize() {
+	etcd3metrics.Register()
+	etcd3metrics.SetStorageMonitorGetter(func() ([]etcd3metrics.Monitor, error) { return []etcd3metrics.Monitor{size{s}}, nil })
+}
+
+type size struct{ store *Store }
+
+// Monitor implements etcd3metrics.Monitor.
+func (s size) Monitor(context.Context) (etcd3metrics.StorageMetrics, error) {
+	return etcd3metrics.StorageMetrics{Size: s.store.etcd.Server.Backend().Size()}, nil
+}
+
+// Close implements etcd3metrics.Monitor. The store is closed by who opened it.
+func (size) Close() error { return nil }
 
 var (
 	roomGauge = metrics.NewGauge(&metrics.GaugeOpts{Name: "keelson_store_room", StabilityLevel: metrics.ALPHA,

@@ -24,3 +24,22 @@ func TestDiskMetrics(t *testing.T) {
 	}
 	t.Error("etcd_disk_wal_fsync_duration_seconds is not served")
 }
+
+// The size of the database is served in the name that a dashboard of any cluster asks for.
+func TestSizeMetric(t *testing.T) {
+	s := open(t, t.TempDir())
+	families, err := legacyregistry.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "apiserver_storage_size_bytes" {
+			got, want := f.GetMetric()[0].GetGauge().GetValue(), s.etcd.Server.Backend().Size()
+			if got == 0 || got > float64(want) {
+				t.Errorf("size %v, the database has %d", got, want)
+			}
+			return
+		}
+	}
+	t.Error("apiserver_storage_size_bytes is not served")
+}

@@ -103,6 +103,7 @@ func Open(cfg Config) (*Store, error) {
 	kc.Kubernetes = kc
 	s.client = kc
 	publishMetrics()
+	s.publishSize()
 	allowProgressRequests(c.Ctx())
 	// One compactor for all resources; the library's own bookkeeping of compactors goes by endpoint and there is none.
 	s.compact = etcd3.NewCompactor(c, cmp.Or(cfg.History, storagebackend.DefaultCompactInterval), clock.RealClock{}, nil)

@@ -80,10 +80,28 @@ func New(cfg Config) (*Aggregator, error) {
 	a.prefer(schema.GroupVersion(apiregistrationv1.SchemeGroupVersion))
 	a.services = a.factory.Apiregistration().V1().APIServices()
 	a.locals = newLocals(a.services, client.ApiregistrationV1())
+	m, err := availability()
+	if err != nil {
+		return nil, fmt.Errorf("metrics of availability: %w", err)
+	}
 	a.delivered, err = a.services.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { a.update() }, UpdateFunc: func(_, _ any) { a.update() }, DeleteFunc: func(any) { a.update() },
+		AddFunc:    func(obj any) { show(m, obj); a.update() },
+		UpdateFunc: func(_, obj any) { show(m, obj); a.update() },
+		DeleteFunc: func(obj any) {
+			if name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
+				m.ForgetAPIService(name)
+			}
+			a.update()
+		},
 	})
 	return a, err
+}
+
+// show tells in the metrics whether an APIService of what is served here is available. Of others the library tells.
+func show(m *metrics.Metrics, obj any) {
+	if s, ok := obj.(*apiregistrationv1.APIService); ok && s.Spec.Service == nil {
+		m.SetUnavailableGauge(s)
+	}
 }
 
 // Start begins to follow the APIServices. ctx ends what runs.

@@ -35,6 +35,8 @@ func installService(d resource.Deps, store *genericregistry.Store) (map[string]r
 	if err != nil {
 		return nil, err
 	}
+	scraped.Store(a)
+	registerMetrics()
 	store.AfterDelete = a.afterDelete
 	status := viewOf(store, viewRules[*corev1.Service]{
 		prepare:  func(_ context.Context, s, old *corev1.Service) { s.Spec = old.Spec },

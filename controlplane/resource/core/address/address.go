@@ -60,7 +60,9 @@ func (p Pool) Take(ctx context.Context, svc *corev1.Service, family corev1.IPFam
 		return ranges[0].Addr().String(), nil
 	}
 	for _, prefix := range ranges {
+		begun := time.Now()
 		addr, err := p.takeAny(ctx, svc, spanOf(prefix))
+		observe(prefix, dynamic, begun, err)
 		if !errors.Is(err, ErrFull) {
 			return addr, err
 		}
@@ -131,10 +133,12 @@ func (p Pool) takeThis(ctx context.Context, svc *corev1.Service, ranges []netip.
 		if dryRun {
 			return nil
 		}
+		begun := time.Now()
 		err := p.create(ctx, svc, addr)
 		if errors.Is(err, ErrTaken) && p.reclaim(ctx, addr) {
 			err = p.create(ctx, svc, addr)
 		}
+		observe(prefix, static, begun, err)
 		return err
 	}
 	if dryRun && len(ranges) > 0 {

@@ -60,6 +60,14 @@ func (e *RefusedError) Unwrap() error { return e.Cause }
 // Take gives the owner all the ports of the request, or none. It returns the ports chosen for Any. The error is a
 // *RefusedError for a port that is taken or out of range, and wraps ErrFull if too few are free.
 func (l Ledger) Take(ctx context.Context, owner Owner, r Request, dryRun bool) ([]int32, error) {
+	chosen, err := l.take(ctx, owner, r, dryRun)
+	if !dryRun {
+		observe(r, err)
+	}
+	return chosen, err
+}
+
+func (l Ledger) take(ctx context.Context, owner Owner, r Request, dryRun bool) ([]int32, error) {
 	for _, port := range r.Ports {
 		if !l.Range.Contains(int(port)) {
 			return nil, &RefusedError{port, fmt.Errorf("provided port is not in the valid range. The range of valid ports is %s", &l.Range)}
