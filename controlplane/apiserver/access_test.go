@@ -428,3 +428,62 @@ func TestRequestInRequest(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestEscalationAnswers: who may write roles may not grant what they do not hold, and reads the same words as from upstream.
+func TestEscalationAnswers(t *testing.T) {
+	r := start(t, "")
+	ctx := t.Context()
+	api := r.client.RbacV1()
+	rule := func(resource string, verbs ...string) []rbacv1.PolicyRule {
+		return []rbacv1.PolicyRule{{Verbs: verbs, APIGroups: []string{""}, Resources: []string{resource}}}
+	}
+	editor := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "editor"}, Rules: []rbacv1.PolicyRule{{
+		Verbs: []string{"get", "create", "update", "patch"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}}}}
+	must(t)(api.ClusterRoles().Create(ctx, editor, createOptions))
+	bind := func(role string) *rbacv1.ClusterRoleBinding {
+		return &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "bind-" + role}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects: []rbacv1.Subject{{Kind: "User", APIGroup: rbacv1.GroupName, Name: "ed"}}}
+	}
+	must(t)(api.ClusterRoleBindings().Create(ctx, bind("editor"), createOptions))
+	must(t)(api.ClusterRoleBindings().Create(ctx, bind("nosuch"), createOptions))
+	wide := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "wide"}, Rules: rule("secrets", "get", "list")}
+	must(t)(api.Roles("default").Create(ctx, wide, createOptions))
+	ed := r.as(t, r.with(t, "ed")).RbacV1()
+	eventually(t, "ed may read roles", func() bool {
+		_, err := ed.Roles("default").Get(ctx, "wide", getOptions)
+		return err == nil
+	})
+	binding := func(role string) *rbacv1.RoleBinding {
+		return &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role}}
+	}
+	missing := func(resource string) string {
+		return `user "ed" (groups=["system:authenticated"]) is attempting to grant RBAC permissions not currently held:` + "\n" +
+			`{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}; resolution errors: [` + resource + `.rbac.authorization.k8s.io "nosuch" not found]`
+	}
+	stale := wide.DeepCopy()
+	stale.Labels, stale.ResourceVersion = map[string]string{"a": "b"}, "1"
+	generated := wide.DeepCopy()
+	generated.Name, generated.GenerateName = "", "wide-"
+	for _, c := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"a name of the server's own", one(ed.Roles("default").Create(ctx, generated, createOptions)), `roles.rbac.authorization.k8s.io is forbidden: ` + missing("roles")},
+		{"an old version", one(ed.Roles("default").Update(ctx, stale, updateOptions)), `roles.rbac.authorization.k8s.io "wide" is forbidden: ` + missing("roles")},
+		{"a binding", one(ed.RoleBindings("default").Create(ctx, binding("wide"), createOptions)), `rolebindings.rbac.authorization.k8s.io "b" is forbidden: ` + missing("rolebindings")},
+		{"a binding of nothing", one(ed.RoleBindings("default").Create(ctx, binding("nosuch"), createOptions)), `rolebindings.rbac.authorization.k8s.io "nosuch" not found`},
+	} {
+		if c.err == nil || c.err.Error() != c.want {
+			t.Errorf("%s:\n%v\nwant\n%s", c.name, c.err, c.want)
+		}
+	}
+	// What is made a moment ago is there.
+	for i := range 20 {
+		empty := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("new-%d", i)}}
+		must(t)(ed.Roles("default").Create(ctx, empty, createOptions))
+		b := binding(empty.Name)
+		b.Name = empty.Name
+		must(t)(ed.RoleBindings("default").Create(ctx, b, createOptions))
+	}
+}

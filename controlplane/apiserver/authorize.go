@@ -4,10 +4,15 @@ import (
 	"context"
 	"fmt"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/authorization/union"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-helpers/auth/rbac/reconciliation"
@@ -40,6 +45,31 @@ func newAuthorizers() (authorizers, error) {
 func (s *Server) authorize(c *genericapiserver.Config) {
 	c.Authorization.Authorizer = s.authz.all
 	c.RuleResolver = s.authz.rbac.Resolver()
+}
+
+// roleObjects reads the rules of roles where they are kept: who makes a role may bind it at once.
+type roleObjects struct {
+	*auth.RBAC
+	stores map[schema.GroupResource]*genericregistry.Store
+}
+
+// RoleRules implements rbac.RuleResolver.
+func (r roleObjects) RoleRules(ctx context.Context, ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error) {
+	plural := map[string]string{"Role": "roles", "ClusterRole": "clusterroles"}[ref.Kind]
+	if plural == "" {
+		return nil, fmt.Errorf("unsupported role reference kind: %q", ref.Kind)
+	}
+	obj, err := r.stores[rbacv1.Resource(plural)].Get(apirequest.WithNamespace(ctx, namespace), ref.Name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	switch role := obj.(type) {
+	case *rbacv1.Role:
+		return role.Rules, nil
+	case *rbacv1.ClusterRole:
+		return role.Rules, nil
+	}
+	return nil, fmt.Errorf("read %s %q: got a %T", ref.Kind, ref.Name, obj)
 }
 
 // synced waits until the authorizers know what was there when the server started.

@@ -38,7 +38,7 @@ import (
 // ask for aggregated discovery take the first group of /apis that has the name which they look for.
 func (s *Server) groups() []resource.Group {
 	may := func() authorizer.Authorizer { return s.authz.all }
-	escalation := rbac.Checks{Authorizer: may, Rules: func() rbac.RuleResolver { return s.authz.rbac }}
+	escalation := rbac.Checks{Authorizer: may, Rules: func() rbac.RuleResolver { return roleObjects{s.authz.rbac, s.stores} }}
 	reviews := authorization.Deps{Authorizer: may, Rules: s.authz.rbac.Resolver}
 	who := func() authentication.Authenticator { return s.authn }
 	return []resource.Group{

@@ -1,16 +1,17 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -104,36 +105,33 @@ func (r *RBAC) reindex(_ string, old, new *binding) {
 	}
 }
 
-// subjectKeys are the binding's subjects as the index names them, each once. A service account is the user it acts as.
+// subjectKeys are the binding's subjects as the index names them, each once.
 func (b *binding) subjectKeys() []string {
 	var keys []string
 	for _, s := range b.subjects {
-		key := s.Kind + " " + s.Name
-		if s.Kind == rbacv1.ServiceAccountKind {
-			ns := s.Namespace
-			if ns == "" {
-				ns = b.namespace
-			}
-			if ns == "" {
-				continue
-			}
-			key = rbacv1.UserKind + " " + serviceaccount.MakeUsername(ns, s.Name)
-		}
-		if !slices.Contains(keys, key) {
+		if key := b.keyOf(s); key != "" && !slices.Contains(keys, key) {
 			keys = append(keys, key)
 		}
 	}
 	return keys
 }
 
-// visit calls f with each rule that a user holds in a namespace, until it returns false; cluster-wide rules come
-// first. err tells of a role that is bound but does not exist. Precondition: r.mu is held.
-func (r *RBAC) visit(u user.Info, namespace string, f func(b *binding, rule *rbacv1.PolicyRule, err error) bool) {
-	keys := make([]string, 0, len(u.GetGroups())+1)
-	keys = append(keys, rbacv1.UserKind+" "+u.GetName())
-	for _, g := range u.GetGroups() {
-		keys = append(keys, rbacv1.GroupKind+" "+g)
+// keyOf is what the index names a subject; "" is nobody. A service account is the user it acts as.
+func (b *binding) keyOf(s rbacv1.Subject) string {
+	if s.Kind != rbacv1.ServiceAccountKind {
+		return s.Kind + " " + s.Name
 	}
+	ns := cmp.Or(s.Namespace, b.namespace)
+	if ns == "" {
+		return ""
+	}
+	return rbacv1.UserKind + " " + serviceaccount.MakeUsername(ns, s.Name)
+}
+
+// visit calls f with each binding that a user has in a namespace, until it returns false; those of the cluster come first. One that
+// names the user and a group of theirs comes twice. Precondition: r.mu is held.
+func (r *RBAC) visit(u user.Info, namespace string, f func(b *binding) bool) {
+	keys := keysOf(u)
 	scopes := []string{""}
 	if namespace != "" {
 		scopes = append(scopes, namespace)
@@ -142,33 +140,38 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(b *binding, rule *rba
 		subjects := r.index[scope]
 		for _, k := range keys {
 			for _, b := range subjects[k] {
-				rules, err := r.rulesOf(b.role, b.namespace)
-				if err != nil && !f(b, nil, err) {
+				if !f(b) {
 					return
-				}
-				for i := range rules {
-					if !f(b, &rules[i], nil) {
-						return
-					}
 				}
 			}
 		}
 	}
 }
 
-// rulesOf. Precondition: r.mu is held.
+// keysOf are the names under which the index has a user.
+func keysOf(u user.Info) []string {
+	keys := make([]string, 0, len(u.GetGroups())+1)
+	keys = append(keys, rbacv1.UserKind+" "+u.GetName())
+	for _, g := range u.GetGroups() {
+		keys = append(keys, rbacv1.GroupKind+" "+g)
+	}
+	return keys
+}
+
+// rulesOf is a role's rules, none with an error. The error names the role's resource in the singular, as upstream's does.
+// Precondition: r.mu is held.
 func (r *RBAC) rulesOf(ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error) {
 	switch ref.Kind {
 	case "Role":
 		if rules, ok := r.roles.objs[keyOf(namespace, ref.Name)]; ok {
 			return rules, nil
 		}
-		return nil, apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: "roles"}, ref.Name)
+		return nil, apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: "role"}, ref.Name)
 	case "ClusterRole":
 		if rules, ok := r.clusterRoles.objs[keyOf("", ref.Name)]; ok {
 			return rules, nil
 		}
-		return nil, apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterroles"}, ref.Name)
+		return nil, apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrole"}, ref.Name)
 	}
 	return nil, fmt.Errorf("unsupported role reference kind: %q", ref.Kind)
 }
@@ -179,32 +182,42 @@ func (r *RBAC) Authorize(_ context.Context, a authorizer.Attributes) (authorizer
 	defer r.mu.RUnlock()
 	var by *binding
 	var errs []error
-	namespace := a.GetNamespace()
-	r.visit(a.GetUser(), namespace, func(b *binding, rule *rbacv1.PolicyRule, err error) bool {
+	r.visit(a.GetUser(), a.GetNamespace(), func(b *binding) bool {
+		rules, err := r.rulesOf(b.role, b.namespace)
 		if err != nil {
 			errs = append(errs, err)
-			return true
 		}
-		if allows(rule, a) {
+		if slices.ContainsFunc(rules, func(rule rbacv1.PolicyRule) bool { return allows(&rule, a) }) {
 			by = b
 		}
 		return by == nil
 	})
 	if by != nil {
-		return authorizer.DecisionAllow, by.reason(), nil
+		return authorizer.DecisionAllow, by.reason(a.GetUser()), nil
 	}
 	reason := ""
 	if len(errs) > 0 {
-		reason = fmt.Sprintf("RBAC: %v", errors.Join(errs...))
-		reason = strings.ReplaceAll(reason, "\n", ", ")
+		reason = fmt.Sprintf("RBAC: %v", utilerrors.NewAggregate(errs))
 	}
 	return authorizer.DecisionNoOpinion, reason, nil
 }
 
-func (b *binding) reason() string {
+// reason says by which binding a user may do what they may, and as which of its subjects.
+func (b *binding) reason(u user.Info) string {
 	kind, name := "ClusterRoleBinding", b.name
 	if b.namespace != "" {
 		kind, name = "RoleBinding", b.name+"/"+b.namespace
+	}
+	keys := keysOf(u)
+	for _, s := range b.subjects {
+		if !slices.Contains(keys, b.keyOf(s)) {
+			continue
+		}
+		as := s.Name
+		if s.Kind == rbacv1.ServiceAccountKind {
+			as += "/" + cmp.Or(s.Namespace, b.namespace)
+		}
+		return fmt.Sprintf("RBAC: allowed by %s %q of %s %q to %s %q", kind, name, b.role.Kind, b.role.Name, s.Kind, as)
 	}
 	return fmt.Sprintf("RBAC: allowed by %s %q of %s %q", kind, name, b.role.Kind, b.role.Name)
 }
@@ -224,24 +237,24 @@ func (r *RBAC) EvaluateConditions(context.Context, authorizer.ConditionsAwareDec
 func (r *RBAC) RulesFor(_ context.Context, u user.Info, namespace string) ([]rbacv1.PolicyRule, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var rules []rbacv1.PolicyRule
-	var errs []error
-	r.visit(u, namespace, func(_ *binding, rule *rbacv1.PolicyRule, err error) bool {
-		if err != nil {
-			errs = append(errs, err)
-		} else {
-			rules = append(rules, *rule)
-		}
+	var bindings []*binding
+	r.visit(u, namespace, func(b *binding) bool {
+		bindings = append(bindings, b)
 		return true
 	})
-	return rules, errors.Join(errs...)
-}
-
-// RoleRules returns the rules of a role that is referred to from a namespace.
-func (r *RBAC) RoleRules(_ context.Context, ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.rulesOf(ref, namespace)
+	slices.SortFunc(bindings, func(a, b *binding) int {
+		return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+	})
+	var rules []rbacv1.PolicyRule
+	var errs []error
+	for _, b := range slices.Compact(bindings) {
+		some, err := r.rulesOf(b.role, b.namespace)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		rules = append(rules, some...)
+	}
+	return rules, utilerrors.NewAggregate(errs)
 }
 
 // Resolver returns r in the form that a review of a user's own rules asks for.

@@ -167,3 +167,41 @@ func TestPolicyErrorsNameTheLine(t *testing.T) {
 		}
 	}
 }
+
+// TestReasons: a user who asks why reads by which binding and as whom, or which roles are missing; nobody has a binding twice.
+func TestReasons(t *testing.T) {
+	r := NewRBAC()
+	subject := func(kind, namespace, name string) rbacv1.Subject {
+		return rbacv1.Subject{Kind: kind, Namespace: namespace, Name: name}
+	}
+	_ = r.clusterRoles.Add(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "reader"},
+		Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}}}})
+	ref := func(name string) rbacv1.RoleRef { return rbacv1.RoleRef{Kind: "ClusterRole", Name: name} }
+	_ = r.clusterRoleBindings.Add(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b"}, RoleRef: ref("reader"),
+		Subjects: []rbacv1.Subject{subject("Group", "", "g"), subject("User", "", "u"), subject("ServiceAccount", "ns", "sa")}})
+	_ = r.roleBindings.Add(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "local"}, RoleRef: ref("reader"),
+		Subjects: []rbacv1.Subject{subject("ServiceAccount", "", "local")}})
+	for _, name := range []string{"lost1", "lost2", "lost3"} {
+		_ = r.clusterRoleBindings.Add(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: ref(name),
+			Subjects: []rbacv1.Subject{subject("User", "", "lost")}})
+	}
+	for _, c := range []struct {
+		user   user.DefaultInfo
+		reason string
+	}{
+		{user.DefaultInfo{Name: "u"}, `RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "reader" to User "u"`},
+		{user.DefaultInfo{Name: "u", Groups: []string{"g"}}, `RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "reader" to Group "g"`},
+		{user.DefaultInfo{Name: "system:serviceaccount:ns:sa"}, `RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "reader" to ServiceAccount "sa/ns"`},
+		{user.DefaultInfo{Name: "system:serviceaccount:ns:local"}, `RBAC: allowed by RoleBinding "local/ns" of ClusterRole "reader" to ServiceAccount "local/ns"`},
+		{user.DefaultInfo{Name: "nobody"}, ""},
+		{user.DefaultInfo{Name: "lost"}, `RBAC: [clusterrole.rbac.authorization.k8s.io "lost1" not found, clusterrole.rbac.authorization.k8s.io "lost2" not found, clusterrole.rbac.authorization.k8s.io "lost3" not found]`},
+	} {
+		_, reason, _ := r.Authorize(t.Context(), authorizer.AttributesRecord{User: &c.user, Namespace: "ns", Verb: "get", Resource: "pods", ResourceRequest: true})
+		if reason != c.reason {
+			t.Errorf("%v: %s; want %s", c.user, reason, c.reason)
+		}
+	}
+	if rules, err := r.RulesFor(t.Context(), &user.DefaultInfo{Name: "u", Groups: []string{"g"}}, "ns"); err != nil || len(rules) != 1 {
+		t.Errorf("rules of who is bound twice by one binding: %v, %v", rules, err)
+	}
+}

@@ -13,27 +13,47 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/component-helpers/auth/rbac/validation"
 
 	"keelson.dev/keelson/controlplane/resource/check"
 )
 
-func (c Checks) beginCreate(ctx context.Context, obj runtime.Object, _ *metav1.CreateOptions) (genericregistry.FinishFunc, error) {
-	return nothing, c.allowed(ctx, obj, nil)
+// guarded is a kind's storage behind the checks. They come before everything else that the storage looks at: who may not grant
+// what a role has is told so, and not that the object is invalid or has changed meanwhile.
+type guarded struct {
+	*genericregistry.Store
+	checks Checks
 }
 
-func (c Checks) beginUpdate(ctx context.Context, obj, old runtime.Object, _ *metav1.UpdateOptions) (genericregistry.FinishFunc, error) {
-	if onlyCollection(obj, old) {
-		return nothing, nil
+// Create implements rest.Creater.
+func (g guarded) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, o *metav1.CreateOptions) (runtime.Object, error) {
+	if err := g.checks.allowed(ctx, obj, nil); err != nil {
+		return nil, err
 	}
-	return nothing, c.allowed(ctx, obj, old)
+	return g.Store.Create(ctx, obj, validate, o)
 }
 
-func nothing(context.Context, bool) {}
+// Update implements rest.Updater.
+func (g guarded) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc,
+	forceCreate bool, o *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	info = rest.WrapUpdatedObjectInfo(info, func(ctx context.Context, obj, old runtime.Object) (runtime.Object, error) {
+		return obj, g.checks.mayUpdate(ctx, obj, old)
+	})
+	return g.Store.Update(ctx, name, info, create, update, forceCreate, o)
+}
+
+func (c Checks) mayUpdate(ctx context.Context, obj, old runtime.Object) error {
+	if onlyCollection(obj, old) {
+		return nil
+	}
+	return c.allowed(ctx, obj, old)
+}
 
 // onlyCollection says that an update changes nothing but what the garbage collector changes:
 // whoever may delete dependents may do so without holding the role's rights.
@@ -53,6 +73,7 @@ func onlyCollection(obj, old runtime.Object) bool {
 	now.SetOwnerReferences(was.GetOwnerReferences())
 	now.SetFinalizers(was.GetFinalizers())
 	now.SetManagedFields(was.GetManagedFields())
+	o.GetObjectKind().SetGroupVersionKind(old.GetObjectKind().GroupVersionKind()) // which a client that applies writes
 	return check.Same(o, old)
 }
 
@@ -91,13 +112,13 @@ var everything = []rbacv1.PolicyRule{
 
 func (c Checks) mayGrant(ctx context.Context, plural, name string, rules []rbacv1.PolicyRule, aggregated bool) error {
 	if info, ok := request.RequestInfoFrom(ctx); ok && info.IsResourceRequest && info.APIGroup == rbacv1.GroupName && info.Resource == plural &&
-		c.authorized(ctx, "escalate", plural, info.Name, info.Namespace) {
+		c.authorized(ctx, "escalate", rbacv1.GroupName, plural, info.Name, info.Namespace) {
 		return nil
 	}
-	if err := c.covers(ctx, rules); err != nil {
+	if err := c.covers(ctx, plural, rules); err != nil {
 		return forbidden(plural, name, err)
 	}
-	if aggregated && c.covers(ctx, everything) != nil {
+	if aggregated && c.covers(ctx, plural, everything) != nil {
 		return forbidden(plural, name, errors.New("must have cluster-admin privileges to use the aggregationRule"))
 	}
 	return nil
@@ -112,38 +133,34 @@ func (c Checks) mayBind(ctx context.Context, plural, name string, ref rbacv1.Rol
 	case "Role":
 		target = "roles"
 	}
-	if target != "" && c.authorized(ctx, "bind", target, ref.Name, namespace) {
+	if target != "" && c.authorized(ctx, "bind", ref.APIGroup, target, ref.Name, namespace) {
 		return nil
 	}
 	rules, err := c.Rules().RoleRules(ctx, ref, namespace)
-	if apierrors.IsNotFound(err) {
-		// Upstream names the resource of the request, not the one that it missed, and clients compare the text.
-		return apierrors.NewNotFound(schema.GroupResource{Group: rbacv1.GroupName, Resource: plural}, ref.Name)
-	}
 	if err != nil {
 		return err
 	}
-	if err := c.covers(ctx, rules); err != nil {
+	if err := c.covers(ctx, plural, rules); err != nil {
 		return forbidden(plural, name, err)
 	}
 	return nil
 }
 
-func (c Checks) authorized(ctx context.Context, verb, plural, name, namespace string) bool {
+func (c Checks) authorized(ctx context.Context, verb, group, plural, name, namespace string) bool {
 	u, ok := request.UserFrom(ctx)
 	if !ok {
 		return false
 	}
 	// An error counts as no: the check by rules follows, and tells the user what is missing.
 	decision, _, _ := c.Authorizer().Authorize(ctx, authorizer.AttributesRecord{
-		User: u, Verb: verb, APIGroup: rbacv1.GroupName, APIVersion: "*",
+		User: u, Verb: verb, APIGroup: group, APIVersion: "*",
 		Resource: plural, Name: name, Namespace: namespace, ResourceRequest: true,
 	})
 	return decision == authorizer.DecisionAllow
 }
 
 // covers says which of the rules the requesting user does not hold.
-func (c Checks) covers(ctx context.Context, rules []rbacv1.PolicyRule) error {
+func (c Checks) covers(ctx context.Context, plural string, rules []rbacv1.PolicyRule) error {
 	u, ok := request.UserFrom(ctx)
 	if !ok {
 		return errors.New("no user on context")
@@ -162,9 +179,26 @@ func (c Checks) covers(ctx context.Context, rules []rbacv1.PolicyRule) error {
 	msg := fmt.Sprintf("user %q (groups=%q) is attempting to grant RBAC permissions not currently held:\n%s",
 		u.GetName(), u.GetGroups(), strings.Join(slices.Compact(lines), "\n"))
 	if resolveErr != nil {
-		msg += fmt.Sprintf("; resolution errors: [%v]", resolveErr)
+		msg += fmt.Sprintf("; resolution errors: [%v]", inRequest(resolveErr, plural))
 	}
 	return errors.New(msg)
+}
+
+// inRequest writes errors about roles that do not exist as upstream does, which names the resource of the request instead of theirs.
+func inRequest(err error, plural string) error {
+	var all utilerrors.Aggregate
+	if !errors.As(err, &all) {
+		all = utilerrors.NewAggregate([]error{err})
+	}
+	var out []error
+	for _, e := range all.Errors() {
+		var status apierrors.APIStatus
+		if apierrors.IsNotFound(e) && errors.As(e, &status) && status.Status().Details != nil {
+			e = apierrors.NewNotFound(rbacv1.Resource(plural), status.Status().Details.Name)
+		}
+		out = append(out, e)
+	}
+	return utilerrors.NewAggregate(out)
 }
 
 // compact joins rules that differ in their verb only.

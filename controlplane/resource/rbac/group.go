@@ -18,7 +18,7 @@ import (
 type RuleResolver interface {
 	// RulesFor returns the user's rules in the namespace ("" for the cluster's). An error may come with a part of them.
 	RulesFor(ctx context.Context, u user.Info, namespace string) ([]rbacv1.PolicyRule, error)
-	// RoleRules returns the rules of a role referred to from the namespace.
+	// RoleRules returns the present rules of a role referred to from the namespace.
 	RoleRules(ctx context.Context, ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error)
 }
 
@@ -49,9 +49,7 @@ func GroupWith(c Checks) resource.Group {
 }
 
 func (c Checks) install(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
-	store.BeginCreate = c.beginCreate
-	store.BeginUpdate = c.beginUpdate
-	return nil, nil
+	return map[string]rest.Storage{"": guarded{store, c}}, nil
 }
 
 // validName is the rule for names in this group: anything that can be a part of a URL path, since

@@ -70,14 +70,13 @@ func TestValidate(t *testing.T) {
 type rights struct {
 	held, role []rbacv1.PolicyRule
 	verb       string // granted by the authorizer
-	err        error  // of reading the role
 }
 
 func (r rights) RulesFor(context.Context, user.Info, string) ([]rbacv1.PolicyRule, error) {
 	return r.held, nil
 }
 func (r rights) RoleRules(context.Context, rbacv1.RoleRef, string) ([]rbacv1.PolicyRule, error) {
-	return r.role, r.err
+	return r.role, nil
 }
 func (r rights) Authorize(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	if a.GetVerb() == r.verb {
@@ -119,7 +118,7 @@ func TestEscalation(t *testing.T) {
 			checks := Checks{Authorizer: func() authorizer.Authorizer { return c.have }, Rules: func() RuleResolver { return c.have }}
 			ctx := request.WithUser(request.WithNamespace(t.Context(), "ns"), &user.DefaultInfo{Name: "u", Groups: c.groups})
 			ctx = request.WithRequestInfo(ctx, &request.RequestInfo{IsResourceRequest: true, APIGroup: rbacv1.GroupName, Resource: c.plural, Name: "r", Namespace: "ns"})
-			_, err := checks.beginCreate(ctx, c.obj, nil)
+			err := checks.allowed(ctx, c.obj, nil)
 			switch {
 			case c.deny == "" && err != nil:
 				t.Errorf("refused: %v", err)
@@ -128,17 +127,12 @@ func TestEscalation(t *testing.T) {
 			}
 		})
 	}
-	lost := rights{err: apierrors.NewNotFound(rbacv1.Resource("roles"), "r")}
-	dangling := Checks{Authorizer: func() authorizer.Authorizer { return lost }, Rules: func() RuleResolver { return lost }}
-	_, err := dangling.beginCreate(request.WithUser(request.WithNamespace(t.Context(), "ns"), &user.DefaultInfo{Name: "u"}), binding, nil)
-	if want := `rolebindings.rbac.authorization.k8s.io "r" not found`; !apierrors.IsNotFound(err) || err.Error() != want {
-		t.Errorf("binding of no role: %v, want %s", err, want)
-	}
 	collected := role.DeepCopy()
 	collected.Finalizers = []string{"x/y"}
 	checks := Checks{Authorizer: func() authorizer.Authorizer { return rights{} }, Rules: func() RuleResolver { return rights{} }}
 	ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: "gc"})
-	if _, err := checks.beginUpdate(ctx, collected, role, nil); err != nil {
+	collected.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind("Role")) // as one who applies has it
+	if err := checks.mayUpdate(ctx, collected, role); err != nil {
 		t.Errorf("a change of finalizers alone was refused: %v", err)
 	}
 }
