@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -156,6 +157,21 @@ func (d demoted) Enabled(ctx context.Context, l slog.Level) bool {
 		l = slog.LevelDebug
 	}
 	return d.Handler.Enabled(ctx, l)
+}
+
+// Handle asks Enabled, as klog does not for errors. What is said about a connection that this side closed is debugging too: the
+// library reads on after the end of each exec.
+func (d demoted) Handle(ctx context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok && errors.Is(err, net.ErrClosed) {
+			r.Level = slog.LevelDebug
+		}
+		return true
+	})
+	if !d.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return d.Handler.Handle(ctx, r)
 }
 
 func (d demoted) WithAttrs(a []slog.Attr) slog.Handler {
