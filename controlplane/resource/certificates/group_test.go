@@ -14,6 +14,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/utils/ptr"
@@ -164,7 +165,10 @@ func TestValidatePodRequest(t *testing.T) {
 	bad.Spec.PodUID, bad.Spec.MaxExpirationSeconds, bad.Spec.StubPKCS10Request = "", ptr.To[int32](60), []byte("x")
 	resourcetest.CheckErrors(t, k.Validate(t.Context(), bad),
 		`spec.podUID: Invalid value: "": must not be empty`, "spec.maxExpirationSeconds: Invalid value: 60: must be in the range [3600, 7862400]", "spec.stubPKCS10Request: Invalid value")
-	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), bad, r), "spec: Invalid value")
+	resourcetest.CheckErrors(t, k.ValidateUpdate(t.Context(), bad, r), `"MaxExpirationSeconds":60,"PKIXPublicKey":null,"ProofOfPossession":null,"StubPKCS10Request":"eA==","UnverifiedUserAnnotations":null}: field is immutable`)
+	bad = r.DeepCopy()
+	bad.Spec.StubPKCS10Request = make([]byte, 10*1024+1)
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), bad), "spec.stubPKCS10Request: Too long")
 	denied := r.DeepCopy()
 	denied.Status.Conditions = []metav1.Condition{{Type: "Denied", Status: "True", Reason: "No", LastTransitionTime: metav1.Unix(1, 0)}}
 	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), denied, r))
@@ -172,7 +176,8 @@ func TestValidatePodRequest(t *testing.T) {
 	own := r.DeepCopy()
 	own.Spec.SignerName, own.Spec.MaxExpirationSeconds = "kubernetes.io/kube-apiserver-client-pod", ptr.To[int32](25*60*60)
 	own.Spec.UnverifiedUserAnnotations = map[string]string{"plain": "x"}
-	resourcetest.CheckErrors(t, k.Validate(t.Context(), own), "must be in the range [3600, 86400]", "annotation keys must be domain-prefixed")
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), own), "must be in the range [3600, 86400]",
+		`spec.unverifiedUserAnnotations: Invalid value: "plain": must be a domain-prefixed key`)
 }
 
 // issue answers a request for the key with a certificate of the given life.
@@ -223,14 +228,21 @@ func TestValidateIssuance(t *testing.T) {
 		{issue(t, r, key, time.Minute), []string{"leaf certificate lifetime must be >= 1 hour"}},
 		{changed(func(s *status) { s.Conditions = nil }), []string{`status is immutable unless transitioning to "Issued", "Denied", or "Failed"`}},
 		{changed(func(s *status) { s.Conditions[0].Type = "Failed" }), []string{"non-condition status fields must be empty when denying or failing"}},
-		{changed(func(s *status) { s.Conditions[0].Type = "Done" }), []string{`status.conditions[0].type: Unsupported value: "Done"`}},
+		{changed(func(s *status) { s.Conditions[0].Type = "Done" }), []string{`status.conditions.[0].type: Unsupported value: "Done"`}},
 		{changed(func(s *status) { s.NotAfter = nil }), []string{"status.notAfter: Required value: must be present and consistent with the issued certificate"}},
 		{changed(func(s *status) { s.NotBefore = ptr.To(metav1.NewTime(s.NotBefore.Add(time.Second))) }), []string{"must be set to the NotBefore time encoded in the leaf certificate"}},
 		{changed(func(s *status) { s.BeginRefreshAt = s.NotAfter }), []string{"must be at least 10 minutes before status.notAfter"}},
-		{changed(func(s *status) { s.CertificateChain += "-----BEGIN X-----\n-----END X-----\n" }), []string{"must consist entirely of CERTIFICATE PEM blocks"}},
+		{changed(func(s *status) { s.CertificateChain += "-----BEGIN X-----\n-----END X-----\n" }), []string{"must consist entirely of CERTFICATE PEM blocks"}},
+		{changed(func(s *status) { s.CertificateChain = "-----BEGIN X-----\n-----END X-----\n" + s.CertificateChain }), []string{"must consist entirely of CERTIFICATE PEM blocks"}},
 	} {
 		resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), c.issued, r), c.want...)
 	}
+}
+
+func TestValidateCertificateNames(t *testing.T) {
+	leaf := &x509.Certificate{DNSNames: []string{"a.example.com", "", "a..b", "a."}, EmailAddresses: []string{"a@example.com", "a"}}
+	resourcetest.CheckErrors(t, validateNames(leaf, field.NewPath("p")), "should not contain empty DNSName", `p: Invalid value: "a..b": leaf certificate's DNSName should not contain '..'`,
+		`p: Invalid value: "a.": leaf certificate's DNSName should not start or end with '.'`, `p: Invalid value: "a": leaf certificate should not contain invalid EmailAddress`)
 }
 
 func TestColumns(t *testing.T) {

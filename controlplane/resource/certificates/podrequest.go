@@ -10,12 +10,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"maps"
-	"slices"
+	"net/mail"
 	"strings"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -35,6 +35,7 @@ const (
 	minPodSeconds     = 60 * 60
 	maxPodSeconds     = 91 * 24 * 60 * 60
 	maxUIDLength      = 128
+	maxStubBytes      = 10 * 1024
 )
 
 type podCertificate = certificatesv1.PodCertificateRequest
@@ -80,7 +81,7 @@ func podRequest() resource.Kind {
 			if check.Same(r.Spec, old.Spec) {
 				return nil
 			}
-			return field.ErrorList{field.Invalid(field.NewPath("spec"), r.Spec, apivalidation.FieldImmutableErrorMsg)}
+			return field.ErrorList{field.Invalid(field.NewPath("spec"), shown(&r.Spec), apivalidation.FieldImmutableErrorMsg)}
 		},
 		PrepareStatusUpdate: func(_ context.Context, r, old *podCertificate) {
 			metav1.ResetObjectMetaForStatus(&r.ObjectMeta, &old.ObjectMeta)
@@ -96,6 +97,15 @@ func podRequest() resource.Kind {
 			}
 		},
 	})
+}
+
+// shown is a specification as messages print it: with the fields that this version no longer has.
+func shown(s *certificatesv1.PodCertificateRequestSpec) certificatesv1beta1.PodCertificateRequestSpec {
+	return certificatesv1beta1.PodCertificateRequestSpec{
+		SignerName: s.SignerName, PodName: s.PodName, PodUID: s.PodUID, ServiceAccountName: s.ServiceAccountName, ServiceAccountUID: s.ServiceAccountUID,
+		NodeName: s.NodeName, NodeUID: s.NodeUID, MaxExpirationSeconds: s.MaxExpirationSeconds, StubPKCS10Request: s.StubPKCS10Request,
+		UnverifiedUserAnnotations: s.UnverifiedUserAnnotations,
+	}
 }
 
 func outcome(conditions []metav1.Condition) *metav1.Condition {
@@ -139,27 +149,29 @@ func validatePodRequest(s *certificatesv1.PodCertificateRequestSpec, path *field
 	case *m < minPodSeconds || *m > most:
 		errs = append(errs, field.Invalid(seconds, *m, fmt.Sprintf("must be in the range [%d, %d]", minPodSeconds, most)))
 	}
-	annotations := path.Child("unverifiedUserAnnotations")
-	for _, key := range slices.Sorted(maps.Keys(s.UnverifiedUserAnnotations)) {
-		if !strings.Contains(key, "/") {
-			errs = append(errs, field.Invalid(annotations.Key(key), key, "annotation keys must be domain-prefixed"))
-		}
-	}
-	errs = append(errs, apivalidation.ValidateAnnotations(s.UnverifiedUserAnnotations, annotations)...)
-	stub := path.Child("stubPKCS10Request")
+	errs = append(errs, podspec.ValidateUserAnnotations(s.UnverifiedUserAnnotations, path.Child("unverifiedUserAnnotations"))...)
 	if len(s.StubPKCS10Request) == 0 {
 		return append(errs, field.Invalid(path, field.OmitValueType{}, "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set"))
 	}
-	r, err := x509.ParseCertificateRequest(s.StubPKCS10Request)
-	detail := "must be a valid PKCS#10 CSR"
-	if err == nil {
-		err, detail = r.CheckSignature(), "invalid signature"
+	return append(errs, validateStub(s.StubPKCS10Request, path.Child("stubPKCS10Request"))...)
+}
+
+// validateStub checks the request that brings the key.
+func validateStub(stub []byte, path *field.Path) field.ErrorList {
+	if len(stub) > maxStubBytes {
+		return field.ErrorList{field.TooLong(path, "", maxStubBytes)}
 	}
+	r, err := x509.ParseCertificateRequest(stub)
 	if err != nil {
-		// The signature proves that who asks holds the key.
-		return append(errs, field.Invalid(stub, field.OmitValueType{}, detail))
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "must be a valid PKCS#10 CSR")}
 	}
-	return append(errs, validateKey(r.PublicKey, stub)...)
+	if errs := validateKey(r.PublicKey, path); len(errs) > 0 {
+		return errs
+	}
+	if r.CheckSignature() != nil { // which proves that who asks holds the key
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "invalid signature")}
+	}
+	return nil
 }
 
 // validateKey: weaker keys, and kinds that no signer knows, are not asked for.
@@ -186,7 +198,7 @@ func validatePodStatus(r, old *podCertificate, now time.Time, path *field.Path) 
 	var errs field.ErrorList
 	n := 0
 	for i, c := range r.Status.Conditions {
-		at := conditions.Index(i)
+		at := conditions.Child(fmt.Sprintf("[%d]", i)) // upstream's path
 		if outcome(r.Status.Conditions[i:i+1]) == nil {
 			errs = append(errs, field.NotSupported(at.Child("type"), c.Type, []string{certificatesv1.PodCertificateRequestConditionTypeIssued,
 				certificatesv1.PodCertificateRequestConditionTypeDenied, certificatesv1.PodCertificateRequestConditionTypeFailed}))
@@ -235,16 +247,16 @@ func validateIssued(r *podCertificate, now time.Time, path *field.Path) field.Er
 	if len(s.CertificateChain) > maxChainBytes {
 		return field.ErrorList{field.TooLong(chain, "", maxChainBytes)}
 	}
-	leaf, detail := parseChain([]byte(s.CertificateChain))
+	leaf, rest, detail := parseLeaf([]byte(s.CertificateChain))
 	if detail != "" {
 		return bad(chain, s.CertificateChain, detail)
 	}
+	errs := validateNames(leaf, chain)
 	if stub, err := x509.ParseCertificateRequest(r.Spec.StubPKCS10Request); err == nil {
 		if key, ok := stub.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !key.Equal(leaf.PublicKey) {
-			return bad(chain, s.CertificateChain, "leaf certificate was not issued to the requested public key")
+			return append(errs, field.Invalid(chain, s.CertificateChain, "leaf certificate was not issued to the requested public key"))
 		}
 	}
-	var errs field.ErrorList
 	for _, t := range []struct {
 		name, detail string
 		at           *metav1.Time
@@ -269,34 +281,68 @@ func validateIssued(r *podCertificate, now time.Time, path *field.Path) field.Er
 	case !end.Equal(leaf.NotAfter):
 		return bad(path.Child("notAfter"), end, "must be set to the NotAfter time encoded in the leaf certificate")
 	case life < minPodSeconds*time.Second:
-		return bad(chain, life.String(), "leaf certificate lifetime must be >= 1 hour")
+		return bad(chain, life, "leaf certificate lifetime must be >= 1 hour")
 	case r.Spec.MaxExpirationSeconds != nil && life > time.Duration(*r.Spec.MaxExpirationSeconds)*time.Second:
-		return bad(chain, life.String(), fmt.Sprintf("leaf certificate lifetime must be <= spec.maxExpirationSeconds (%d)", *r.Spec.MaxExpirationSeconds))
+		return bad(chain, life, fmt.Sprintf("leaf certificate lifetime must be <= spec.maxExpirationSeconds (%d)", *r.Spec.MaxExpirationSeconds))
 	case refresh.Before(begin.Add(refreshMargin)):
 		return bad(path.Child("beginRefreshAt"), refresh, "must be at least 10 minutes after status.notBefore")
 	case refresh.After(end.Add(-refreshMargin)):
 		return bad(path.Child("beginRefreshAt"), refresh, "must be at least 10 minutes before status.notAfter")
 	}
+	if detail := checkIntermediates(rest); detail != "" {
+		return bad(chain, s.CertificateChain, detail)
+	}
 	return nil
 }
 
-// parseChain returns the first certificate of a chain, or what is wrong with the chain.
-func parseChain(text []byte) (leaf *x509.Certificate, detail string) {
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		cert, err := x509.ParseCertificate(block.Bytes)
-		switch {
-		case block.Type != "CERTIFICATE":
-			return nil, "issued certificate chain must consist entirely of CERTIFICATE PEM blocks"
-		case err != nil && leaf == nil:
-			return nil, "leaf certificate does not parse as valid X.509"
-		case err != nil:
-			return nil, "intermediate certificate does not parse as valid X.509"
-		case leaf == nil:
-			leaf = cert
+// parseLeaf returns the first certificate of a chain and what follows it, or what is wrong with it.
+func parseLeaf(chain []byte) (leaf *x509.Certificate, rest []byte, detail string) {
+	block, rest := pem.Decode(chain)
+	switch {
+	case block == nil:
+		return nil, nil, "issued certificate chain must contain at least one certificate"
+	case block.Type != "CERTIFICATE":
+		return nil, nil, "issued certificate chain must consist entirely of CERTIFICATE PEM blocks"
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, nil, "leaf certificate does not parse as valid X.509"
+	}
+	return leaf, rest, ""
+}
+
+// validateNames: what a certificate is for can be compared with what a client asks.
+func validateNames(leaf *x509.Certificate, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, name := range leaf.DNSNames {
+		if name == "" {
+			errs = append(errs, field.Invalid(path, name, "leaf certificate should not contain empty DNSName"))
+		}
+		if strings.Contains(name, "..") {
+			errs = append(errs, field.Invalid(path, name, "leaf certificate's DNSName should not contain '..'"))
+		}
+		if strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".") {
+			errs = append(errs, field.Invalid(path, name, "leaf certificate's DNSName should not start or end with '.'"))
 		}
 	}
-	if leaf == nil {
-		return nil, "issued certificate chain must contain at least one certificate"
+	for _, address := range leaf.EmailAddresses {
+		if _, err := mail.ParseAddress(address); err != nil {
+			errs = append(errs, field.Invalid(path, address, "leaf certificate should not contain invalid EmailAddress"))
+		}
 	}
-	return leaf, ""
+	return errs
+}
+
+// checkIntermediates says what is wrong with the certificates that follow the first. That they lead to a root cannot be
+// known here.
+func checkIntermediates(chain []byte) string {
+	for block, rest := pem.Decode(chain); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return "issued certificate chain must consist entirely of CERTFICATE PEM blocks" // upstream's word
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return "intermediate certificate does not parse as valid X.509"
+		}
+	}
+	return ""
 }

@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -160,13 +161,7 @@ const (
 
 func (p projection) certificate(c *corev1.PodCertificateProjection, path *field.Path) field.ErrorList {
 	errs := ValidateSignerName(c.SignerName, path.Child("signerName"))
-	annotations := path.Child("userAnnotations")
-	for key := range c.UserAnnotations {
-		errs = append(errs, validation.IsDomainPrefixedKey(annotations, strings.ToLower(key))...)
-	}
-	if apivalidation.ValidateAnnotationsSize(c.UserAnnotations) != nil {
-		errs = append(errs, field.TooLong(annotations, "", apivalidation.TotalAnnotationSizeLimitB))
-	}
+	errs = append(errs, ValidateUserAnnotations(c.UserAnnotations, path.Child("userAnnotations"))...)
 	known := []string{"RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"}
 	if !slices.Contains(known, c.KeyType) {
 		errs = append(errs, field.NotSupported(path.Child("keyType"), c.KeyType, known))
@@ -195,6 +190,18 @@ func (p projection) certificate(c *corev1.PodCertificateProjection, path *field.
 	}
 	if files == 0 {
 		errs = append(errs, field.Required(path, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"))
+	}
+	return errs
+}
+
+// ValidateUserAnnotations checks what a pod's author tells the signer of its certificate.
+func ValidateUserAnnotations(annotations map[string]string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		errs = append(errs, validation.IsDomainPrefixedKey(path, strings.ToLower(key))...)
+	}
+	if apivalidation.ValidateAnnotationsSize(annotations) != nil {
+		errs = append(errs, field.TooLong(path, "", apivalidation.TotalAnnotationSizeLimitB))
 	}
 	return errs
 }
