@@ -113,6 +113,7 @@ func plugins(d Deps) []plugin {
 		ours("PodResizeValidator", newPodResize(c)),
 		ours("MutatingAdmissionPolicy", newMutatingPolicy(c, d)),
 		ours("MutatingAdmissionWebhook", newMutatingWebhook(c, d)),
+		ours("SelectableFields", newSelectableFields()),
 		ours("ValidatingAdmissionPolicy", newValidatingPolicy(c, d)),
 		ours("ValidatingAdmissionWebhook", newValidatingWebhook(c, d)),
 		{"ResourceQuota", c.newQuota},

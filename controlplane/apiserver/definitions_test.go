@@ -419,6 +419,15 @@ func (d definitions) refused(t *testing.T) {
 		"rule that does not compile": {func(_ *apiextensionsv1.CustomResourceDefinition, s *apiextensionsv1.JSONSchemaProps) {
 			s.XValidations = apiextensionsv1.ValidationRules{{Rule: "self.nosuch"}}
 		}, "undefined field 'nosuch'"},
+		"selectable fields and a reference": {func(_ *apiextensionsv1.CustomResourceDefinition, s *apiextensionsv1.JSONSchemaProps) {
+			s.Ref = ptr("x")
+		}, "$ref is not supported"},
+		"selectable fields in nothing": {func(crd *apiextensionsv1.CustomResourceDefinition, _ *apiextensionsv1.JSONSchemaProps) {
+			v := crd.Spec.Versions[0].DeepCopy()
+			v.Schema = &apiextensionsv1.CustomResourceValidation{}
+			v.Name, v.Storage = "v2", false
+			crd.Spec.Versions = append(crd.Spec.Versions, *v)
+		}, "spec.versions[1].schema.openAPIV3Schema: Required value"},
 		"name and plural": {func(crd *apiextensionsv1.CustomResourceDefinition, _ *apiextensionsv1.JSONSchemaProps) {
 			crd.Spec.Names.Plural = "others"
 		}, `must be spec.names.plural+"."+spec.group`},
