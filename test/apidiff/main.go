@@ -253,7 +253,7 @@ func (c *comparison) object(ctx context.Context, object map[string]any) *report 
 		c.compare(ctx, r, "base", "status", request{method: "PATCH", path: one + "/status", contentType: "application/merge-patch+json", body: raw})
 	}
 	switch object["kind"] {
-	case "CustomResourceDefinition", "FlowSchema":
+	case "APIService", "CustomResourceDefinition", "FlowSchema":
 		time.Sleep(3 * time.Second) // until the servers have written what they think of it into its status
 	}
 	ours, peer, err := c.both(ctx, request{method: "GET", path: one})

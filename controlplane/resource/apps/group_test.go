@@ -159,7 +159,7 @@ func TestValidate(t *testing.T) {
 		}),
 			[]string{"spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0"}},
 		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) { s.UpdateStrategy.Type = "OnDelete" }),
-			[]string{"only allowed for updateStrategy 'RollingUpdate'"}},
+			[]string{`spec.updateStrategy.rollingUpdate: Invalid value: {"Partition":0,"MaxUnavailable":1}: only allowed for updateStrategy 'RollingUpdate'`}},
 		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) { s.ServiceName = "a.b" }),
 			[]string{`spec.serviceName: Invalid value: "a.b": must not contain dots`}},
 		{"StatefulSet", sts(func(s *appsv1.StatefulSetSpec) {

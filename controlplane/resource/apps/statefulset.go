@@ -208,13 +208,22 @@ func asPods(t *corev1.PodTemplateSpec, claims []corev1.PersistentVolumeClaim) *c
 	return &out
 }
 
+// shownStrategy is a strategy as errors show it: upstream's own form of it has no partition that is absent.
+func shownStrategy(u *appsv1.StatefulSetUpdateStrategy) *appsv1.StatefulSetUpdateStrategy {
+	out := u.DeepCopy()
+	if out.RollingUpdate != nil {
+		set(&out.RollingUpdate.Partition, 0)
+	}
+	return out
+}
+
 func validateStatefulSetStrategy(u *appsv1.StatefulSetUpdateStrategy, path *field.Path) field.ErrorList {
 	switch u.Type {
 	case "":
 		return field.ErrorList{field.Required(path, "")}
 	case appsv1.OnDeleteStatefulSetStrategyType:
 		if u.RollingUpdate != nil {
-			return field.ErrorList{field.Invalid(path.Child("rollingUpdate"), u.RollingUpdate,
+			return field.ErrorList{field.Invalid(path.Child("rollingUpdate"), shownStrategy(u).RollingUpdate,
 				fmt.Sprintf("only allowed for updateStrategy '%s'", appsv1.RollingUpdateStatefulSetStrategyType))}
 		}
 		return nil
@@ -223,7 +232,7 @@ func validateStatefulSetStrategy(u *appsv1.StatefulSetUpdateStrategy, path *fiel
 			return nil
 		}
 	default:
-		return field.ErrorList{field.Invalid(path, u,
+		return field.ErrorList{field.Invalid(path, shownStrategy(u),
 			fmt.Sprintf("must be '%s' or '%s'", appsv1.RollingUpdateStatefulSetStrategyType, appsv1.OnDeleteStatefulSetStrategyType))}
 	}
 	path = path.Child("rollingUpdate")

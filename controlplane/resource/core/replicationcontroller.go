@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -33,6 +35,12 @@ func replicationControllerKind() resource.Kind {
 		HasGeneration:   true,
 		OrphanByDefault: true,
 		Columns:         replicationControllerColumns(),
+		ValidateName: func(name string, prefix bool) []string {
+			if prefix {
+				return apivalidation.NameIsDNSSubdomain(name, prefix)
+			}
+			return content.IsDNS1123Subdomain(name) // the rule stands with the type, and has words of its own
+		},
 		Install: func(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
 			return map[string]rest.Storage{"scale": scale.New(store, scale.View[*corev1.ReplicationController]{
 				Resource: corev1.SchemeGroupVersion.WithResource("replicationcontrollers"),
