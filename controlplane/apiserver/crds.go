@@ -50,6 +50,7 @@ func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceD
 	names := openapinamer.NewDefinitionNamer(crds.Scheme, scheme.Scheme)
 	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, names)
 	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, names)
+	present(c.OpenAPIConfig, c.OpenAPIV3Config)
 	config := crds.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: c},
 		ExtraConfig: crds.ExtraConfig{

@@ -5,7 +5,6 @@ package apiserver
 import (
 	"encoding/json"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,12 +34,8 @@ func TestWriteOpenAPI(t *testing.T) {
 	defer s.Close()
 	names := namer.NewDefinitionNamer(s.codecs.scheme)
 	c3 := genericapiserver.DefaultOpenAPIV3Config(generated.GetOpenAPIDefinitions, names)
-	c3.Info.Title, c3.Info.Version = "Kubernetes", "v1.37.2"
 	c2 := genericapiserver.DefaultOpenAPIConfig(generated.GetOpenAPIDefinitions, names)
-	c2.Info.Title, c2.Info.Version = "Kubernetes", "v1.37.2"
-	const unauthorized = "Unauthorized"
-	c3.CommonResponses = map[int]*spec3.Response{http.StatusUnauthorized: {ResponseProps: spec3.ResponseProps{Description: unauthorized}}}
-	c2.CommonResponses = map[int]spec.Response{http.StatusUnauthorized: {ResponseProps: spec.ResponseProps{Description: unauthorized}}}
+	present(c2, c3)
 
 	services := s.generic.Handler.GoRestfulContainer.RegisteredWebServices()
 	v3 := map[string][]byte{}

@@ -49,7 +49,7 @@ var triggers = map[schema.GroupResource]string{
 
 // returned are the resources whose deletion is answered with the object as it was, and not with a bare success.
 var returned = map[schema.GroupResource]bool{
-	{Resource: "namespaces"}: true, {Resource: "pods"}: true, {Resource: "services"}: true,
+	{Resource: "pods"}: true, {Resource: "services"}: true,
 	{Resource: "persistentvolumeclaims"}: true, {Resource: "persistentvolumes"}: true, {Resource: "podtemplates"}: true,
 	{Resource: "resourcequotas"}: true, {Resource: "serviceaccounts"}: true,
 	{Group: "resource.k8s.io", Resource: "deviceclasses"}: true, {Group: "resource.k8s.io", Resource: "resourceclaims"}: true,

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	restful "github.com/emicklei/go-restful/v3"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -258,14 +259,18 @@ func (s *Server) publishTokenKeys() error {
 	if err != nil {
 		return fmt.Errorf("key set of tokens: %w", err)
 	}
-	document := func(mediaType string, b []byte) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", mediaType)
-			w.Header().Set("Cache-Control", "public, max-age=3600")
-			_, _ = w.Write(b)
-		}
+	document := func(path, mediaType, operation, doc string, b []byte) {
+		ws := new(restful.WebService).Path(path).Produces(mediaType)
+		s.generic.Handler.GoRestfulContainer.Add(ws.Route(ws.GET("").Operation(operation).Doc(doc).Returns(http.StatusOK, "OK", "").
+			To(func(_ *restful.Request, w *restful.Response) {
+				w.Header().Set("Content-Type", mediaType)
+				w.Header().Set("Cache-Control", "public, max-age=3600")
+				_, _ = w.Write(b)
+			})))
 	}
-	s.generic.Handler.NonGoRestfulMux.Handle("/.well-known/openid-configuration", document("application/json", config))
-	s.generic.Handler.NonGoRestfulMux.Handle(jwks, document("application/jwk-set+json", keys))
+	document("/.well-known/openid-configuration", "application/json", "getServiceAccountIssuerOpenIDConfiguration",
+		"get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'", config)
+	document(jwks, "application/jwk-set+json", "getServiceAccountIssuerOpenIDKeyset",
+		"get service account issuer OpenID JSON Web Key Set (contains public token verification keys)", keys)
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
-//go:embed spec
+//go:embed all:spec
 var files embed.FS
 
 const (
