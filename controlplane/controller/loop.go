@@ -154,12 +154,18 @@ func (l *Loop) one(ctx context.Context) bool {
 		}
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 	default:
-		if tries := l.queue.NumRequeues(key); !apierrors.IsConflict(err) {
+		if tries := l.queue.NumRequeues(key); !outrun(err, tries) {
 			l.log.Log(ctx, level(tries), "reconcile failed, will retry", "key", key, "err", err, "tries", tries)
 		}
 		l.queue.AddRateLimited(key)
 	}
 	return true
+}
+
+// outrun reports whether the world was faster than the informers, which are about to show it: somebody else wrote, or the object or
+// its namespace is going.
+func outrun(err error, tries int) bool {
+	return apierrors.IsConflict(err) || tries == 0 && (apierrors.IsNotFound(err) || Terminating(err))
 }
 
 // level is how loudly a failure is told after so many tries before it: the first, and each eighth. What lasts, such as a quota
