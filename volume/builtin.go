@@ -174,8 +174,8 @@ func (m *Manager) secretFiles(ctx context.Context, r Request) (map[string]atomic
 	return secret.Files(v.SecretName, s, v.Items, modeOr(v.DefaultMode), isSet(v.Optional))
 }
 
-func (m *Manager) downwardFiles(_ context.Context, r Request) (map[string]atomicdir.File, error) {
-	return downward.Files(r.Pod, r.Volume.DownwardAPI.Items, modeOr(r.Volume.DownwardAPI.DefaultMode), m.deps.Allocatable())
+func (m *Manager) downwardFiles(ctx context.Context, r Request) (map[string]atomicdir.File, error) {
+	return downward.Files(r.Pod, r.Volume.DownwardAPI.Items, modeOr(r.Volume.DownwardAPI.DefaultMode), func() (corev1.ResourceList, error) { return m.deps.Allocatable(ctx) })
 }
 
 func (m *Manager) projectedFiles(ctx context.Context, r Request) (map[string]atomicdir.File, error) {
@@ -217,7 +217,9 @@ func (s sources) Certificate(ctx context.Context, pod *corev1.Pod, p *corev1.Pod
 	return s.issued.get(ctx, pod, p)
 }
 
-func (s sources) Allocatable() corev1.ResourceList { return s.deps.Allocatable() }
+func (s sources) Allocatable(ctx context.Context) (corev1.ResourceList, error) {
+	return s.deps.Allocatable(ctx)
+}
 
 func fsGroup(pod *corev1.Pod) *int64 {
 	if pod.Spec.SecurityContext == nil {

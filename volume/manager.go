@@ -40,8 +40,8 @@ type Deps struct {
 	// GetClaim and GetVolume read a claim of a pod of this node and the volume it is bound to; without them claims are not served.
 	GetClaim  func(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
 	GetVolume func(ctx context.Context, name string) (*corev1.PersistentVolume, error)
-	// Allocatable is the node's, for downward API limits that are not set; optional.
-	Allocatable func() corev1.ResourceList
+	// Allocatable is the node's, for downward API limits that are not set.
+	Allocatable func(ctx context.Context) (corev1.ResourceList, error)
 	// Plugins come before the built-in ones; optional.
 	Plugins []Plugin
 	// Now is the clock; default time.Now.
@@ -71,9 +71,6 @@ func New(cfg Config, deps Deps) *Manager {
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
-	}
-	if deps.Allocatable == nil {
-		deps.Allocatable = func() corev1.ResourceList { return nil }
 	}
 	m := &Manager{cfg: cfg, deps: deps, meters: meters{gauges: map[types.UID]map[string]*gauge{}}, tokens: &tokens{now: deps.Now, request: deps.Token, m: map[tokenKey]token{}}}
 	m.issued = &certificates{now: deps.Now, deps: &m.deps, m: map[certificateKey]*certificate{}}

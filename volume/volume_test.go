@@ -71,8 +71,8 @@ func setup(t *testing.T) (*Manager, *world) {
 				ExpirationTimestamp: metav1.NewTime(w.now.Add(time.Duration(*r.Spec.ExpirationSeconds) * time.Second))}
 			return r, nil
 		},
-		Allocatable: func() corev1.ResourceList {
-			return corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("1Gi")}
+		Allocatable: func(context.Context) (corev1.ResourceList, error) {
+			return corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("1Gi")}, nil
 		},
 		Now: func() time.Time { defer w.lock()(); return w.now },
 	})

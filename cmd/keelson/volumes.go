@@ -66,6 +66,13 @@ func newVolumes(o *options, client kubernetes.Interface, log *slog.Logger) (*vol
 		GetCertificateRequest: func(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error) {
 			return certificateRequest(ctx, client, o.node.Name, namespace, name)
 		},
+		Allocatable: func(ctx context.Context) (corev1.ResourceList, error) {
+			n, err := client.CoreV1().Nodes().Get(ctx, o.node.Name, metav1.GetOptions{})
+			if err != nil {
+				return nil, err
+			}
+			return n.Status.Allocatable, nil
+		},
 		Plugins: []volume.Plugin{drivers},
 	})
 	return m, drivers

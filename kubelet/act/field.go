@@ -1,16 +1,14 @@
 package act
 
 import (
+	"cmp"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 
-	"keelson.dev/keelson/kubelet/plan"
+	"keelson.dev/keelson/volume/downward"
 )
 
 // field is the value of a downward API field (docs: Downward API) for an environment variable.
@@ -75,34 +73,13 @@ func HostIPs(node *corev1.Node) []string {
 	return out
 }
 
-// resourceField is the value of a resourceFieldRef: what the container asked for or is limited to, the node's
-// allocatable amount where it is not limited, divided and rounded up.
+// resourceField is the value of a resourceFieldRef, which is the container's own where it names none.
 func (e *Executor) resourceField(pod *corev1.Pod, c *corev1.Container, ref *corev1.ResourceFieldSelector) (string, error) {
-	if ref.ContainerName != "" && ref.ContainerName != c.Name {
-		if c = plan.Find(pod, ref.ContainerName); c == nil {
-			return "", fmt.Errorf("resourceFieldRef: pod has no container %q", ref.ContainerName)
-		}
-	}
-	kind, name, ok := strings.Cut(ref.Resource, ".")
-	if !ok || kind != "limits" && kind != "requests" {
-		return "", fmt.Errorf("unsupported container resource: %v", ref.Resource)
-	}
-	q, has := c.Resources.Limits[corev1.ResourceName(name)]
-	if kind == "requests" {
-		q, has = c.Resources.Requests[corev1.ResourceName(name)]
-	} else if !has {
+	return downward.Resource(pod, cmp.Or(ref.ContainerName, c.Name), ref, func() (corev1.ResourceList, error) {
 		node, err := e.API.Node()
 		if err != nil {
-			return "", fmt.Errorf("resource %s: %w", ref.Resource, err)
+			return nil, err
 		}
-		q = node.Status.Allocatable[corev1.ResourceName(name)]
-	}
-	div := ref.Divisor
-	if div.IsZero() {
-		div = resource.MustParse("1")
-	}
-	if name == string(corev1.ResourceCPU) {
-		return strconv.FormatInt(int64(math.Ceil(float64(q.MilliValue())/float64(div.MilliValue()))), 10), nil
-	}
-	return strconv.FormatInt(int64(math.Ceil(float64(q.Value())/float64(div.Value()))), 10), nil
+		return node.Status.Allocatable, nil
+	})
 }

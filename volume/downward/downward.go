@@ -14,9 +14,12 @@ import (
 	"keelson.dev/keelson/volume/atomicdir"
 )
 
-// Files lists the files of a downward API volume. mode is for items that have none of their own; allocatable is what stands in
-// for limits that a container does not set.
-func Files(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, mode int32, allocatable corev1.ResourceList) (map[string]atomicdir.File, error) {
+// Allocatable is what a node has for its pods; it is asked only when that is needed.
+type Allocatable func() (corev1.ResourceList, error)
+
+// Files lists the files of a downward API volume. mode is for items that have none of their own; node is what stands in for
+// limits that a container does not set.
+func Files(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, mode int32, node Allocatable) (map[string]atomicdir.File, error) {
 	out := map[string]atomicdir.File{}
 	for _, it := range items {
 		var v string
@@ -25,7 +28,7 @@ func Files(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, mode int32, al
 		case it.FieldRef != nil:
 			v, err = Field(pod, it.FieldRef.FieldPath)
 		case it.ResourceFieldRef != nil:
-			v, err = Resource(pod, it.ResourceFieldRef.ContainerName, it.ResourceFieldRef, allocatable)
+			v, err = Resource(pod, it.ResourceFieldRef.ContainerName, it.ResourceFieldRef, node)
 		default:
 			err = fmt.Errorf("downward API item %s names neither a field nor a resource", it.Path)
 		}
@@ -107,41 +110,69 @@ func format(m map[string]string) string {
 	return b.String()
 }
 
-// Resource returns a limit or request of a container, in units of the divisor and rounded up. A limit that is not set is the
-// node's allocatable amount, a request that is not set 0.
-func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
-	var res *corev1.ResourceRequirements
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == container {
-				res = &list[i].Resources
-			}
-		}
-	}
+// Resource returns a limit or request of a container of any kind, in units of the divisor and rounded up. A limit of what every
+// container uses, if it is not set, is the pod's, and without one the node's allocatable amount; all else that is not set is 0.
+func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelector, node Allocatable) (string, error) {
+	res := requirements(pod, container)
 	if res == nil {
 		return "", fmt.Errorf("container %q not found", container)
 	}
-	kind, name, _ := strings.Cut(ref.Resource, ".")
+	kind, resourceName, _ := strings.Cut(ref.Resource, ".")
+	name := corev1.ResourceName(resourceName)
 	var q resource.Quantity
+	var err error
 	switch kind {
 	case "limits":
-		var ok bool
-		if q, ok = res.Limits[corev1.ResourceName(name)]; !ok {
-			q = allocatable[corev1.ResourceName(name)]
-		}
+		q, err = limit(pod, res, name, node)
 	case "requests":
-		q = res.Requests[corev1.ResourceName(name)]
+		q = res.Requests[name]
 	default:
-		return "", fmt.Errorf("unsupported container resource %q", ref.Resource)
+		err = fmt.Errorf("unsupported container resource %q", ref.Resource)
+	}
+	if err != nil {
+		return "", err
 	}
 	divisor := ref.Divisor
 	if divisor.IsZero() {
 		divisor = resource.MustParse("1")
 	}
-	if name == string(corev1.ResourceCPU) {
+	if name == corev1.ResourceCPU {
 		return strconv.FormatInt(up(q.MilliValue(), divisor.MilliValue()), 10), nil
 	}
 	return strconv.FormatInt(up(q.Value(), divisor.Value()), 10), nil
+}
+
+func requirements(pod *corev1.Pod, container string) *corev1.ResourceRequirements {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == container {
+				return &list[i].Resources
+			}
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if c := &pod.Spec.EphemeralContainers[i]; c.Name == container {
+			return &c.Resources
+		}
+	}
+	return nil
+}
+
+func limit(pod *corev1.Pod, res *corev1.ResourceRequirements, name corev1.ResourceName, node Allocatable) (resource.Quantity, error) {
+	q := res.Limits[name]
+	if !q.IsZero() || name != corev1.ResourceCPU && name != corev1.ResourceMemory && name != corev1.ResourceEphemeralStorage {
+		return q, nil
+	}
+	if pod.Spec.Resources != nil {
+		if q := pod.Spec.Resources.Limits[name]; !q.IsZero() {
+			return q, nil
+		}
+	}
+	allocatable, err := node()
+	if err != nil {
+		return q, fmt.Errorf("what the node has, for %s: %w", name, err)
+	}
+	return allocatable[name], nil
 }
 
 func up(a, b int64) int64 {

@@ -20,7 +20,7 @@ type Sources interface {
 	Identity
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	Allocatable() corev1.ResourceList
+	Allocatable(ctx context.Context) (corev1.ResourceList, error)
 }
 
 // Identity is what a pod shows others, and knows them by.
@@ -67,7 +67,7 @@ func source(ctx context.Context, pod *corev1.Pod, s corev1.VolumeProjection, mod
 		}
 		return secret.Files(s.Secret.Name, sec, s.Secret.Items, mode, set(s.Secret.Optional))
 	case s.DownwardAPI != nil:
-		return downward.Files(pod, s.DownwardAPI.Items, mode, from.Allocatable())
+		return downward.Files(pod, s.DownwardAPI.Items, mode, func() (corev1.ResourceList, error) { return from.Allocatable(ctx) })
 	case s.ServiceAccountToken != nil:
 		tok, err := from.Token(ctx, pod, s.ServiceAccountToken)
 		if err != nil {

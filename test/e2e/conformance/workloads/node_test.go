@@ -39,7 +39,7 @@ func resourceField(name, path string) corev1.EnvVar {
 	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: path}}}
 }
 
-// TestEnvironment: composed variables, ConfigMap and Secret by key and whole, with a prefix, the downward API with and without limits.
+// TestEnvironment: composed variables, ConfigMap and Secret by key and whole, with a prefix, the downward API with and without limits, in files too.
 func TestEnvironment(t *testing.T) {
 	s := begin(t)
 	s.configMap("cm", map[string]string{"data-1": "value-1", "data_2": "value-2"})
@@ -72,6 +72,13 @@ func TestEnvironment(t *testing.T) {
 	s.must(err)
 	cpu := node.Status.Allocatable.Cpu().MilliValue()
 	s.contains("the environment without limits", "\n"+s.output(free), fmt.Sprintf("\nCPU_LIMIT=%d\n", (cpu+999)/1000), fmt.Sprintf("\nMEMORY_LIMIT=%d\n", node.Status.Allocatable.Memory().Value()))
+
+	files := []corev1.DownwardAPIVolumeFile{{Path: "cpu", ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "c", Resource: "limits.cpu"}}, {Path: "memory", ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "c", Resource: "limits.memory"}}}
+	for name, source := range map[string]corev1.VolumeSource{"downward": {DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: files}},
+		"projected": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{Items: files}}}}}} {
+		out := s.output(mounted(shell(name, "grep -H . /v/cpu /v/memory"), source))
+		s.contains("without limits, the files of a volume that is "+name, out, fmt.Sprintf("/v/cpu:%d\n", (cpu+999)/1000), fmt.Sprintf("/v/memory:%d\n", node.Status.Allocatable.Memory().Value()))
+	}
 
 	for _, key := range []string{"", "a/b", "..", "."} {
 		_, err := s.client.CoreV1().ConfigMaps(s.ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "empty"}, Data: map[string]string{key: "v"}}, metav1.CreateOptions{})
