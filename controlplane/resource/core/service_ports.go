@@ -15,13 +15,16 @@ import (
 
 // takePorts takes all node ports that s needs and old does not have, in one step, and writes them into s.
 func (a *allocator) takePorts(ctx context.Context, s, old *corev1.Service, dryRun bool, taken *holding) error {
-	plan := planPorts(s, old)
+	plan, err := planPorts(s, old)
+	if err != nil {
+		return err
+	}
 	if len(plan.request.Ports) == 0 && plan.request.Any == 0 {
 		return nil
 	}
 	chosen, err := a.ports.Take(ctx, ownerOf(s), plan.request, dryRun)
 	if err != nil {
-		return portError(s, err)
+		return ledgerError(s, err)
 	}
 	plan.fill(s, chosen)
 	if !dryRun {
@@ -41,8 +44,8 @@ type portPlan struct {
 
 // planPorts decides on the node ports of s. Old, nil on create, holds some already.
 // A new Service's ports of the same number but other protocols share one node port, also one that the client chose for
-// one of them. On update each port gets its own: two that had others before must not be joined.
-func planPorts(s, old *corev1.Service) portPlan {
+// one of them; ports of other numbers may not. On update each port gets its own: two that had others before must not be joined.
+func planPorts(s, old *corev1.Service) (portPlan, error) {
 	var p portPlan
 	var had []int32
 	if old != nil {
@@ -57,6 +60,9 @@ func planPorts(s, old *corev1.Service) portPlan {
 		byPort := map[int32]int{} // the place in p.ports of those that share
 		for i, sp := range s.Spec.Ports {
 			if sp.NodePort != 0 {
+				if old == nil && slices.ContainsFunc(s.Spec.Ports[:i], func(p corev1.ServicePort) bool { return p.NodePort == sp.NodePort && p.Port != sp.Port }) {
+					return p, portError(s, i, nodeport.ErrTaken)
+				}
 				ask(sp.NodePort)
 				continue
 			}
@@ -78,15 +84,18 @@ func planPorts(s, old *corev1.Service) portPlan {
 		}
 	}
 	if !needsHealthCheck(s) || old != nil && needsHealthCheck(old) { // it may not change
-		return p
+		return p, nil
 	}
-	if s.Spec.HealthCheckNodePort != 0 {
-		ask(s.Spec.HealthCheckNodePort)
-		return p
+	if port := s.Spec.HealthCheckNodePort; port != 0 {
+		if slices.Contains(had, port) || slices.Contains(p.request.Ports, port) {
+			return p, healthPortError(port, nodeport.ErrTaken) // the Service's own: one of the two could not listen
+		}
+		ask(port)
+		return p, nil
 	}
 	p.request.Any++
 	p.health = true
-	return p
+	return p, nil
 }
 
 // sharedNodePort is the node port that the client chose for the same port number elsewhere in the list, else 0.
@@ -110,17 +119,25 @@ func (p portPlan) fill(s *corev1.Service, chosen []int32) {
 	}
 }
 
-// portError puts a refused port where the client wrote it.
-func portError(s *corev1.Service, err error) error {
+// ledgerError puts a port that the ledger refused where the client wrote it.
+func ledgerError(s *corev1.Service, err error) error {
 	var refused *nodeport.RefusedError
 	if !errors.As(err, &refused) {
 		return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: %w", err))
 	}
 	for i, p := range s.Spec.Ports {
 		if p.NodePort == refused.Port {
-			path := field.NewPath("spec", "ports").Index(i).Child("nodePort")
-			return invalidService(s, field.ErrorList{field.Invalid(path, p.NodePort, refused.Error())})
+			return portError(s, i, refused)
 		}
 	}
-	return apierrors.NewInternalError(fmt.Errorf("failed to allocate requested HealthCheck NodePort %v: %w", refused.Port, refused))
+	return healthPortError(refused.Port, refused)
+}
+
+func portError(s *corev1.Service, i int, err error) error {
+	path := field.NewPath("spec", "ports").Index(i).Child("nodePort")
+	return invalidService(s, field.ErrorList{field.Invalid(path, s.Spec.Ports[i].NodePort, err.Error())})
+}
+
+func healthPortError(port int32, err error) error {
+	return apierrors.NewInternalError(fmt.Errorf("failed to allocate requested HealthCheck NodePort %v: %w", port, err))
 }
