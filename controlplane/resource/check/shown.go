@@ -36,6 +36,21 @@ func Shown(v any) any {
 	return shown{reflect.ValueOf(v)}
 }
 
+// Declared gives the errors of a rule that upstream declares with the published type: what they show has its JSON names.
+func Declared(errs field.ErrorList) field.ErrorList {
+	for _, e := range errs {
+		if t := reflect.TypeOf(e.BadValue); t != nil && holdsPublished(t) {
+			e.BadValue = declared{e.BadValue}
+		}
+	}
+	return errs
+}
+
+// declared is a value that Shown leaves as it is.
+type declared struct{ value any }
+
+func (d declared) MarshalJSON() ([]byte, error) { return json.Marshal(d.value) }
+
 func holdsPublished(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:

@@ -52,6 +52,16 @@ func TestTidy(t *testing.T) {
 	}
 }
 
+func TestDeclared(t *testing.T) {
+	p := field.NewPath("spec")
+	errs := Tidy(Declared(field.ErrorList{field.Duplicate(p, corev1.Taint{Key: "a"}), field.Invalid(p, "a", "m"), field.Invalid(p, nil, "m")}))
+	for i, want := range []string{`spec: Duplicate value: {"key":"a","effect":""}`, `spec: Invalid value: "a": m`, "spec: Invalid value: null: m"} {
+		if got := errs[i].Error(); got != want {
+			t.Errorf("got %s; want %s", got, want)
+		}
+	}
+}
+
 func TestFinalizers(t *testing.T) {
 	errs := Finalizers(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Finalizers: []string{"a/b", "orphan", "kubernetes", "x"}}})
 	if len(errs) != 1 || errs[0].Field != "metadata.finalizers[3]" {
