@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -105,6 +106,16 @@ func testAnswers(t *testing.T, r *running) {
 	raw, err := r.client.CoreV1().RESTClient().Delete().Namespace("default").Resource("resourcequotas").Name("answers").DoRaw(t.Context())
 	if err != nil || !strings.Contains(string(raw), `"kind":"ResourceQuota"`) {
 		t.Errorf("a deleted quota is answered with %s, %v; want the object", raw, err)
+	}
+	rules := r.client.ResourceV1().DeviceTaintRules()
+	rule := &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: "answers"}, Spec: resourcev1.DeviceTaintRuleSpec{Taint: resourcev1.DeviceTaint{Key: "k", Effect: "None"}}}
+	must(t)(rules.Create(t.Context(), rule, createOptions))
+	if _, err := rules.Update(t.Context(), rule, updateOptions); !apierrors.IsInvalid(err) {
+		t.Errorf("a taint rule is put with no version: %v; want it required", err)
+	}
+	raw, err = r.client.ResourceV1().RESTClient().Delete().Resource("devicetaintrules").Name("answers").DoRaw(t.Context())
+	if err != nil || !strings.Contains(string(raw), `"status":"Success"`) {
+		t.Errorf("a deleted taint rule is answered with %s, %v; want no object", raw, err)
 	}
 }
 

@@ -14,8 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
-	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/controlplane/resource"
@@ -36,7 +34,7 @@ func Group() resource.Group {
 
 func deviceClass() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "DeviceClass", Plural: "deviceclasses", HasGeneration: true, Install: answersWithObject,
+		Kind: "DeviceClass", Plural: "deviceclasses", HasGeneration: true,
 		ValidateName: className,
 		New:          func() runtime.Object { return &resourcev1.DeviceClass{} },
 		NewList:      func() runtime.Object { return &resourcev1.DeviceClassList{} },
@@ -60,7 +58,7 @@ func className(name string, prefix bool) []string {
 
 func claim() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "ResourceClaim", Plural: "resourceclaims", Namespaced: true, HasStatus: true, Install: answersWithObject,
+		Kind: "ResourceClaim", Plural: "resourceclaims", Namespaced: true, HasStatus: true,
 		New:     func() runtime.Object { return &resourcev1.ResourceClaim{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimList{} },
 		Columns: []resource.Column{
@@ -68,16 +66,26 @@ func claim() resource.Kind {
 				func(c *resourcev1.ResourceClaim) any { return state(c) }),
 		},
 	}, resource.Rules[*resourcev1.ResourceClaim]{
-		Default: func(c *resourcev1.ResourceClaim) { defaultRequests(&c.Spec) },
+		Default: func(c *resourcev1.ResourceClaim) {
+			defaultRequests(&c.Spec)
+			for _, r := range resultsOf(&c.Status) {
+				defaultTolerations(r.Tolerations)
+			}
+		},
 		Validate: func(_ context.Context, c *resourcev1.ResourceClaim) field.ErrorList {
 			return validateClaim(&c.Spec.Devices, field.NewPath("spec", "devices"))
 		},
 		ValidateUpdate: func(_ context.Context, c, old *resourcev1.ResourceClaim) field.ErrorList {
-			return sameSpec(c.Spec, old.Spec)
+			if check.Same(c.Spec, old.Spec) {
+				return nil
+			}
+			return field.ErrorList{field.Invalid(field.NewPath("spec"), nil, apivalidation.FieldImmutableErrorMsg)}
 		},
 		PrepareForCreate: func(_ context.Context, c *resourcev1.ResourceClaim) { dropDerived(&c.Spec) },
+		PrepareForUpdate: func(_ context.Context, c, _ *resourcev1.ResourceClaim) { dropDerived(&c.Spec) },
 		PrepareStatusUpdate: func(_ context.Context, c, old *resourcev1.ResourceClaim) {
 			metav1.ResetObjectMetaForStatus(&c.ObjectMeta, &old.ObjectMeta)
+			dropSkipped(&c.Status, &old.Status)
 			dropGivenBack(c, old)
 		},
 		ValidateStatusUpdate: validateClaimStatus,
@@ -86,27 +94,32 @@ func claim() resource.Kind {
 
 func claimTemplate() resource.Kind {
 	return resource.Of(resource.Kind{
-		Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Namespaced: true, Install: answersWithObject,
+		Kind: "ResourceClaimTemplate", Plural: "resourceclaimtemplates", Namespaced: true,
 		New:     func() runtime.Object { return &resourcev1.ResourceClaimTemplate{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceClaimTemplateList{} },
 	}, resource.Rules[*resourcev1.ResourceClaimTemplate]{
 		Default:          func(t *resourcev1.ResourceClaimTemplate) { defaultRequests(&t.Spec.Spec) },
 		PrepareForCreate: func(_ context.Context, t *resourcev1.ResourceClaimTemplate) { dropDerived(&t.Spec.Spec) },
+		PrepareForUpdate: func(_ context.Context, t, _ *resourcev1.ResourceClaimTemplate) { dropDerived(&t.Spec.Spec) },
 		Validate: func(_ context.Context, t *resourcev1.ResourceClaimTemplate) field.ErrorList {
-			path := field.NewPath("spec")
-			errs := volumeclaim.ValidateTemplateMeta(t.Spec.ObjectMeta, path.Child("metadata"))
-			return append(errs, validateClaim(&t.Spec.Spec.Devices, path.Child("spec", "devices"))...)
+			return validateTemplate(&t.Spec, field.NewPath("spec"))
 		},
 		ValidateUpdate: func(_ context.Context, t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
-			return sameSpec(t.Spec, old.Spec)
+			path := field.NewPath("spec")
+			return append(validateTemplate(&t.Spec, path), check.Immutable(t.Spec, old.Spec, path)...)
 		},
 	})
+}
+
+func validateTemplate(s *resourcev1.ResourceClaimTemplateSpec, path *field.Path) field.ErrorList {
+	errs := volumeclaim.ValidateTemplateMeta(s.ObjectMeta, path.Child("metadata"))
+	return append(errs, validateClaim(&s.Spec.Devices, path.Child("spec", "devices"))...)
 }
 
 func slice() resource.Kind {
 	doc := resourcev1.ResourceSliceSpec{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
-		Kind: "ResourceSlice", Plural: "resourceslices", HasGeneration: true, Install: answersWithObject,
+		Kind: "ResourceSlice", Plural: "resourceslices",
 		New:     func() runtime.Object { return &resourcev1.ResourceSlice{} },
 		NewList: func() runtime.Object { return &resourcev1.ResourceSliceList{} },
 		Columns: []resource.Column{
@@ -116,10 +129,14 @@ func slice() resource.Kind {
 		},
 	}, resource.Rules[*resourcev1.ResourceSlice]{
 		PrepareForCreate: func(_ context.Context, s *resourcev1.ResourceSlice) {
+			s.Generation = 1
 			dropOff(&s.Spec, &resourcev1.ResourceSliceSpec{})
 			stampSlice(s)
 		},
 		PrepareForUpdate: func(_ context.Context, s, old *resourcev1.ResourceSlice) {
+			if !check.Same(s.Spec, old.Spec) { // as it was sent: what is dropped counts
+				s.Generation = old.Generation + 1
+			}
 			dropOff(&s.Spec, &old.Spec)
 			stampSlice(s)
 		},
@@ -130,18 +147,19 @@ func slice() resource.Kind {
 			return nil
 		},
 		Validate: func(_ context.Context, s *resourcev1.ResourceSlice) field.ErrorList {
-			return validateSlice(&s.Spec, field.NewPath("spec"))
+			return validateSlice(&s.Spec, nil, field.NewPath("spec"))
 		},
 		ValidateUpdate: func(_ context.Context, s, old *resourcev1.ResourceSlice) field.ErrorList {
 			path := field.NewPath("spec")
-			errs := validateSlice(&s.Spec, path)
+			errs := validateSlice(&s.Spec, old.Spec.Devices, path)
 			errs = append(errs, check.Immutable(s.Spec.Driver, old.Spec.Driver, path.Child("driver"))...)
 			errs = append(errs, check.Immutable(s.Spec.Pool.Name, old.Spec.Pool.Name, path.Child("pool", "name"))...)
 			errs = append(errs, check.Immutable(s.Spec.NodeName, old.Spec.NodeName, path.Child("nodeName"))...)
 			return errs
 		},
 		Fields: func(s *resourcev1.ResourceSlice) fields.Set {
-			return fields.Set{"spec.nodeName": ptr.Deref(s.Spec.NodeName, ""), "spec.driver": s.Spec.Driver}
+			return fields.Set{resourcev1.ResourceSliceSelectorNodeName: ptr.Deref(s.Spec.NodeName, ""),
+				resourcev1.ResourceSliceSelectorDriver: s.Spec.Driver, resourcev1.ResourceSliceSelectorPoolName: s.Spec.Pool.Name}
 		},
 	})
 }
@@ -152,7 +170,7 @@ func taintRule() resource.Kind {
 		return resource.Col(name, "string", doc[documented], 0, func(r *resourcev1.DeviceTaintRule) any { return value(&r.Spec.Taint) })
 	}
 	return resource.Of(resource.Kind{
-		Kind: "DeviceTaintRule", Plural: "devicetaintrules", HasStatus: true, HasGeneration: true, Install: answersWithObject,
+		Kind: "DeviceTaintRule", Plural: "devicetaintrules", HasStatus: true, HasGeneration: true, ForbidUnconditionalUpdate: true,
 		New:     func() runtime.Object { return &resourcev1.DeviceTaintRule{} },
 		NewList: func() runtime.Object { return &resourcev1.DeviceTaintRuleList{} },
 		Columns: []resource.Column{
@@ -192,12 +210,6 @@ func taintRule() resource.Kind {
 	})
 }
 
-// answersWithObject is the Install of the group's kinds: their deletion answers with the object.
-func answersWithObject(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
-	store.ReturnDeletedObject = true
-	return nil, nil
-}
-
 // dropDerived drops derived attributes, which are off by default.
 func dropDerived(s *resourcev1.ResourceClaimSpec) {
 	for i := range s.Devices.Requests {
@@ -224,6 +236,13 @@ func dropOff(s, old *resourcev1.ResourceSliceSpec) {
 			s.Devices[i].NodeAllocatableResources = nil
 		}
 	}
+	if !slices.ContainsFunc(old.Devices, hasCompatibility) {
+		for i := range s.Devices {
+			for j := range s.Devices[i].ConsumesCounters {
+				s.Devices[i].ConsumesCounters[j].CompatibilityGroups = nil
+			}
+		}
+	}
 	if slices.ContainsFunc(old.Devices, hasLists) {
 		return
 	}
@@ -233,13 +252,6 @@ func dropOff(s, old *resourcev1.ResourceSliceSpec) {
 			s.Devices[i].Attributes[name] = a
 		}
 	}
-}
-
-func sameSpec(spec, old any) field.ErrorList {
-	if check.Same(spec, old) {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(field.NewPath("spec"), spec, apivalidation.FieldImmutableErrorMsg)}
 }
 
 // defaultRequests: a request that does not say how many devices means one.

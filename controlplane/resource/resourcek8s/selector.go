@@ -47,18 +47,13 @@ var selectorEnvironment = sync.OnceValues(func() (*environment.EnvSet, error) {
 	})
 })
 
-// validateExpression checks that a selector compiles, answers yes or no, and cannot cost more than evaluation allows (KEP-4381). One
-// that is stored already is compiled as it was: it may have been accepted by a version that knew more.
-func validateExpression(text string, stored bool, path *field.Path) field.ErrorList {
-	mode := environment.NewExpressions
-	if stored {
-		mode = environment.StoredExpressions
-	}
+// validateExpression checks that a selector compiles, answers yes or no, and cannot cost more than evaluation allows (KEP-4381).
+func validateExpression(text string, path *field.Path) field.ErrorList {
 	set, err := selectorEnvironment()
 	if err != nil {
 		return field.ErrorList{field.InternalError(path, err)}
 	}
-	env, err := set.Env(mode)
+	env, err := set.Env(environment.NewExpressions)
 	if err != nil {
 		return field.ErrorList{field.InternalError(path, err)}
 	}
@@ -77,16 +72,6 @@ func validateExpression(text string, stored bool, path *field.Path) field.ErrorL
 		return field.ErrorList{field.Forbidden(path, "too complex, exceeds cost limit")}
 	}
 	return nil
-}
-
-// stored tells which expressions a list has.
-func stored(list []resourcev1.DeviceSelector) (texts []string) {
-	for _, s := range list {
-		if s.CEL != nil {
-			texts = append(texts, s.CEL.Expression)
-		}
-	}
-	return texts
 }
 
 // deviceSizes implements checker.CostEstimator: how large what a path from `device` leads to can be.

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/validate/content"
+	"k8s.io/apimachinery/pkg/api/validate"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -18,9 +18,12 @@ import (
 )
 
 // semver is a semantic version 2.0.0.
-var semver = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
+var semver = regexp.MustCompile(strings.NewReplacer(
+	"N", `(0|[1-9]\d*)`, "P", `(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)`, "B", `[0-9a-zA-Z-]+`,
+).Replace(`^N\.N\.N(-P(\.P)*)?(\+B(\.B)*)?$`))
 
-func validateSlice(s *resourcev1.ResourceSliceSpec, path *field.Path) field.ErrorList {
+// validateSlice checks a slice; was are the devices that it had, none at its creation.
+func validateSlice(s *resourcev1.ResourceSliceSpec, was []resourcev1.Device, path *field.Path) field.ErrorList {
 	errs := validateDriver(s.Driver, path.Child("driver"))
 	pool := path.Child("pool")
 	errs = append(errs, validatePool(s.Pool.Name, pool.Child("name"))...)
@@ -39,17 +42,25 @@ func validateSlice(s *resourcev1.ResourceSliceSpec, path *field.Path) field.Erro
 	if slices.ContainsFunc(s.Devices, isAdvanced) {
 		limit = resourcev1.ResourceSliceMaxDevicesWithAdvancedFeatures
 	}
-	errs = append(errs, most(len(s.Devices), limit, devices)...)
 	seen := map[string]bool{}
-	for i := range s.Devices {
-		d := &s.Devices[i]
+	errs = append(errs, list(s.Devices, limit, devices, func(d *resourcev1.Device, at *field.Path) field.ErrorList {
+		var old *resourcev1.Device
+		if i := slices.IndexFunc(was, func(o resourcev1.Device) bool { return o.Name == d.Name }); i >= 0 {
+			old = &was[i]
+		}
+		errs := validateDevice(d, old, ptr.Deref(s.PerDeviceNodeSelection, false), at)
 		if seen[d.Name] {
-			errs = append(errs, field.Duplicate(devices.Index(i), d.Name))
+			errs = append(errs, field.Duplicate(at, d.Name))
 		}
 		seen[d.Name] = true
-		errs = append(errs, validateDevice(d, ptr.Deref(s.PerDeviceNodeSelection, false), devices.Index(i))...)
-	}
-	return append(errs, validateCounters(s.SharedCounters, path.Child("sharedCounters"))...)
+		return errs
+	})...)
+	return append(errs, set(s.SharedCounters, resourcev1.ResourceSliceMaxCounterSets, path.Child("sharedCounters"),
+		func(a, b *resourcev1.CounterSet) bool { return a.Name == b.Name },
+		func(c *resourcev1.CounterSet, at *field.Path) field.ErrorList {
+			errs := required(&c.Name, at.Child("name"), validate.ShortName)
+			return append(errs, validateCounters(c.Counters, resourcev1.ResourceSliceMaxCountersPerCounterSet, at.Child("counters"))...)
+		})...)
 }
 
 // isAdvanced: a device of which a slice holds fewer.
@@ -64,6 +75,10 @@ func hasLists(d resourcev1.Device) bool {
 		}
 	}
 	return false
+}
+
+func hasCompatibility(d resourcev1.Device) bool {
+	return slices.ContainsFunc(d.ConsumesCounters, func(c resourcev1.DeviceCounterConsumption) bool { return len(c.CompatibilityGroups) > 0 })
 }
 
 // validatePlace checks where a slice's devices are: in one way.
@@ -121,42 +136,46 @@ func exactlyOne(path *field.Path, none, many string, ways []way) field.ErrorList
 	return field.ErrorList{field.Invalid(path, "{"+strings.Join(found, ", ")+"}", many)}
 }
 
-func validateDevice(d *resourcev1.Device, perDevice bool, path *field.Path) field.ErrorList {
+func validateDevice(d, old *resourcev1.Device, perDevice bool, path *field.Path) field.ErrorList {
 	errs := validateLabel(d.Name, path.Child("name"))
 	if n := len(d.Attributes) + len(d.Capacity); n > resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice {
 		errs = append(errs, field.Invalid(path, n, fmt.Sprintf("the total number of attributes and capacities must not exceed %d", resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice)))
+	}
+	if n := len(d.Attributes); n > resourcev1.ResourceSliceMaxAttributeValuesPerDevice {
+		errs = append(errs, field.Invalid(path, n, fmt.Sprintf("the total number of attribute values must not exceed %d", resourcev1.ResourceSliceMaxAttributeValuesPerDevice)))
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Attributes)) {
 		at := path.Child("attributes").Key(string(name))
 		errs = append(errs, validateName(string(name), path.Child("attributes"))...)
 		errs = append(errs, validateAttribute(d.Attributes[name], at)...)
 	}
-	for _, name := range slices.Sorted(maps.Keys(d.Capacity)) {
-		at := path.Child("capacity").Key(string(name))
-		errs = append(errs, validateName(string(name), path.Child("capacity"))...)
-		switch c, policy := d.Capacity[name], at.Child("requestPolicy"); {
+	if old == nil || !check.Same(d.Capacity, old.Capacity) { // what is stored may go by a policy that the device no longer has
+		errs = append(errs, validateCapacity(d.Capacity, ptr.Deref(d.AllowMultipleAllocations, false), path.Child("capacity"))...)
+	}
+	errs = append(errs, list(d.Taints, resourcev1.DeviceTaintsMaxLength, path.Child("taints"), validateTaint)...)
+	errs = append(errs, set(d.ConsumesCounters, resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, path.Child("consumesCounters"),
+		func(a, b *resourcev1.DeviceCounterConsumption) bool { return a.CounterSet == b.CounterSet },
+		func(c *resourcev1.DeviceCounterConsumption, at *field.Path) field.ErrorList {
+			errs := required(&c.CounterSet, at.Child("counterSet"), validate.ShortName)
+			return append(errs, validateCounters(c.Counters, resourcev1.ResourceSliceMaxCountersPerDeviceCounterConsumption, at.Child("counters"))...)
+		})...)
+	errs = append(errs, validateBinding(d.BindingConditions, d.BindingFailureConditions, path)...)
+	return append(errs, validateDevicePlace(d, perDevice, path)...)
+}
+
+func validateCapacity(capacity map[resourcev1.QualifiedName]resourcev1.DeviceCapacity, shared bool, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, name := range slices.Sorted(maps.Keys(capacity)) {
+		errs = append(errs, validateName(string(name), path)...)
+		switch c, policy := capacity[name], path.Key(string(name)).Child("requestPolicy"); {
 		case c.RequestPolicy == nil:
-		case ptr.Deref(d.AllowMultipleAllocations, false):
+		case shared:
 			errs = append(errs, validatePolicy(c.Value, c.RequestPolicy, policy)...)
 		default:
 			errs = append(errs, field.Forbidden(policy, "allowMultipleAllocations must be true"))
 		}
 	}
-	taints := path.Child("taints")
-	errs = append(errs, most(len(d.Taints), resourcev1.DeviceTaintsMaxLength, taints)...)
-	for i, t := range d.Taints {
-		errs = append(errs, validateTaint(t, taints.Index(i))...)
-	}
-	counters := path.Child("consumesCounters")
-	errs = append(errs, most(len(d.ConsumesCounters), resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, counters)...)
-	for i, c := range d.ConsumesCounters {
-		errs = append(errs, validateCounterName(c.CounterSet, counters.Index(i).Child("counterSet"))...)
-		if len(c.Counters) == 0 {
-			errs = append(errs, field.Required(counters.Index(i).Child("counters"), ""))
-		}
-	}
-	errs = append(errs, validateBinding(d.BindingConditions, d.BindingFailureConditions, path)...)
-	return append(errs, validateDevicePlace(d, perDevice, path)...)
+	return errs
 }
 
 // validateDevicePlace checks where a device is, if its slice leaves that to it.
@@ -183,21 +202,6 @@ func validateDevicePlace(d *resourcev1.Device, perDevice bool, path *field.Path)
 	return append(errs, exactlyOne(path, one, one, []way{
 		{"nodeName", ptr.Deref(d.NodeName, "") != ""}, {"nodeSelector", d.NodeSelector != nil}, {"allNodes", ptr.Deref(d.AllNodes, false)},
 	})...)
-}
-
-// validateName checks an attribute's or capacity's name, whose domain may be left out.
-func validateName(name string, path *field.Path) field.ErrorList {
-	switch parts := strings.Split(name, "/"); len(parts) {
-	case 1:
-		return validateID(name, path)
-	case 2:
-		errs := validateDomain(parts[0], path)
-		if parts[1] == "" {
-			return append(errs, field.Invalid(path, "", "the name must not be empty"))
-		}
-		return append(errs, validateID(parts[1], path)...)
-	}
-	return nil // which upstream lets through
 }
 
 // attributeKinds are what an attribute's value can be.
@@ -246,30 +250,13 @@ func validateText(a resourcev1.DeviceAttribute, path *field.Path) field.ErrorLis
 	return errs
 }
 
-func validateCounterName(name string, path *field.Path) field.ErrorList {
-	if name == "" {
+func validateCounters(counters map[string]resourcev1.Counter, limit int, path *field.Path) field.ErrorList {
+	if len(counters) == 0 {
 		return field.ErrorList{field.Required(path, "")}
 	}
-	return check.Strings(content.IsDNS1123Label(name), path, name)
-}
-
-func validateCounters(sets []resourcev1.CounterSet, path *field.Path) field.ErrorList {
-	errs := most(len(sets), resourcev1.ResourceSliceMaxCounterSets, path)
-	seen := map[string]bool{}
-	for i, s := range sets {
-		at := path.Index(i)
-		errs = append(errs, validateCounterName(s.Name, at.Child("name"))...)
-		if seen[s.Name] {
-			errs = append(errs, field.Duplicate(at, s))
-		}
-		seen[s.Name] = true
-		if len(s.Counters) == 0 {
-			errs = append(errs, field.Required(at.Child("counters"), ""))
-		}
-		errs = append(errs, most(len(s.Counters), resourcev1.ResourceSliceMaxCountersPerCounterSet, at.Child("counters"))...)
-		for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
-			errs = append(errs, check.Strings(content.IsDNS1123Label(name), at.Child("counters"), name)...)
-		}
+	errs := most(len(counters), limit, path)
+	for _, name := range slices.Sorted(maps.Keys(counters)) {
+		errs = append(errs, declared(&name, path, validate.ShortName)...)
 	}
 	return errs
 }

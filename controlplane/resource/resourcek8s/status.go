@@ -1,73 +1,151 @@
 package resourcek8s
 
 import (
+	"context"
 	"slices"
-	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/validate"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/podspec"
 )
 
-// deviceName names an allocated device as messages do.
-func deviceName(driver, pool, device, share string) string {
-	return strings.TrimSuffix(strings.Join([]string{driver, pool, device, share}, "/"), "/")
+// deviceID tells of a device, or of a share of one. Messages show it with these names.
+type deviceID struct{ Driver, Pool, Device, ShareID string }
+
+func idOf(d *resourcev1.AllocatedDeviceStatus) deviceID {
+	return deviceID{d.Driver, d.Pool, d.Device, ptr.Deref(d.ShareID, "")}
 }
 
-func nameOf(d *resourcev1.AllocatedDeviceStatus) string {
-	return deviceName(d.Driver, d.Pool, d.Device, ptr.Deref(d.ShareID, ""))
-}
-
-func allocated(s *resourcev1.ResourceClaimStatus) map[string]bool {
-	out := map[string]bool{}
-	if s.Allocation != nil {
-		for _, r := range s.Allocation.Devices.Results {
-			out[deviceName(r.Driver, r.Pool, r.Device, string(ptr.Deref(r.ShareID, "")))] = true
-		}
+func allocated(s *resourcev1.ResourceClaimStatus) map[deviceID]bool {
+	out := map[deviceID]bool{}
+	for _, r := range resultsOf(s) {
+		out[deviceID{r.Driver, r.Pool, r.Device, string(ptr.Deref(r.ShareID, ""))}] = true
 	}
 	return out
+}
+
+func resultsOf(s *resourcev1.ResourceClaimStatus) []resourcev1.DeviceRequestAllocationResult {
+	if s.Allocation == nil {
+		return nil
+	}
+	return s.Allocation.Devices.Results
+}
+
+// dropSkipped drops operations that are not for nodes to do, which are off by default, unless there were some.
+func dropSkipped(s, old *resourcev1.ResourceClaimStatus) {
+	if slices.ContainsFunc(resultsOf(old), func(r resourcev1.DeviceRequestAllocationResult) bool { return len(r.SkipNodeOperations) > 0 }) {
+		return
+	}
+	results := resultsOf(s)
+	for i := range results {
+		results[i].SkipNodeOperations = nil
+	}
 }
 
 // dropGivenBack: what drivers say of a device goes with its allocation.
 func dropGivenBack(c, old *resourcev1.ResourceClaim) {
 	has, had := allocated(&c.Status), allocated(&old.Status)
 	c.Status.Devices = slices.DeleteFunc(c.Status.Devices, func(d resourcev1.AllocatedDeviceStatus) bool {
-		return had[nameOf(&d)] && !has[nameOf(&d)]
+		return had[idOf(&d)] && !has[idOf(&d)]
 	})
 	if len(c.Status.Devices) == 0 {
 		c.Status.Devices = nil
 	}
 }
 
-func validateDevices(s *resourcev1.ResourceClaimStatus, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	given, seen := allocated(s), map[string]bool{}
-	for i := range s.Devices {
-		d, at := &s.Devices[i], path.Index(i)
-		errs = append(errs, validateDriver(d.Driver, at.Child("driver"))...)
-		errs = append(errs, validatePool(d.Pool, at.Child("pool"))...)
-		errs = append(errs, validateLabel(d.Device, at.Child("device"))...)
-		if d.ShareID != nil {
-			errs = append(errs, validateShare(*d.ShareID, at.Child("shareID"))...)
+// validateClaimStatus: what was allocated stays as it is until it is given back, and only what is allocated can be in use.
+func validateClaimStatus(_ context.Context, c, old *resourcev1.ResourceClaim) field.ErrorList {
+	path, s, was := field.NewPath("status"), &c.Status, &old.Status
+	reserved := path.Child("reservedFor")
+	errs := set(s.ReservedFor, resourcev1.ResourceClaimReservedForMaxSize, reserved,
+		func(a, b *resourcev1.ResourceClaimConsumerReference) bool { return a.UID == b.UID }, validateConsumer)
+	given := allocated(s)
+	errs = append(errs, set(s.Devices, len(s.Devices), path.Child("devices"),
+		func(a, b *resourcev1.AllocatedDeviceStatus) bool { return idOf(a) == idOf(b) },
+		func(d *resourcev1.AllocatedDeviceStatus, at *field.Path) field.ErrorList {
+			return validateDeviceStatus(d, given, at)
+		})...)
+	if len(s.ReservedFor) > 0 {
+		if s.Allocation == nil {
+			errs = append(errs, field.Forbidden(reserved, "may not be specified when `allocated` is not set"))
+		} else if c.DeletionTimestamp != nil && added(s.ReservedFor, was.ReservedFor) {
+			errs = append(errs, field.Forbidden(reserved, "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"))
 		}
-		name := nameOf(d)
-		if !given[name] {
-			errs = append(errs, field.Invalid(at, name, "must be an allocated device in the claim"))
-		}
-		if seen[name] {
-			errs = append(errs, field.Duplicate(at, name))
-		}
-		seen[name] = true
-		errs = append(errs, most(len(d.Conditions), resourcev1.AllocatedDeviceStatusMaxConditions, at.Child("conditions"))...)
-		errs = append(errs, metavalidation.ValidateConditions(d.Conditions, at.Child("conditions"))...)
-		if d.Data != nil && len(d.Data.Raw) > 0 {
-			errs = append(errs, validateRaw(*d.Data, resourcev1.AllocatedDeviceStatusDataMaxLength, at.Child("data"))...)
-		}
-		errs = append(errs, validateNetworkData(d.NetworkData, at.Child("networkData"))...)
+	}
+	at := path.Child("allocation")
+	switch {
+	case s.Allocation == nil:
+	case was.Allocation == nil:
+		errs = append(errs, validateAllocation(s.Allocation, requestNames(&c.Spec.Devices), at)...)
+	case !check.Same(s.Allocation, was.Allocation):
+		errs = append(errs, field.Invalid(at, nil, "field cannot be modified once set"))
 	}
 	return errs
+}
+
+func validateConsumer(r *resourcev1.ResourceClaimConsumerReference, path *field.Path) field.ErrorList {
+	errs := required(&r.Resource, path.Child("resource"))
+	errs = append(errs, required(&r.Name, path.Child("name"))...)
+	return append(errs, required(&r.UID, path.Child("uid"))...)
+}
+
+func added(now, was []resourcev1.ResourceClaimConsumerReference) bool {
+	return slices.ContainsFunc(now, func(r resourcev1.ResourceClaimConsumerReference) bool { return !slices.Contains(was, r) })
+}
+
+func validateAllocation(a *resourcev1.AllocationResult, known map[string]bool, path *field.Path) field.ErrorList {
+	errs := list(a.Devices.Results, resourcev1.AllocationResultsMaxSize, path.Child("devices", "results"),
+		func(r *resourcev1.DeviceRequestAllocationResult, at *field.Path) field.ErrorList {
+			return validateResult(r, known, at)
+		})
+	if a.NodeSelector != nil {
+		errs = append(errs, podspec.ValidateNodeSelector(a.NodeSelector, path.Child("nodeSelector"))...)
+	}
+	return append(errs, list(a.Devices.Config, 2*resourcev1.DeviceConfigMaxSize, path.Child("devices", "config"),
+		func(c *resourcev1.DeviceAllocationConfiguration, at *field.Path) field.ErrorList {
+			source := at.Child("source")
+			errs := required(&c.Source, source)
+			if c.Source != "" {
+				errs = check.OneOf(c.Source, source, resourcev1.AllocationConfigSourceClaim, resourcev1.AllocationConfigSourceClass)
+			}
+			errs = append(errs, validateNames(c.Requests, known, at.Child("requests"))...)
+			return append(errs, validateOpaque(c.Opaque, false, at.Child("opaque"))...)
+		})...)
+}
+
+func validateResult(r *resourcev1.DeviceRequestAllocationResult, known map[string]bool, path *field.Path) field.ErrorList {
+	errs := validateRef(r.Request, known, path.Child("request"))
+	errs = append(errs, validateDeclaredDriver(r.Driver, path.Child("driver"))...)
+	errs = append(errs, required(&r.Pool, path.Child("pool"), validate.ResourcePoolName)...)
+	errs = append(errs, validateLabel(r.Device, path.Child("device"))...)
+	errs = append(errs, validateBinding(r.BindingConditions, r.BindingFailureConditions, path)...)
+	for i, t := range r.Tolerations {
+		at := path.Child("tolerations").Index(i)
+		errs = append(errs, append(declaredToleration(t, at), validateToleration(t, at)...)...)
+	}
+	return append(errs, declared(r.ShareID, path.Child("shareID"), validate.UUID)...)
+}
+
+func validateDeviceStatus(d *resourcev1.AllocatedDeviceStatus, given map[deviceID]bool, path *field.Path) field.ErrorList {
+	errs := validateDriver(d.Driver, path.Child("driver"))
+	errs = append(errs, validatePool(d.Pool, path.Child("pool"))...)
+	errs = append(errs, validateLabel(d.Device, path.Child("device"))...)
+	errs = append(errs, declared(d.ShareID, path.Child("shareID"), validate.UUID)...)
+	if id := idOf(d); !given[id] {
+		errs = append(errs, field.Invalid(path, id, "must be an allocated device in the claim"))
+	}
+	errs = append(errs, most(len(d.Conditions), resourcev1.AllocatedDeviceStatusMaxConditions, path.Child("conditions"))...)
+	errs = append(errs, metavalidation.ValidateConditions(d.Conditions, path.Child("conditions"))...)
+	if d.Data != nil && len(d.Data.Raw) > 0 {
+		errs = append(errs, validateRaw(*d.Data, resourcev1.AllocatedDeviceStatusDataMaxLength, path.Child("data"))...)
+	}
+	return append(errs, validateNetworkData(d.NetworkData, path.Child("networkData"))...)
 }
 
 func validateNetworkData(n *resourcev1.NetworkDeviceData, path *field.Path) field.ErrorList {
@@ -81,24 +159,8 @@ func validateNetworkData(n *resourcev1.NetworkDeviceData, path *field.Path) fiel
 	if len(n.HardwareAddress) > resourcev1.NetworkDeviceDataHardwareAddressMaxLength {
 		errs = append(errs, field.TooLong(path.Child("hardwareAddress"), "", resourcev1.NetworkDeviceDataHardwareAddressMaxLength))
 	}
-	ips := path.Child("ips")
-	errs = append(errs, most(len(n.IPs), resourcev1.NetworkDeviceDataMaxIPs, ips)...)
-	for i, ip := range n.IPs {
-		errs = append(errs, validation.IsValidInterfaceAddress(ips.Index(i), ip)...)
-		if slices.Contains(n.IPs[:i], ip) {
-			errs = append(errs, field.Duplicate(ips.Index(i), ip))
-		}
-	}
-	return errs
-}
-
-// validateShare: a share of a device is named by a UUID.
-func validateShare(id string, path *field.Path) field.ErrorList {
-	if len(id) == 36 && !strings.ContainsFunc(id, func(r rune) bool { return !strings.ContainsRune("0123456789abcdef-", r) }) &&
-		id[8] == '-' && id[13] == '-' && id[18] == '-' && id[23] == '-' && strings.Count(id, "-") == 4 {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(path, id, "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters")}
+	return append(errs, set(n.IPs, resourcev1.NetworkDeviceDataMaxIPs, path.Child("ips"), validate.DirectEqual,
+		func(ip *string, at *field.Path) field.ErrorList { return validation.IsValidInterfaceAddress(at, *ip) })...)
 }
 
 // validateBinding: conditions that binding waits for, and those that end the wait, come together and are not the same.
@@ -110,13 +172,8 @@ func validateBinding(ok, failed []string, path *field.Path) field.ErrorList {
 		most int
 	}{{"bindingConditions", ok, resourcev1.BindingConditionsMaxSize}, {"bindingFailureConditions", failed, resourcev1.BindingFailureConditionsMaxSize}} {
 		at := path.Child(l.name)
-		errs = append(errs, most(len(l.list), l.most, at)...)
-		for i, c := range l.list {
-			errs = append(errs, metavalidation.ValidateLabelName(c, at.Index(i))...)
-			if slices.Contains(l.list[:i], c) {
-				errs = append(errs, field.Duplicate(at.Index(i), c))
-			}
-		}
+		errs = append(errs, list(l.list, l.most, at, func(c *string, at *field.Path) field.ErrorList { return metavalidation.ValidateLabelName(*c, at) })...)
+		errs = append(errs, unique(l.list, at, validate.DirectEqual)...)
 	}
 	for i, c := range failed {
 		if slices.Contains(ok, c) {
