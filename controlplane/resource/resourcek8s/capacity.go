@@ -2,6 +2,7 @@ package resourcek8s
 
 import (
 	"math"
+	"strconv"
 
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -45,7 +46,7 @@ func validateValues(standard, capacity resource.Quantity, values []resource.Quan
 			errs = append(errs, field.Invalid(path.Index(i), v.String(), "option is larger than capacity value: "+capacity.String()))
 		}
 		found = found || v.Cmp(standard) == 0
-		key := v.AsDec().String()
+		key := strconv.FormatInt(v.Value(), 10)
 		if seen[key] {
 			errs = append(errs, field.Duplicate(path.Index(i), key))
 		}
@@ -85,41 +86,28 @@ func validateRange(standard, capacity resource.Quantity, r *resourcev1.CapacityR
 	return append(errs, validateSteps(standard, capacity, r, path)...)
 }
 
-// validateSteps checks that what a range speaks of lies on its steps. Counting goes in thousandths if anything has a
-// fraction, and in wholes else; what cannot be counted so is refused before it overflows.
+// validateSteps checks that what a range speaks of lies on its steps, counted in wholes: fractions are off by default. What
+// cannot be counted so is refused before it overflows.
 func validateSteps(standard, capacity resource.Quantity, r *resourcev1.CapacityRequestPolicyRange, path *field.Path) field.ErrorList {
-	parts := []struct {
-		name string
-		q    *resource.Quantity
-	}{{"default", &standard}, {"min", r.Min}, {"max", r.Max}, {"step", r.Step}}
-	count, fraction := (*resource.Quantity).Value, false
-	for _, p := range parts {
-		fraction = fraction || p.q != nil && p.q.Cmp(*resource.NewQuantity(p.q.Value(), p.q.Format)) != 0 && p.q.CmpInt64(math.MaxInt64) <= 0
-	}
-	var errs field.ErrorList
-	if fraction {
-		count = (*resource.Quantity).MilliValue
-		for _, p := range parts {
-			if p.q != nil && p.q.Cmp(*resource.NewMilliQuantity(p.q.MilliValue(), p.q.Format)) != 0 {
-				errs = append(errs, field.Invalid(path.Child(p.name), p.q.String(), "value cannot be represented as a milli value"))
-			}
-		}
-	}
 	step := path.Child("step")
 	switch {
-	case len(errs) > 0 || r.Step == nil:
-		return errs
+	case r.Step == nil:
+		return nil
 	case r.Step.Sign() <= 0:
 		return field.ErrorList{field.Invalid(step, r.Step.String(), "must be greater than zero")}
 	}
+	var errs field.ErrorList
 	once := r.Min.DeepCopy()
 	if once.Add(*r.Step); once.Cmp(capacity) > 0 {
 		errs = append(errs, field.Invalid(step, r.Step.String(), "one step "+once.String()+" is larger than capacity value: "+capacity.String()))
 	}
 	countable := true
-	for _, p := range parts {
+	for _, p := range []struct {
+		name string
+		q    *resource.Quantity
+	}{{"default", &standard}, {"min", r.Min}, {"max", r.Max}, {"step", r.Step}} {
 		switch {
-		case fraction || p.q == nil:
+		case p.q == nil:
 		case p.q.Sign() < 0:
 			errs, countable = append(errs, field.Invalid(path.Child(p.name), p.q.String(), apivalidation.IsNegativeErrorMsg)), false
 		case p.q.CmpInt64(math.MaxInt64) > 0:
@@ -127,7 +115,7 @@ func validateSteps(standard, capacity resource.Quantity, r *resourcev1.CapacityR
 		}
 	}
 	for _, v := range []*resource.Quantity{&standard, r.Max} {
-		if countable && v != nil && (count(v)-count(r.Min))%count(r.Step) != 0 {
+		if countable && v != nil && (v.Value()-r.Min.Value())%r.Step.Value() != 0 {
 			errs = append(errs, field.Invalid(step, v.String(), "value is not a multiple of a given step ("+r.Step.String()+") from ("+r.Min.String()+")"))
 		}
 	}

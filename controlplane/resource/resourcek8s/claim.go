@@ -26,13 +26,15 @@ func validateClaim(d *resourcev1.DeviceClaim, path *field.Path) field.ErrorList 
 		})...)
 }
 
-// requestNames are the names by which the requests of a claim are known: "request" and "request/subrequest".
+// requestNames are the names by which the requests of a claim are known: "request" and "request/subrequest". A name that
+// has a slash of its own leads nowhere.
 func requestNames(d *resourcev1.DeviceClaim) map[string]bool {
 	known := map[string]bool{}
+	add := func(name string, slashes int) { known[name] = known[name] || strings.Count(name, "/") == slashes }
 	for _, r := range d.Requests {
-		known[r.Name] = true
+		add(r.Name, 0)
 		for _, s := range r.FirstAvailable {
-			known[r.Name+"/"+s.Name] = true
+			add(r.Name+"/"+s.Name, 1)
 		}
 	}
 	return known

@@ -75,6 +75,10 @@ func TestValidateClaim(t *testing.T) {
 			d.Requests[0].Exactly, d.Requests[0].FirstAvailable = nil, []resourcev1.DeviceSubRequest{{Name: "a_b", DeviceClassName: strings.Repeat("c", 254)}}
 		}, []string{"spec.devices.requests[0].firstAvailable[0].deviceClassName: Invalid value: \"" + strings.Repeat("c", 254) + "\": must be no more than 253 bytes",
 			`spec.devices.requests[0].firstAvailable[0].name: Invalid value: "a_b": a lowercase RFC 1123 label`}},
+		{func(d *resourcev1.DeviceClaim) {
+			d.Requests[0].Name = "a/b"
+			d.Constraints = []resourcev1.DeviceConstraint{{Requests: []string{"a/b"}, MatchAttribute: ptr.To(resourcev1.FullyQualifiedName("d.example.com/numa"))}}
+		}, []string{`spec.devices.requests[0].name: Invalid value: "a/b"`, `spec.devices.constraints[0].requests[0]: Invalid value: "a/b": must be the name of a request`}},
 		{func(d *resourcev1.DeviceClaim) { d.Requests = slices.Repeat(d.Requests, 33) }, []string{"spec.devices.requests: Too many: 33: must have at most 32 items"}},
 		{func(d *resourcev1.DeviceClaim) { d.Config = []resourcev1.DeviceClaimConfiguration{{}} }, []string{"spec.devices.config[0].opaque: Required value"}},
 	} {
@@ -328,8 +332,12 @@ func TestValidatePolicy(t *testing.T) {
 		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("1")}}, nil},
 		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("0")}}, []string{
 			`p.validRange.step: Invalid value: "0": must be greater than zero`}},
-		{resourcev1.CapacityRequestPolicy{Default: q("1500m"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("1")}}, []string{
-			`p.validRange.step: Invalid value: "1500m": value is not a multiple of a given step (1) from (1)`}},
+		{resourcev1.CapacityRequestPolicy{Default: q("1500m"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("1")}}, nil},
+		{resourcev1.CapacityRequestPolicy{Default: q("2500m"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("2"), Step: q("2")}}, []string{
+			`p.validRange.step: Invalid value: "2500m": value is not a multiple of a given step (2) from (2)`}},
+		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("1"), Step: q("18446744073709551616")}}, []string{
+			`p.validRange.step: Invalid value: "18446744073709551616": one step`, "p.validRange.step: Invalid value: \"18446744073709551616\": must not be larger than"}},
+		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidValues: []resource.Quantity{*q("500m"), *q("1")}}, []string{`p.validValues[1]: Duplicate value: "1"`}},
 		{resourcev1.CapacityRequestPolicy{Default: q("1"), ValidRange: &resourcev1.CapacityRequestPolicyRange{Min: q("2"), Max: q("20")}}, []string{
 			`p.validRange.default: Invalid value: "1": default is less than min: 2`, `p.validRange.max: Invalid value: "20": max is larger than capacity value: 10`}},
 		{resourcev1.CapacityRequestPolicy{Default: q("3"), ValidValues: []resource.Quantity{*q("2"), *q("1")}}, []string{
