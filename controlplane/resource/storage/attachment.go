@@ -29,7 +29,7 @@ func volumeAttachment() resource.Kind {
 	attacher := resource.Col("Attacher", "string", doc["attacher"], 0, func(a *attachment) any { return a.Spec.Attacher })
 	attacher.Format = "name"
 	return resource.Of(resource.Kind{
-		Kind: "VolumeAttachment", Plural: "volumeattachments", HasStatus: true, ForbidUnconditionalUpdate: true, Install: answersWithObject,
+		Kind: "VolumeAttachment", Plural: "volumeattachments", HasStatus: true, ForbidUnconditionalUpdate: true,
 		New:     func() runtime.Object { return &attachment{} },
 		NewList: func() runtime.Object { return &storagev1.VolumeAttachmentList{} },
 		Columns: []resource.Column{

@@ -34,7 +34,7 @@ func storageClass() resource.Kind {
 	type class = storagev1.StorageClass
 	doc := class{}.SwaggerDoc()
 	return resource.Of(resource.Kind{
-		Kind: "StorageClass", Plural: "storageclasses", ShortNames: []string{"sc"}, NoAge: true, Install: answersWithObject,
+		Kind: "StorageClass", Plural: "storageclasses", ShortNames: []string{"sc"}, NoAge: true,
 		New:     func() runtime.Object { return &class{} },
 		NewList: func() runtime.Object { return &storagev1.StorageClassList{} },
 		Columns: []resource.Column{
@@ -140,7 +140,7 @@ func validateRequirement(r corev1.TopologySelectorLabelRequirement, path *field.
 func volumeAttributesClass() resource.Kind {
 	type class = storagev1.VolumeAttributesClass
 	return resource.Of(resource.Kind{
-		Kind: "VolumeAttributesClass", Plural: "volumeattributesclasses", ShortNames: []string{"vac"}, Install: answersWithObject,
+		Kind: "VolumeAttributesClass", Plural: "volumeattributesclasses", ShortNames: []string{"vac"},
 		New:     func() runtime.Object { return &class{} },
 		NewList: func() runtime.Object { return &storagev1.VolumeAttributesClassList{} },
 		Columns: []resource.Column{

@@ -32,7 +32,7 @@ func csiDriver() resource.Kind {
 		return resource.Col(name, "boolean", doc[documented], 0, func(d *driver) any { return ptr.Deref(value(&d.Spec), otherwise) })
 	}
 	return resource.Of(resource.Kind{
-		Kind: "CSIDriver", Plural: "csidrivers", ForbidUnconditionalUpdate: true, Install: answersWithObject,
+		Kind: "CSIDriver", Plural: "csidrivers", ForbidUnconditionalUpdate: true,
 		New:     func() runtime.Object { return &driver{} },
 		NewList: func() runtime.Object { return &storagev1.CSIDriverList{} },
 		Columns: []resource.Column{
@@ -158,7 +158,7 @@ func validateTokenRequests(requests []storagev1.TokenRequest, path *field.Path) 
 func csiNode() resource.Kind {
 	type node = storagev1.CSINode
 	return resource.Of(resource.Kind{
-		Kind: "CSINode", Plural: "csinodes", ForbidUnconditionalUpdate: true, HasStatus: true, Install: answersWithObject,
+		Kind: "CSINode", Plural: "csinodes", ForbidUnconditionalUpdate: true, HasStatus: true,
 		New:     func() runtime.Object { return &node{} },
 		NewList: func() runtime.Object { return &storagev1.CSINodeList{} },
 		Columns: []resource.Column{

@@ -11,8 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
-	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/check"
@@ -93,12 +91,6 @@ func immutable(same bool, path *field.Path) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(path, nil, apivalidation.FieldImmutableErrorMsg)}
-}
-
-// answersWithObject is the Install of kinds whose deletion answers with the object.
-func answersWithObject(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
-	store.ReturnDeletedObject = true
-	return nil, nil
 }
 
 // oldLabels warns of labels of nodes that have other names by now.
