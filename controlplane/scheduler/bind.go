@@ -30,18 +30,20 @@ func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, node string) erro
 	return nil
 }
 
-// tell writes why the pod waits: an event, the PodScheduled condition and, with a preemption, the nominated node;
-// then the victims are asked to go.
+// tell writes why the pod waits: an event, the PodScheduled condition and, with a preemption, the nominated node, which is taken
+// back if none is named; then the victims are asked to go.
 func (s *Scheduler) tell(ctx context.Context, pod *corev1.Pod, message string, plan *Preemption) {
 	s.deps.Events.Eventf(pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", message)
 	status := applycorev1.PodStatus().WithConditions(applycorev1.PodCondition().
 		WithType(corev1.PodScheduled).WithStatus(corev1.ConditionFalse).
 		WithReason(corev1.PodReasonUnschedulable).WithMessage(message).WithObservedGeneration(pod.Generation).
 		WithLastTransitionTime(transition(pod)))
+	promised := ""
 	if plan != nil {
-		status.WithNominatedNodeName(plan.Node)
+		promised = plan.Node
+		status.WithNominatedNodeName(promised)
 	}
-	if plan != nil || !said(pod, message) {
+	if promised != pod.Status.NominatedNodeName || !said(pod, message) {
 		apply := applycorev1.Pod(pod.Name, pod.Namespace).WithUID(pod.UID).WithStatus(status)
 		_, err := s.deps.Client.CoreV1().Pods(pod.Namespace).ApplyStatus(ctx, apply, metav1.ApplyOptions{FieldManager: manager, Force: true})
 		if err != nil && !gone(err) && ctx.Err() == nil {

@@ -113,6 +113,14 @@ func (c *Cluster) Nominate(pod *corev1.Pod) {
 	}
 }
 
+// promise is the node that a pod was promised, "" for none. What the API shows of it may be older than what is known here.
+func (c *Cluster) promise(pod *Pod) string {
+	if p := c.nominees[pod.UID]; p != nil {
+		return p.Status.NominatedNodeName
+	}
+	return pod.Status.NominatedNodeName
+}
+
 // promised are the other pods to whom the node's room was promised and that are as important.
 func (c *Cluster) promised(pod *Pod, node string) (out []*Pod) {
 	for uid, p := range c.nominees {

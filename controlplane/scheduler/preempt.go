@@ -11,7 +11,8 @@ import (
 	corehelpers "k8s.io/component-helpers/scheduling/corev1"
 )
 
-// Preemption names a node and the pods on it that would have to go for the pod to fit there.
+// Preemption names a node and the pods on it that would have to go for the pod to fit there; none where those of an earlier
+// preemption are on their way, whose promise stands.
 type Preemption struct {
 	Node    string
 	Victims []*corev1.Pod
@@ -27,13 +28,13 @@ func Preempt(c *Cluster, pod *Pod, d Decision, budgets []*policyv1.PodDisruption
 			open = append(open, name)
 		}
 	}
-	switch n := c.Nodes[pod.Status.NominatedNodeName]; {
+	switch n := c.Nodes[c.promise(pod)]; {
 	case len(open) == 0:
 		return nil, ""
 	case pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever:
 		return nil, "Its preemptionPolicy is Never: no pod has to make room for it."
 	case n != nil && c.emptying(pod, n):
-		return nil, "Pods of lower priority are leaving node " + n.Name + " for it."
+		return &Preemption{Node: n.Name}, "Pods of lower priority are leaving node " + n.Name + " for it."
 	}
 	var best *candidate
 	for _, name := range open {

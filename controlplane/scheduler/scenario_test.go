@@ -101,6 +101,9 @@ func (s *story) preempt(pod *Pod) string {
 		return said
 	}
 	out := p.Node + ":"
+	if len(p.Victims) == 0 {
+		out += " " + said
+	}
 	for _, v := range p.Victims {
 		out += " " + v.Name
 	}

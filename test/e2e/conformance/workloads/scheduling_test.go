@@ -155,6 +155,33 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
+// TestPromisedRoom: of two pods that make room one is slower, and what the quicker one left waits for the pod that it was promised to.
+func TestPromisedRoom(t *testing.T) {
+	s := begin(t)
+	class := s.ns + "-high"
+	_, err := s.client.SchedulingV1().PriorityClasses().Create(t.Context(), &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: class}, Value: 1000}, metav1.CreateOptions{})
+	s.must(err)
+	defer s.kubectl("delete", "priorityclass", class)
+	scarce := s.extended(s.ns, 5)
+	slow := needing(shell("slow", "trap '' TERM; until [ -e /tmp/go ]; do sleep 0.1; done"), scarce, "3")
+	slow.Spec.TerminationGracePeriodSeconds = ptr(int64(600))
+	s.run(slow)
+	s.run(needing(program("quick", "pause"), scarce, "2"))
+	high := needing(program("high", "pause"), scarce, "5")
+	high.Spec.PriorityClassName = class
+	s.create(high)
+	p := s.until("high", "waits for the slower one", func(p *corev1.Pod) bool {
+		c := condition(p, corev1.PodScheduled)
+		return c != nil && strings.Contains(c.Message, "Pods of lower priority are leaving")
+	})
+	s.equal("the promised node", p.Status.NominatedNodeName, s.c.NodeName)
+	s.create(needing(program("next", "pause"), scarce, "2"))
+	s.unschedulable("next", "Insufficient "+string(scarce))
+	_, err = s.exec("slow", "c", "touch", "/tmp/go")
+	s.must(err)
+	s.until("high", "runs", ready)
+}
+
 // TestLimitRange: defaults are given, ranges kept, changes take hold.
 func TestLimitRange(t *testing.T) {
 	s := begin(t)
