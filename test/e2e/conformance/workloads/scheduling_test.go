@@ -1,6 +1,7 @@
 package workloads
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -42,7 +43,7 @@ func (s *spec) extended(name string, n int) corev1.ResourceName {
 	s.must(err)
 	s.Cleanup(func() {
 		patch := fmt.Sprintf(`{"status":{"capacity":{%q:null},"allocatable":{%q:null}}}`, full, full)
-		if _, err := s.client.CoreV1().Nodes().Patch(s.T.Context(), s.c.NodeName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
+		if _, err := s.client.CoreV1().Nodes().Patch(context.WithoutCancel(s.T.Context()), s.c.NodeName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
 			s.Log(err)
 		}
 	})
