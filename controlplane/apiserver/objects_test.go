@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -44,6 +45,8 @@ func must(t testing.TB) func(any, error) {
 func TestObjects(t *testing.T) {
 	r := start(t, "")
 	t.Run("update", func(t *testing.T) { testUpdate(t, r) })
+	t.Run("owners", func(t *testing.T) { testOwners(t, r) })
+	t.Run("deletion", func(t *testing.T) { testDeletionAnswers(t, r) })
 	t.Run("patch", func(t *testing.T) { testPatch(t, r) })
 	t.Run("apply", func(t *testing.T) { testApply(t, r) })
 	t.Run("pages", func(t *testing.T) { testPages(t, r) })
@@ -290,4 +293,49 @@ func testTwoFacesOfEvents(t *testing.T, r *running) {
 
 func secret(name string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string][]byte{"k": []byte("v")}}
+}
+
+// testOwners: who may write a status may say who owns the object, except for pods, whose old kubelets did not know better.
+func testOwners(t *testing.T, r *running) {
+	ctx := t.Context()
+	owner := []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "o", UID: "u"}}
+	quotas := r.client.CoreV1().ResourceQuotas("default")
+	q, err := quotas.Create(ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "owned"}}, createOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.OwnerReferences = owner
+	if got, err := quotas.UpdateStatus(ctx, q, updateOptions); err != nil || len(got.OwnerReferences) != 1 {
+		t.Errorf("a quota's owners after a status update: %v, %v", got.OwnerReferences, err)
+	}
+	p, err := r.client.CoreV1().Pods("default").Create(ctx, pod("owned"), createOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.OwnerReferences = owner
+	if got, err := r.client.CoreV1().Pods("default").UpdateStatus(ctx, p, updateOptions); err != nil || len(got.OwnerReferences) != 0 {
+		t.Errorf("a pod's owners after a status update: %v, %v", got.OwnerReferences, err)
+	}
+}
+
+// testDeletionAnswers: a deletion is answered with the object, or with a bare success, as upstream's is.
+func testDeletionAnswers(t *testing.T, r *running) {
+	ctx := t.Context()
+	must(t)(r.client.ResourceV1().DeviceTaintRules().Create(ctx, &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: "r"},
+		Spec: resourcev1.DeviceTaintRuleSpec{Taint: resourcev1.DeviceTaint{Key: "a", Effect: resourcev1.DeviceTaintEffectNoSchedule}}}, createOptions))
+	must(t)(r.client.ResourceV1().DeviceClasses().Create(ctx, &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "c"}}, createOptions))
+	must(t)(r.client.StorageV1().StorageClasses().Create(ctx, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Provisioner: "p"}, createOptions))
+	for path, want := range map[string]string{
+		"/apis/resource.k8s.io/v1/devicetaintrules/r": "Status", "/apis/resource.k8s.io/v1/deviceclasses/c": "DeviceClass",
+		"/apis/storage.k8s.io/v1/storageclasses/s": "StorageClass",
+	} {
+		got := &metav1.PartialObjectMetadata{}
+		raw, err := r.client.CoreV1().RESTClient().Delete().AbsPath(path).SetHeader("Accept", "application/json").DoRaw(ctx)
+		if err == nil {
+			err = json.Unmarshal(raw, got)
+		}
+		if err != nil || got.Kind != want {
+			t.Errorf("deletion of %s is answered with a %s, %v; want a %s", path, got.Kind, err, want)
+		}
+	}
 }

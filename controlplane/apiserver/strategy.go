@@ -159,17 +159,11 @@ func (s gracefulStrategy) CheckGracefulDelete(ctx context.Context, obj runtime.O
 	return s.kind.CheckGracefulDelete(ctx, obj, options)
 }
 
-// statusStrategy lets only the status through, and metadata but its owners: upstream lets a status writer annotate.
+// statusStrategy lets only the status and metadata through: upstream lets a status writer annotate and say who owns the object.
 type statusStrategy struct{ strategy }
 
 func (s statusStrategy) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
 	keepButStatus(obj, old)
-	if n, err := meta.Accessor(obj); err == nil {
-		if o, err := meta.Accessor(old); err == nil {
-			n.SetOwnerReferences(o.GetOwnerReferences())
-			n.SetDeletionTimestamp(o.GetDeletionTimestamp())
-		}
-	}
 	if s.kind.PrepareStatusUpdate != nil {
 		s.kind.PrepareStatusUpdate(ctx, obj, old)
 	}
