@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
@@ -25,6 +27,13 @@ func daemonSet() resource.Kind {
 		New:     func() runtime.Object { return &appsv1.DaemonSet{} },
 		NewList: func() runtime.Object { return &appsv1.DaemonSetList{} },
 		Columns: daemonSetColumns(),
+		Install: func(_ resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
+			readable(store, "DaemonSet", func(obj runtime.Object) error {
+				_, err := templateGeneration(obj.(*appsv1.DaemonSet))
+				return err
+			})
+			return nil, nil
+		},
 	}, resource.Rules[*appsv1.DaemonSet]{
 		Default:          defaultDaemonSet,
 		PrepareForCreate: func(_ context.Context, d *appsv1.DaemonSet) { prepareTemplate(d, nil) },
@@ -36,7 +45,7 @@ func daemonSet() resource.Kind {
 			errs := validateDaemonSet(&d.Spec, &old.Spec, field.NewPath("spec"))
 			return append(errs, check.Immutable(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		},
-		PrepareStatusUpdate:  func(_ context.Context, d, old *appsv1.DaemonSet) { countTemplate(d, templateGeneration(old)) },
+		PrepareStatusUpdate:  func(_ context.Context, d, old *appsv1.DaemonSet) { countTemplate(d, known(templateGeneration(old))) },
 		ValidateStatusUpdate: validateDaemonSetStatus,
 		Warnings: func(_ context.Context, d, old *appsv1.DaemonSet) []string {
 			if old != nil && check.Same(d.Spec.Template, old.Spec.Template) {
@@ -65,25 +74,31 @@ func defaultDaemonSet(d *appsv1.DaemonSet) {
 	set(&d.Spec.RevisionHistoryLimit, 10)
 }
 
-// prepareTemplate drops what is switched off and keeps the annotation that counts the versions of the template,
-// which no client writes.
 // prepareTemplate counts the template's generations. A new DaemonSet may begin with any; later the client has no say.
 func prepareTemplate(d, old *appsv1.DaemonSet) {
 	podspec.DropDisabled(&d.Spec.Template.Spec)
 	if old == nil {
-		countTemplate(d, max(templateGeneration(d), 1))
+		countTemplate(d, max(known(templateGeneration(d)), 1))
 		return
 	}
-	generation := templateGeneration(old)
+	generation := known(templateGeneration(old))
 	if !check.Same(d.Spec.Template, old.Spec.Template) {
 		generation++
 	}
 	countTemplate(d, generation)
 }
 
-// templateGeneration is 0 if there is none or it is no number.
-func templateGeneration(d *appsv1.DaemonSet) int64 {
-	n, err := strconv.ParseInt(d.Annotations[appsv1.DeprecatedTemplateGeneration], 10, 64)
+// templateGeneration is 0 if there is none.
+func templateGeneration(d *appsv1.DaemonSet) (int64, error) {
+	text, ok := d.Annotations[appsv1.DeprecatedTemplateGeneration]
+	if !ok {
+		return 0, nil
+	}
+	return strconv.ParseInt(text, 10, 64)
+}
+
+// known is n, or 0 for what was stored before it was looked at.
+func known(n int64, err error) int64 {
 	if err != nil {
 		return 0
 	}

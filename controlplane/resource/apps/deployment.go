@@ -3,6 +3,7 @@ package apps
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -10,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
 
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
@@ -24,9 +27,7 @@ func deployment() resource.Kind {
 		New:     func() runtime.Object { return &appsv1.Deployment{} },
 		NewList: func() runtime.Object { return &appsv1.DeploymentList{} },
 		Columns: deploymentColumns(),
-		Install: withScale("deployments",
-			func(d *appsv1.Deployment) **int32 { return &d.Spec.Replicas },
-			func(d *appsv1.Deployment) (int32, *metav1.LabelSelector) { return d.Status.Replicas, d.Spec.Selector }),
+		Install: installDeployment,
 	}, resource.Rules[*appsv1.Deployment]{
 		Default:          defaultDeployment,
 		PrepareForCreate: func(_ context.Context, d *appsv1.Deployment) { podspec.DropDisabled(&d.Spec.Template.Spec) },
@@ -34,13 +35,15 @@ func deployment() resource.Kind {
 		// Annotations are the rollout's own record and may change with the status; labels may not.
 		PrepareStatusUpdate: func(_ context.Context, d, old *appsv1.Deployment) { d.Labels = old.Labels },
 		Validate: func(_ context.Context, d *appsv1.Deployment) field.ErrorList {
-			return validateDeployment(&d.Spec, nil, field.NewPath("spec"))
+			return append(validateDeployment(&d.Spec, nil, field.NewPath("spec")), validateRollback(d)...)
 		},
 		ValidateUpdate: func(_ context.Context, d, old *appsv1.Deployment) field.ErrorList {
-			errs := validateDeployment(&d.Spec, &old.Spec, field.NewPath("spec"))
+			errs := append(validateDeployment(&d.Spec, &old.Spec, field.NewPath("spec")), validateRollback(d)...)
 			return append(errs, check.Immutable(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		},
-		ValidateStatusUpdate: validateDeploymentStatus,
+		ValidateStatusUpdate: func(ctx context.Context, d, old *appsv1.Deployment) field.ErrorList {
+			return append(validateDeploymentStatus(ctx, d, old), validateRollback(d)...)
+		},
 		Warnings: func(_ context.Context, d, old *appsv1.Deployment) []string {
 			if old == nil {
 				return append(nameWarnings(d.Name), templateWarnings(&d.Spec.Template)...)
@@ -58,7 +61,44 @@ func prepareDeploymentUpdate(_ context.Context, d, old *appsv1.Deployment) {
 	}
 }
 
+func installDeployment(d resource.Deps, store *genericregistry.Store) (map[string]rest.Storage, error) {
+	readable(store, "Deployment", func(obj runtime.Object) error {
+		_, _, err := rollbackTo(obj.(*appsv1.Deployment))
+		return err
+	})
+	return withScale("deployments",
+		func(d *appsv1.Deployment) **int32 { return &d.Spec.Replicas },
+		func(d *appsv1.Deployment) (int32, *metav1.LabelSelector) { return d.Status.Replicas, d.Spec.Selector })(d, store)
+}
+
+// rollbackTo is the revision that the Deployment is to go back to, which upstream keeps as a field of its own.
+func rollbackTo(d *appsv1.Deployment) (revision int64, ok bool, err error) {
+	text := d.Annotations[appsv1.DeprecatedRollbackTo]
+	if text == "" {
+		return 0, false, nil
+	}
+	if revision, err = strconv.ParseInt(text, 10, 64); err != nil {
+		return 0, false, fmt.Errorf("failed to parse annotation[%s]=%s as int64: %w", appsv1.DeprecatedRollbackTo, text, err)
+	}
+	return revision, true, nil
+}
+
+func validateRollback(d *appsv1.Deployment) field.ErrorList {
+	revision, ok, err := rollbackTo(d)
+	if err != nil { // in a status update; others are refused before
+		path := field.NewPath("metadata", "annotations").Key(appsv1.DeprecatedRollbackTo)
+		return field.ErrorList{field.Invalid(path, d.Annotations[appsv1.DeprecatedRollbackTo], err.Error())}
+	}
+	if !ok {
+		return nil
+	}
+	return check.NonNegative(revision, field.NewPath("spec", "rollback", "version"))
+}
+
 func defaultDeployment(d *appsv1.Deployment) {
+	if text, has := d.Annotations[appsv1.DeprecatedRollbackTo]; has && text == "" {
+		delete(d.Annotations, appsv1.DeprecatedRollbackTo)
+	}
 	podspec.DefaultTemplate(&d.Spec.Template)
 	set(&d.Spec.Replicas, 1)
 	s := &d.Spec.Strategy

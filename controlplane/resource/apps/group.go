@@ -1,7 +1,11 @@
 package apps
 
 import (
+	"context"
+	"fmt"
+
 	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
@@ -32,6 +36,22 @@ func withScale[T scale.Object](plural string, replicas func(T) **int32, status f
 			Replicas: replicas,
 			Status:   status,
 		})}, nil
+	}
+}
+
+// readable refuses objects of which upstream could not read a field that it keeps in an annotation, in its words.
+func readable(store *genericregistry.Store, kind string, read func(runtime.Object) error) {
+	look := func(obj runtime.Object) (genericregistry.FinishFunc, error) {
+		if err := read(obj); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", kind, "v1", kind, err))
+		}
+		return func(context.Context, bool) {}, nil
+	}
+	store.BeginCreate = func(_ context.Context, obj runtime.Object, _ *metav1.CreateOptions) (genericregistry.FinishFunc, error) {
+		return look(obj)
+	}
+	store.BeginUpdate = func(_ context.Context, obj, _ runtime.Object, _ *metav1.UpdateOptions) (genericregistry.FinishFunc, error) {
+		return look(obj)
 	}
 }
 

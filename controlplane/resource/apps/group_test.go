@@ -4,17 +4,22 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
+	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/resourcetest"
 )
 
@@ -276,6 +281,61 @@ func TestTemplateGeneration(t *testing.T) {
 	k.PrepareForUpdate(t.Context(), next, d)
 	if a, b := d.Annotations[appsv1.DeprecatedTemplateGeneration], next.Annotations[appsv1.DeprecatedTemplateGeneration]; a != "77" || b != "78" {
 		t.Errorf("generations %q and %q, want 77 and 78", a, b)
+	}
+}
+
+// TestAnnotatedFields: what upstream keeps as a field and shows as an annotation is read as upstream reads it.
+func TestAnnotatedFields(t *testing.T) {
+	for _, c := range []struct{ kind, key, text, want string }{
+		{"DaemonSet", appsv1.DeprecatedTemplateGeneration, "x", `DaemonSet in version "v1" cannot be handled as a DaemonSet: strconv.ParseInt: parsing "x": invalid syntax`},
+		{"DaemonSet", appsv1.DeprecatedTemplateGeneration, "", `DaemonSet in version "v1" cannot be handled as a DaemonSet: strconv.ParseInt: parsing "": invalid syntax`},
+		{"DaemonSet", appsv1.DeprecatedTemplateGeneration, "7", ""},
+		{"DaemonSet", "other", "x", ""},
+		{"Deployment", appsv1.DeprecatedRollbackTo, "x", `Deployment in version "v1" cannot be handled as a Deployment: failed to parse annotation[deprecated.deployment.rollback.to]=x as int64: strconv.ParseInt: parsing "x": invalid syntax`},
+		{"Deployment", appsv1.DeprecatedRollbackTo, "7", ""},
+		{"Deployment", appsv1.DeprecatedRollbackTo, "", ""},
+	} {
+		store := &genericregistry.Store{}
+		if _, err := resourcetest.Kind(t, Group(), c.kind).Install(resource.Deps{}, store); err != nil {
+			t.Fatal(err)
+		}
+		obj := workloads(t)[c.kind]
+		m, err := meta.Accessor(obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.SetAnnotations(map[string]string{c.key: c.text})
+		_, made := store.BeginCreate(t.Context(), obj, &metav1.CreateOptions{})
+		_, changed := store.BeginUpdate(t.Context(), obj, obj, &metav1.UpdateOptions{})
+		for _, err := range []error{made, changed} {
+			if (err == nil) != (c.want == "") || err != nil && (err.Error() != c.want || !apierrors.IsBadRequest(err)) {
+				t.Errorf("%s with %s: %q: %v; want %s", c.kind, c.key, c.text, err, c.want)
+			}
+		}
+	}
+	k := resourcetest.Kind(t, Group(), "Deployment")
+	d := workloads(t)["Deployment"].(*appsv1.Deployment)
+	d.Annotations = map[string]string{appsv1.DeprecatedRollbackTo: ""}
+	k.Default(d)
+	if len(d.Annotations) != 0 {
+		t.Errorf("an empty revision stays: %v", d.Annotations)
+	}
+	d.Annotations = map[string]string{appsv1.DeprecatedRollbackTo: "-1"}
+	resourcetest.CheckErrors(t, k.Validate(t.Context(), d), "spec.rollback.version: Invalid value: -1: must be greater than or equal to 0")
+	d.Annotations = map[string]string{appsv1.DeprecatedRollbackTo: "x"}
+	resourcetest.CheckErrors(t, k.ValidateStatusUpdate(t.Context(), d, d), `metadata.annotations[deprecated.deployment.rollback.to]: Invalid value: "x"`)
+}
+
+// TestRetiredAnnotations: no template carries what old kubelets would take for init containers.
+func TestRetiredAnnotations(t *testing.T) {
+	for _, kind := range []string{"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"} {
+		obj := workloads(t)[kind]
+		template := reflect.ValueOf(obj).Elem().FieldByName("Spec").FieldByName("Template").Addr().Interface().(*corev1.PodTemplateSpec)
+		template.Annotations = map[string]string{"pod.alpha.kubernetes.io/init-containers": "[]", "pod.beta.kubernetes.io/init-container-statuses": "[]", "a": "b"}
+		resourcetest.Kind(t, Group(), kind).Default(obj)
+		if len(template.Annotations) != 1 {
+			t.Errorf("%s: annotations %v", kind, template.Annotations)
+		}
 	}
 }
 

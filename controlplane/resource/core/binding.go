@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"keelson.dev/keelson/controlplane/resource"
+	"keelson.dev/keelson/controlplane/resource/podspec"
 )
 
 // podBinding is pods/binding: it gives a pod its node, once.
@@ -98,9 +99,7 @@ func bind(pod *corev1.Pod, binding *corev1.Binding) error {
 	pod.Spec.NodeName = binding.Target.Name
 	pod.Status.NominatedNodeName = "" // the nomination has come true or is stale
 	pod.Annotations = overlay(pod.Annotations, binding.Annotations)
-	for _, key := range retiredAnnotations {
-		delete(pod.Annotations, key)
-	}
+	podspec.DropRetired(pod.Annotations)
 	pod.Labels = overlay(pod.Labels, binding.Labels)
 	setCondition(&pod.Status, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue})
 	return nil

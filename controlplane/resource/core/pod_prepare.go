@@ -10,17 +10,9 @@ import (
 
 type resourceQuantity = resource.Quantity
 
-// retiredAnnotations once carried init containers; a pod must not smuggle them to an old kubelet.
-var retiredAnnotations = []string{
-	"pod.beta.kubernetes.io/init-containers", "pod.alpha.kubernetes.io/init-containers",
-	"pod.beta.kubernetes.io/init-container-statuses", "pod.alpha.kubernetes.io/init-container-statuses",
-}
-
 // dropDisabled clears what no pod may hold: retired annotations and the fields of features that are off.
 func dropDisabled(p *corev1.Pod) {
-	for _, key := range retiredAnnotations {
-		delete(p.Annotations, key)
-	}
+	podspec.DropRetired(p.Annotations)
 	podspec.DropDisabled(&p.Spec)
 	p.Status.VolumeHealth, p.Status.NodeAllocatableResourceClaimStatuses = nil, nil
 	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses} {

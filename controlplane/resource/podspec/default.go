@@ -10,9 +10,23 @@ import (
 	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
-// DefaultTemplate sets the defaults of a pod template. A nil template is left alone.
+// retiredAnnotations once carried init containers; a pod must not smuggle them to an old kubelet.
+var retiredAnnotations = []string{
+	"pod.beta.kubernetes.io/init-containers", "pod.alpha.kubernetes.io/init-containers",
+	"pod.beta.kubernetes.io/init-container-statuses", "pod.alpha.kubernetes.io/init-container-statuses",
+}
+
+// DropRetired drops annotations that no pod and no template may have.
+func DropRetired(annotations map[string]string) {
+	for _, key := range retiredAnnotations {
+		delete(annotations, key)
+	}
+}
+
+// DefaultTemplate sets the defaults of a pod template and drops retired annotations. A nil template is left alone.
 func DefaultTemplate(t *corev1.PodTemplateSpec) {
 	if t != nil {
+		DropRetired(t.Annotations)
 		Default(&t.Spec)
 	}
 }
