@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	"k8s.io/apiserver/pkg/authorization/metrics"
 	"k8s.io/apiserver/pkg/authorization/union"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
@@ -35,8 +36,8 @@ func newAuthorizers() (authorizers, error) {
 	}
 	a.all, err = union.New(
 		union.NamedAuthorizer{AuthorizerName: "masters", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
-		union.NamedAuthorizer{AuthorizerName: "node", Authorizer: a.node},
-		union.NamedAuthorizer{AuthorizerName: "rbac", Authorizer: a.rbac},
+		union.NamedAuthorizer{AuthorizerName: "node", Authorizer: metrics.InstrumentedAuthorizer("Node", "node", a.node)},
+		union.NamedAuthorizer{AuthorizerName: "rbac", Authorizer: metrics.InstrumentedAuthorizer("RBAC", "rbac", a.rbac)},
 	)
 	return a, err
 }

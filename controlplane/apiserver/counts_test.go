@@ -88,29 +88,33 @@ func TestMetricNames(t *testing.T) {
 			}
 		}
 	}
+	if _, err := r.as(t, r.with(t, "joe")).Discovery().ServerVersion(); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "APIServices are known", func() bool {
 		scrape()
 		return values[`aggregator_unavailable_apiservice{name="v1.apps"}`] != ""
 	})
 	const ips = "kube_apiserver_clusterip_allocator_"
 	for name, want := range map[string]string{
-		ips + `allocated_ips{cidr="10.96.0.0/12"}`:                                        "2", // the server's own as well
-		ips + `available_ips{cidr="10.96.0.0/12"}`:                                        "1.048572e+06",
-		ips + `allocation_total{cidr="10.96.0.0/12",scope="dynamic"}`:                     "any",
-		ips + `allocation_duration_seconds_count{cidr="10.96.0.0/12"}`:                    "any",
-		ips + `allocation_errors_total{cidr="10.96.0.0/12",scope="static"}`:               "any",
-		`kube_apiserver_nodeport_allocator_allocation_errors_total{scope="static"}`:       "any",
-		`kube_apiserver_nodeport_allocator_allocated_ports`:                               "2",
-		`kube_apiserver_nodeport_allocator_available_ports`:                               "2766",
-		`kube_apiserver_nodeport_allocator_allocation_total{scope="static"}`:              "any",
-		`kube_apiserver_nodeport_allocator_allocation_total{scope="dynamic"}`:             "any",
-		`apiserver_storage_size_bytes{storage_cluster_id="etcd-0"}`:                       "any",
-		`aggregator_unavailable_apiservice{name="v1.apps"}`:                               "0",
-		`version_info{binary="1.37",component="kube",emulation="1.37",min_compat="1.36"}`: "1",
-		`kubernetes_feature_enabled{name="WatchList",stage="BETA"}`:                       "1",
-		`serviceaccount_valid_tokens_total`:                                               "any",
-		`serviceaccount_stale_tokens_total`:                                               "any",
-		`serviceaccount_legacy_tokens_total`:                                              "any",
+		ips + `allocated_ips{cidr="10.96.0.0/12"}`:                                            "2", // the server's own as well
+		ips + `available_ips{cidr="10.96.0.0/12"}`:                                            "1.048572e+06",
+		ips + `allocation_total{cidr="10.96.0.0/12",scope="dynamic"}`:                         "any",
+		ips + `allocation_duration_seconds_count{cidr="10.96.0.0/12"}`:                        "any",
+		ips + `allocation_errors_total{cidr="10.96.0.0/12",scope="static"}`:                   "any",
+		`kube_apiserver_nodeport_allocator_allocation_errors_total{scope="static"}`:           "any",
+		`kube_apiserver_nodeport_allocator_allocated_ports`:                                   "2",
+		`kube_apiserver_nodeport_allocator_available_ports`:                                   "2766",
+		`kube_apiserver_nodeport_allocator_allocation_total{scope="static"}`:                  "any",
+		`kube_apiserver_nodeport_allocator_allocation_total{scope="dynamic"}`:                 "any",
+		`apiserver_authorization_decisions_total{decision="allowed",name="rbac",type="RBAC"}`: "any",
+		`apiserver_storage_size_bytes{storage_cluster_id="etcd-0"}`:                           "any",
+		`aggregator_unavailable_apiservice{name="v1.apps"}`:                                   "0",
+		`version_info{binary="1.37",component="kube",emulation="1.37",min_compat="1.36"}`:     "1",
+		`kubernetes_feature_enabled{name="WatchList",stage="BETA"}`:                           "1",
+		`serviceaccount_valid_tokens_total`:                                                   "any",
+		`serviceaccount_stale_tokens_total`:                                                   "any",
+		`serviceaccount_legacy_tokens_total`:                                                  "any",
 	} {
 		if got := values[name]; got == "" || want != "any" && got != want {
 			t.Errorf("%s is %q, want %s", name, got, want)
