@@ -27,6 +27,8 @@ type kubelets struct {
 	port    int
 	// kubelet reaches kubelets, which must show a certificate of the cluster's CA and get one in return.
 	kubelet *http.Transport
+	// unverified reaches kubelets with any certificate, for logs of which the client says that they need not be believed.
+	unverified *http.Transport
 	// pod reaches whatever listens on an address of a pod or Service, and nothing on this machine itself.
 	pod *http.Transport
 }
@@ -42,14 +44,16 @@ func newKubelets(pki *auth.PKI, objects tokenObjects, port int) (*kubelets, erro
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(pki.CA.Cert)
+	kubelet := &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		// Streams upgrade the connection, which HTTP/2 cannot.
+		ForceAttemptHTTP2: false, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
+	}
+	unverified := kubelet.Clone()
+	unverified.TLSClientConfig.InsecureSkipVerify = true
 	return &kubelets{
-		objects: objects, port: port,
-		kubelet: &http.Transport{
-			DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
-			// Streams upgrade the connection, which HTTP/2 cannot.
-			ForceAttemptHTTP2: false, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
-		},
+		objects: objects, port: port, kubelet: kubelet, unverified: unverified,
 		pod: &http.Transport{
 			DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: refuseLocal}).DialContext,
 			// Who speaks TLS in a pod has a certificate that only its own clients can judge.

@@ -50,8 +50,12 @@ func (p podLog) Get(ctx context.Context, name string, options runtime.Object) (r
 	if err != nil {
 		return nil, err
 	}
+	transport := p.kubelets.kubelet
+	if o.InsecureSkipTLSVerifyBackend {
+		transport = p.kubelets.unverified
+	}
 	stream := logStream{&genericrest.LocationStreamer{
-		Transport: p.kubelets.kubelet, ContentType: "text/plain", Flush: o.Follow,
+		Transport: transport, ContentType: "text/plain", Flush: o.Follow,
 		ResponseChecker: genericrest.NewGenericHttpResponseChecker(corev1.Resource("pods/log"), name),
 		RedirectChecker: genericrest.PreventRedirects,
 	}}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -93,24 +94,31 @@ func withKubelet(t *testing.T, r *running) kubelet {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startKubelet(t, r, "n1", "p", cert)
+}
+
+// startKubelet starts one that shows the certificates; without any, one that is nobody's.
+func startKubelet(t *testing.T, r *running, node, name string, certs ...tls.Certificate) kubelet {
+	t.Helper()
 	clients := x509.NewCertPool()
 	clients.AddCert(r.PKI().CA.Cert)
 	k := kubelet{peers: make(chan string, 100), client: r.client}
 	srv := httptest.NewUnstartedServer(k)
-	srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
+	srv.TLS = &tls.Config{Certificates: certs, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.StartTLS()
 	t.Cleanup(srv.CloseClientConnections)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
 	port := srv.Listener.Addr().(*net.TCPAddr).Port
-	n, err := r.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, createOptions)
+	n, err := r.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}, createOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}}
 	n.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(port)
 	must(t)(r.client.CoreV1().Nodes().UpdateStatus(t.Context(), n, updateOptions))
-	p := pod("p")
-	p.Spec.NodeName = "n1"
+	p := pod(name)
+	p.Spec.NodeName = node
 	must(t)(r.client.CoreV1().Pods("default").Create(t.Context(), p, createOptions))
 	return k
 }
@@ -150,9 +158,25 @@ func TestPodStreams(t *testing.T) {
 			t.Errorf("by websocket: %q, %v", all, err)
 		}
 	})
+	t.Run("log of a kubelet that nobody vouches for", func(t *testing.T) { testUnverifiedLog(t, r) })
 	t.Run("exec", func(t *testing.T) { testExec(t, r) })
 	t.Run("portforward", func(t *testing.T) { testPortForward(t, r) })
 	t.Run("reader", func(t *testing.T) { testReaderCannotExec(t, r) })
+}
+
+// testUnverifiedLog: a log is read from a kubelet with any certificate only if the client says that it may be.
+func testUnverifiedLog(t *testing.T, r *running) {
+	startKubelet(t, r, "stranger", "q")
+	read := func(o *corev1.PodLogOptions) (string, error) {
+		b, err := r.client.CoreV1().Pods("default").GetLogs("q", o).DoRaw(t.Context())
+		return string(b), err
+	}
+	if text, err := read(&corev1.PodLogOptions{}); err == nil || !strings.Contains(text, "certificate signed by unknown authority") {
+		t.Errorf("verified: %q, %v", text, err)
+	}
+	if text, err := read(&corev1.PodLogOptions{InsecureSkipTLSVerifyBackend: true}); err != nil || text != "log of default/q/c, tail \n" {
+		t.Errorf("not verified: %q, %v", text, err)
+	}
 }
 
 func execURL(r *running) *url.URL {
