@@ -39,7 +39,7 @@ func (s *Server) chain(api http.Handler, c *genericapiserver.Config) http.Handle
 
 // innerChain is shared by requests from the network and from this process.
 func (s *Server) innerChain(api http.Handler, c *genericapiserver.Config) http.Handler {
-	h := filters.WithAuthorization(withMisfits(s.aggregator.Wrap(s.withGroupList(s.withObjectCounts(api)))), c.Authorization.Authorizer, c.Serializer)
+	h := filters.WithAuthorization(withMisfits(s.aggregator.Wrap(s.withGroupList(s.withObjectCounts(s.withoutProtobuf(api))))), c.Authorization.Authorizer, c.Serializer)
 	h = s.withShares(h, c)
 	h = impersonation.WithConstrainedImpersonation(h, c.Authorization.Authorizer, c.Serializer)
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)

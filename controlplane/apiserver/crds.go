@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -63,6 +66,31 @@ func (s *Server) crdServer(main *genericapiserver.Config) (*crds.CustomResourceD
 	}
 	last := notfoundhandler.New(main.Serializer, filters.NoMuxAndDiscoveryIncompleteKey)
 	return config.Complete().New(genericapiserver.NewEmptyDelegateWithCustomHandler(last))
+}
+
+// withoutProtobuf answers those who write custom resources in protobuf, which have no types in it. The library panics over their
+// bodies, and the connection ends without an answer (as upstream's does).
+func (s *Server) withoutProtobuf(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, ok := apirequest.RequestInfoFrom(r.Context())
+		if !ok || info.Verb != "create" && info.Verb != "update" || info.Subresource == "scale" || !isProtobuf(r) || !s.defined(info) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		err := negotiation.NewUnsupportedMediaTypeError([]string{runtime.ContentTypeJSON, runtime.ContentTypeYAML})
+		responsewriters.ErrorNegotiated(err, crds.Codecs, schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}, w, r)
+	})
+}
+
+func isProtobuf(r *http.Request) bool {
+	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return mediaType == runtime.ContentTypeProtobuf
+}
+
+// defined tells whether a request is about a custom resource.
+func (s *Server) defined(info *apirequest.RequestInfo) bool {
+	_, err := s.custom.Apiextensions().V1().CustomResourceDefinitions().Lister().Get(info.Resource + "." + info.APIGroup)
+	return err == nil
 }
 
 // definitionLayout: definitions are kept as JSON, as upstream keeps them.

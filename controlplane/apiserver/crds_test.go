@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -88,6 +89,33 @@ func TestCustomResources(t *testing.T) {
 	swagger, err := r.client.Discovery().OpenAPISchema()
 	if err != nil || !strings.Contains(swagger.String(), "keelson.test") || !strings.Contains(swagger.String(), "io.k8s.api.core.v1.Pod") {
 		t.Errorf("OpenAPI v2 without ships or without pods: %v", err)
+	}
+}
+
+// A body that custom resources cannot be written in is answered; the library panics over it.
+func TestCustomResourceInProtobuf(t *testing.T) {
+	r := start(t, "")
+	api := define(t, r, apiextensionsv1.NamespaceScoped).Namespace("default")
+	must(t)(api.Create(t.Context(), ship("a", 3), createOptions))
+	to := r.client.Discovery().RESTClient()
+	const all, one = "/apis/keelson.test/v1/namespaces/default/ships", "/apis/keelson.test/v1/namespaces/default/ships/a"
+	for name, req := range map[string]*rest.Request{"create": to.Post().AbsPath(all), "update": to.Put().AbsPath(one)} {
+		err := req.SetHeader("Content-Type", runtime.ContentTypeProtobuf).Body([]byte("k8s\x00odd")).Do(t.Context()).Error()
+		if !apierrors.IsUnsupportedMediaType(err) || !strings.Contains(err.Error(), "application/json, application/yaml") {
+			t.Errorf("%s: %v; want that the media type is not supported", name, err)
+		}
+	}
+	options, err := metav1.NewDeleteOptions(0).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := (&runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"}, Raw: options}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = to.Delete().AbsPath(one).SetHeader("Content-Type", runtime.ContentTypeProtobuf).Body(append([]byte("k8s\x00"), body...)).Do(t.Context()).Error()
+	if err != nil {
+		t.Errorf("deletion with options in protobuf: %v", err)
 	}
 }
 
