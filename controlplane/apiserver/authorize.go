@@ -82,8 +82,8 @@ func (a authorizers) synced(ctx context.Context) error {
 }
 
 // bootstrapRBAC makes the roles and bindings that every cluster has be at least what they should be. Roles whose
-// owner opted out (autoupdate: "false") are left alone, and permissions that were added stay.
-func bootstrapRBAC(ctx context.Context, client kubernetes.Interface) error {
+// owner opted out (autoupdate: "false") are left alone, and permissions that were added stay. It returns when authorizer knows them.
+func bootstrapRBAC(ctx context.Context, client kubernetes.Interface, authorizer *auth.RBAC) error {
 	p, err := auth.BootstrapPolicy()
 	if err != nil {
 		return err
@@ -117,5 +117,5 @@ func bootstrapRBAC(ctx context.Context, client kubernetes.Interface) error {
 	if err := parallel(ctx, jobs); err != nil {
 		return fmt.Errorf("built-in roles: %w", err)
 	}
-	return nil
+	return authorizer.Holds(ctx, p)
 }

@@ -54,7 +54,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 		}
 	}
 	return parallel(ctx, []func() error{
-		func() error { return bootstrapRBAC(ctx, client) },
+		func() error { return bootstrapRBAC(ctx, client, s.authz.rbac) },
 		func() error { return s.publishAuthentication(ctx, client) },
 		func() error { return s.publishEndpoint(ctx, client) },
 		func() error { return s.publishClusterInfo(ctx, client) },

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,9 +26,17 @@ type mirror[T metav1.Object, V any] struct {
 	objs   map[string]V
 	// adds and removes, if set, are told how long each change took.
 	adds, removes metrics.ObserverMetric
+	// waiters want keys that are not there yet; guarded by mu.
+	waiters []*waiter
 
 	once   sync.Once
 	synced chan struct{}
+}
+
+// waiter is told when the last of the keys that it misses has come.
+type waiter struct {
+	missing map[string]bool
+	whole   chan struct{}
 }
 
 func newMirror[T metav1.Object, V any](mu *sync.RWMutex, keep func(T) V, change func(key string, old, new *V)) *mirror[T, V] {
@@ -62,6 +71,37 @@ func (m *mirror[T, V]) put(key string, v V) {
 		m.change(key, &old, &v)
 	} else {
 		m.change(key, nil, &v)
+	}
+	m.waiters = slices.DeleteFunc(m.waiters, func(w *waiter) bool {
+		delete(w.missing, key)
+		if len(w.missing) > 0 {
+			return false
+		}
+		close(w.whole)
+		return true
+	})
+}
+
+// wait returns when every key is there, or has been.
+func (m *mirror[T, V]) wait(ctx context.Context, keys []string) error {
+	w := &waiter{missing: map[string]bool{}, whole: make(chan struct{})}
+	m.mu.Lock()
+	for _, key := range keys {
+		if _, has := m.objs[key]; !has {
+			w.missing[key] = true
+		}
+	}
+	if len(w.missing) == 0 {
+		close(w.whole)
+	} else {
+		m.waiters = append(m.waiters, w)
+	}
+	m.mu.Unlock()
+	select {
+	case <-w.whole:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
@@ -76,6 +77,24 @@ func (r *RBAC) Synced(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Holds waits until the rules of p, which have been written, are known: a write is answered before its watch tells of it.
+func (r *RBAC) Holds(ctx context.Context, p Policy) error {
+	return errors.Join(
+		r.roles.wait(ctx, objectKeys(p.Roles, func(o *rbacv1.Role) metav1.Object { return o })),
+		r.clusterRoles.wait(ctx, objectKeys(p.ClusterRoles, func(o *rbacv1.ClusterRole) metav1.Object { return o })),
+		r.roleBindings.wait(ctx, objectKeys(p.RoleBindings, func(o *rbacv1.RoleBinding) metav1.Object { return o })),
+		r.clusterRoleBindings.wait(ctx, objectKeys(p.ClusterRoleBindings, func(o *rbacv1.ClusterRoleBinding) metav1.Object { return o })))
+}
+
+func objectKeys[T any](list []T, meta func(*T) metav1.Object) []string {
+	out := make([]string, len(list))
+	for i := range list {
+		o := meta(&list[i])
+		out[i] = keyOf(o.GetNamespace(), o.GetName())
+	}
+	return out
 }
 
 // reindex. Precondition: r.mu is held.

@@ -2,9 +2,11 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -204,4 +206,62 @@ func TestReasons(t *testing.T) {
 	if rules, err := r.RulesFor(t.Context(), &user.DefaultInfo{Name: "u", Groups: []string{"g"}}, "ns"); err != nil || len(rules) != 1 {
 		t.Errorf("rules of who is bound twice by one binding: %v, %v", rules, err)
 	}
+}
+
+// A start waits for the rules that it wrote: what was there when the mirrors began is not all.
+func TestHolds(t *testing.T) {
+	p, err := BootstrapPolicy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRBAC()
+		for _, replace := range []func([]any, string) error{r.roles.Replace, r.clusterRoles.Replace, r.roleBindings.Replace, r.clusterRoleBindings.Replace} {
+			if err := replace(nil, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- r.Holds(ctx, p) }()
+		add := func(err error) {
+			t.Helper()
+			synctest.Wait()
+			select {
+			case err := <-ended:
+				t.Fatalf("it does not wait: %v", err)
+			default:
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range p.ClusterRoleBindings {
+			add(r.clusterRoleBindings.Add(&p.ClusterRoleBindings[i]))
+		}
+		for i := range p.RoleBindings {
+			add(r.roleBindings.Add(&p.RoleBindings[i]))
+		}
+		for i := range p.Roles {
+			add(r.roles.Add(&p.Roles[i]))
+		}
+		for i := range p.ClusterRoles[1:] {
+			add(r.clusterRoles.Add(&p.ClusterRoles[i+1]))
+		}
+		synctest.Wait()
+		if err := r.clusterRoles.Add(&p.ClusterRoles[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("with all of it: %v", err)
+		}
+		if err := r.Holds(ctx, p); err != nil {
+			t.Errorf("asked again: %v", err)
+		}
+		cancel()
+		p.Roles[0].Name = "another"
+		if err := r.Holds(ctx, p); !errors.Is(err, context.Canceled) {
+			t.Errorf("at the end of the server: %v", err)
+		}
+	})
 }
