@@ -207,18 +207,30 @@ func TestServicesWork(t *testing.T) {
 	}
 	expect(t, &b, "tcp", "10.96.1.1:81", "refused", "")
 	expect(t, nil, "tcp", "10.97.0.1:80", "refused", "") // no Service has it
-	for _, label := range []string{"service.kubernetes.io/service-proxy-name", corev1.IsHeadlessService} {
-		for _, row := range []struct {
-			labels map[string]string
-			server string
-		}{{map[string]string{label: ""}, "refused"}, {nil, "10.244.0.5"}} { // another proxy's or nobody's, and ours again
-			web.Labels = row.labels
-			if _, err := r.api.CoreV1().Services("ns").Update(t.Context(), web, metav1.UpdateOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			r.wait()
-			expect(t, &b, "tcp", "10.96.1.1:80", row.server, "")
+	for _, row := range []struct{ label, server string }{
+		{"service.kubernetes.io/service-proxy-name", "refused"}, {corev1.IsHeadlessService, "10.244.0.5"}, // another proxy's; the second is for slices
+	} {
+		web.Labels = map[string]string{row.label: ""}
+		if _, err := r.api.CoreV1().Services("ns").Update(t.Context(), web, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
 		}
+		r.wait()
+		expect(t, &b, "tcp", "10.96.1.1:80", row.server, "")
+	}
+	slices := r.api.DiscoveryV1().EndpointSlices("ns")
+	slice, err := slices.Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ label, server string }{
+		{corev1.IsHeadlessService, "refused"}, {"service.kubernetes.io/service-proxy-name", "10.244.0.5"}, // nobody's; the second is for Services
+	} {
+		slice.Labels = map[string]string{discoveryv1.LabelServiceName: "web", row.label: ""}
+		if _, err := slices.Update(t.Context(), slice, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.wait()
+		expect(t, &b, "tcp", "10.96.1.1:80", row.server, "")
 	}
 	if err := r.api.CoreV1().Services("ns").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

@@ -91,11 +91,16 @@ func owner(o any) (types.NamespacedName, bool) {
 	return types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}, true
 }
 
-// ours tells whether a Service is for this kind of proxy: its labels may say that another one serves it, or none.
+// ours tells whether a Service is for this kind of proxy: a label may say that another one serves it.
 func ours(s *corev1.Service) bool {
 	_, other := s.Labels["service.kubernetes.io/service-proxy-name"]
-	_, none := s.Labels[corev1.IsHeadlessService]
-	return !other && !none
+	return !other
+}
+
+// proxied tells whether a slice is for proxies: a label may say that its endpoints are to be found by name alone.
+func proxied(s *discoveryv1.EndpointSlice) bool {
+	_, headless := s.Labels[corev1.IsHeadlessService]
+	return !headless
 }
 
 // Wake is readable when there is something to take.
@@ -120,7 +125,7 @@ func (c *Changes) Take() []Change {
 		}
 		objects, _ := c.slices.GetIndexer().ByIndex(byService, name.String())
 		for _, o := range objects {
-			if s, ok := o.(*discoveryv1.EndpointSlice); ok {
+			if s, ok := o.(*discoveryv1.EndpointSlice); ok && proxied(s) {
 				ch.Slices = append(ch.Slices, s)
 			}
 		}
