@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,13 +109,14 @@ func (w *worker) http(ctx context.Context, get *corev1.HTTPGetAction) (result, s
 		return failure, err.Error()
 	}
 	defer res.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)); err != nil {
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
 		return failure, err.Error()
 	}
 	if res.StatusCode >= 200 && res.StatusCode < 400 {
 		if res.StatusCode >= 300 {
 			w.m.cfg.Events.ContainerEvent(w.pod, w.spec.Name, corev1.EventTypeWarning, "ProbeWarning",
-				"%s probe warning: Probe terminated redirects, Response body not followed to another host", w.kind)
+				"%s probe warning: Probe terminated redirects, Response body: %s", w.kind, strings.ToValidUTF8(string(body), "\uFFFD"))
 		}
 		return success, ""
 	}
