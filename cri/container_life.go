@@ -69,7 +69,7 @@ func (s *Server) StartContainer(ctx context.Context, req *runtimeapi.StartContai
 		return nil, fmt.Errorf("start container %s: %w", rec.ID, err)
 	}
 	if _, err := s.deps.Containers.Start(ctx, rec.ID); err != nil {
-		return nil, fmt.Errorf("start container %s: %w", rec.ID, err)
+		return nil, err // it says which container could not be started; users read it in the pod's status
 	}
 	atContainerStarted.Reach()
 	s.nri.Started(ctx, pod, view)

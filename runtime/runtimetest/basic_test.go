@@ -104,8 +104,9 @@ func TestStartError(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, err := n.Start(ctx, id)
-		if !errors.Is(err, container.ErrStart) || !strings.Contains(err.Error(), row.want) {
-			t.Errorf("%s: error %v, want ErrStart with %q", id, err, row.want)
+		// Users read it as it is: who calls adds nothing to it.
+		if !errors.Is(err, container.ErrStart) || !strings.Contains(err.Error(), row.want) || strings.Count(err.Error(), "start container "+id+": ") != 1 {
+			t.Errorf("%s: error %v, want ErrStart with %q, that names the container once", id, err, row.want)
 		}
 		if s.Status != container.Exited || s.Reason != container.ReasonStartError || s.ExitCode != container.CodeStartError {
 			t.Errorf("%s: state %+v", id, s)
