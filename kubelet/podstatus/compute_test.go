@@ -123,8 +123,14 @@ func TestInitContainers(t *testing.T) {
 	in := input(corev1.RestartPolicyAlways, "app")
 	in.Pod.Spec.InitContainers = []corev1.Container{{Name: "setup"}, {Name: "proxy", RestartPolicy: &always}}
 	s := Compute(in)
-	if w := s.ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "PodInitializing" {
-		t.Errorf("app waits for %+v, want PodInitializing", w)
+	for _, c := range append(s.InitContainerStatuses, s.ContainerStatuses...) {
+		if w := c.State.Waiting; w == nil || w.Reason != "PodInitializing" {
+			t.Errorf("%s waits for %+v, want PodInitializing", c.Name, w)
+		}
+	}
+	in.Observed.Containers = []observe.Container{{Name: "setup", State: observe.Created}}
+	if w := Compute(in).InitContainerStatuses[0].State.Waiting; w == nil || w.Reason != "PodInitializing" {
+		t.Errorf("a created one waits for %+v, want PodInitializing", w)
 	}
 	if c := get(&s, corev1.PodInitialized); c.Status != "False" || c.Message != "containers with incomplete status: [setup proxy]" {
 		t.Errorf("Initialized = %+v", c)

@@ -131,10 +131,7 @@ func volumeMounts(c *corev1.Container, now observe.Container) []corev1.VolumeMou
 
 // unseen describes a container of which the runtime knows nothing.
 func (b builder) unseen(c *corev1.Container, s *corev1.ContainerStatus, old *corev1.ContainerStatus) {
-	wait := corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
-	if b.holdsBack(c.Name) {
-		wait.Reason = "PodInitializing"
-	}
+	wait := b.creating()
 	if w, waits := b.Waiting[c.Name]; waits {
 		wait.Reason, wait.Message = w.Reason, w.Message
 	}
@@ -159,15 +156,13 @@ func (b builder) unseen(c *corev1.Container, s *corev1.ContainerStatus, old *cor
 	}
 }
 
-// holdsBack: an ordinary container waits for init containers, an init container for those before it.
-func (b builder) holdsBack(name string) bool {
-	for i := range b.Pod.Spec.InitContainers {
-		c := &b.Pod.Spec.InitContainers[i]
-		if c.Name == name {
-			return i > 0
-		}
+// creating is why a container waits of which nothing else is known: in a pod with init containers, for the pod to be initialized,
+// whichever it is.
+func (b builder) creating() corev1.ContainerStateWaiting {
+	if len(b.Pod.Spec.InitContainers) > 0 {
+		return corev1.ContainerStateWaiting{Reason: "PodInitializing"}
 	}
-	return len(b.Pod.Spec.InitContainers) > 0 && plan.KindOf(b.Pod, name) == plan.App
+	return corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
 }
 
 func (b builder) state(c observe.Container) corev1.ContainerState {
@@ -177,7 +172,8 @@ func (b builder) state(c observe.Container) corev1.ContainerState {
 	case observe.Exited:
 		return corev1.ContainerState{Terminated: b.terminated(c)}
 	case observe.Created:
-		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
+		wait := b.creating()
+		return corev1.ContainerState{Waiting: &wait}
 	}
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerStatusUnknown"}}
 }
