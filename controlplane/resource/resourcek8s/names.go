@@ -10,20 +10,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
-func validateDriver(name string, path *field.Path) field.ErrorList {
-	if name == "" {
-		return field.ErrorList{field.Required(path, "")}
-	}
-	var errs field.ErrorList
-	if len(name) > resourcev1.DriverNameMaxLength {
-		errs = append(errs, field.TooLong(path, name, resourcev1.DriverNameMaxLength))
-	}
-	return append(errs, check.Strings(validation.IsDNS1123Subdomain(strings.ToLower(name)), path, name)...)
-}
-
-// validateDeclaredDriver is validateDriver in the words that upstream has where the rule stands with the type.
+// validateDeclaredDriver is volumesource.CSIDriver in the words that upstream has where the rule stands with the type.
 func validateDeclaredDriver(name string, path *field.Path) field.ErrorList {
 	errs := required(&name, path, validate.LongNameCaseless)
 	if len(name) > resourcev1.DriverNameMaxLength {
@@ -70,7 +60,7 @@ func validateDomain(domain string, path *field.Path) field.ErrorList {
 	if domain == "" {
 		return field.ErrorList{field.Invalid(path, "", "the domain must not be empty")}
 	}
-	return validateDriver(domain, path)
+	return volumesource.CSIDriver(domain, path)
 }
 
 func validateID(id string, path *field.Path) field.ErrorList {

@@ -15,6 +15,7 @@ import (
 
 	"keelson.dev/keelson/controlplane/resource/check"
 	"keelson.dev/keelson/controlplane/resource/podspec"
+	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
 // semver is a semantic version 2.0.0.
@@ -24,7 +25,7 @@ var semver = regexp.MustCompile(strings.NewReplacer(
 
 // validateSlice checks a slice; was are the devices that it had, none at its creation.
 func validateSlice(s *resourcev1.ResourceSliceSpec, was []resourcev1.Device, path *field.Path) field.ErrorList {
-	errs := validateDriver(s.Driver, path.Child("driver"))
+	errs := volumesource.CSIDriver(s.Driver, path.Child("driver"))
 	pool := path.Child("pool")
 	errs = append(errs, validatePool(s.Pool.Name, pool.Child("name"))...)
 	if s.Pool.Generation < 0 {

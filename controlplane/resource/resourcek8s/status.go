@@ -13,6 +13,7 @@ import (
 
 	"keelson.dev/keelson/controlplane/resource/check"
 	"keelson.dev/keelson/controlplane/resource/podspec"
+	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
 // deviceID tells of a device, or of a share of one. Messages show it with these names.
@@ -133,7 +134,7 @@ func validateResult(r *resourcev1.DeviceRequestAllocationResult, known map[strin
 }
 
 func validateDeviceStatus(d *resourcev1.AllocatedDeviceStatus, given map[deviceID]bool, path *field.Path) field.ErrorList {
-	errs := validateDriver(d.Driver, path.Child("driver"))
+	errs := volumesource.CSIDriver(d.Driver, path.Child("driver"))
 	errs = append(errs, validatePool(d.Pool, path.Child("pool"))...)
 	errs = append(errs, validateLabel(d.Device, path.Child("device"))...)
 	errs = append(errs, declared(d.ShareID, path.Child("shareID"), validate.UUID)...)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
 // stamp notes when a taint was added, from which its tolerations count. It is done as the object is written and
@@ -33,7 +34,7 @@ func validateTaintRule(s *resourcev1.DeviceTaintRuleSpec, path *field.Path) fiel
 	if d := s.DeviceSelector; d != nil {
 		at := path.Child("deviceSelector")
 		if d.Driver != nil {
-			errs = append(errs, validateDriver(*d.Driver, at.Child("driver"))...)
+			errs = append(errs, volumesource.CSIDriver(*d.Driver, at.Child("driver"))...)
 		}
 		if d.Pool != nil {
 			errs = append(errs, validatePool(*d.Pool, at.Child("pool"))...)

@@ -16,6 +16,7 @@ import (
 	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/check"
 	"keelson.dev/keelson/controlplane/resource/persistentvolume"
+	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
 const (
@@ -48,7 +49,7 @@ func volumeAttachment() resource.Kind {
 		},
 		Validate: func(_ context.Context, a *attachment) field.ErrorList { return validateAttachment(a, newAttacher) },
 		ValidateUpdate: func(_ context.Context, a, old *attachment) field.ErrorList {
-			return append(validateAttachment(a, validateDriverName), immutable(check.Same(a.Spec, old.Spec), field.NewPath("spec"))...)
+			return append(validateAttachment(a, volumesource.CSIDriver), immutable(check.Same(a.Spec, old.Spec), field.NewPath("spec"))...)
 		},
 		PrepareStatusUpdate: func(_ context.Context, a, old *attachment) {
 			metav1.ResetObjectMetaForStatus(&a.ObjectMeta, &old.ObjectMeta)

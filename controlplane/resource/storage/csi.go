@@ -16,6 +16,7 @@ import (
 	"keelson.dev/keelson/controlplane/resource"
 	"keelson.dev/keelson/controlplane/resource/cell"
 	"keelson.dev/keelson/controlplane/resource/check"
+	"keelson.dev/keelson/controlplane/resource/volumesource"
 )
 
 const (
@@ -193,7 +194,7 @@ func validateNodeDrivers(drivers []storagev1.CSINodeDriver, path *field.Path) fi
 	seen := map[string]bool{}
 	for i, d := range drivers {
 		at := path.Index(i)
-		errs = append(errs, validateDriverName(d.Name, at.Child("name"))...)
+		errs = append(errs, volumesource.CSIDriver(d.Name, at.Child("name"))...)
 		switch {
 		case d.NodeID == "":
 			errs = append(errs, field.Required(at.Child("nodeID"), ""))

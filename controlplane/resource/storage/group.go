@@ -67,17 +67,6 @@ func validateParameters(params map[string]string, path *field.Path) field.ErrorL
 	return errs
 }
 
-func validateDriverName(name string, path *field.Path) field.ErrorList {
-	if name == "" {
-		return field.ErrorList{field.Required(path, "")}
-	}
-	var errs field.ErrorList
-	if len(name) > maxDriverName {
-		errs = append(errs, field.TooLong(path, name, maxDriverName))
-	}
-	return append(errs, check.Strings(validation.IsDNS1123Subdomain(strings.ToLower(name)), path, name)...)
-}
-
 // forbidden refuses any change of an attributes class's field, immutable one of a field of other kinds: with other words.
 func forbidden(same bool, name string) field.ErrorList {
 	if same {
